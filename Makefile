@@ -1,0 +1,44 @@
+# A fresh machine needs Python 3.11 or later, pip, git and make; everything else goes into .venv.
+PYTHON ?= python3
+WORKERS ?= 0
+PORT ?= 5000
+BIN := .venv/bin
+READY := .venv/ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export OMP_NUM_THREADS ?= 1
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: reproduce test lint format bench ui system clean
+
+reproduce: $(READY)  ## the whole study: data, training, sampling, evaluation, report
+	TRILEMMA_WORKERS=$(WORKERS) dvc repro
+
+test: $(READY) lint  ## lint, type check, and every test
+	pytest
+
+lint: $(READY)
+	ruff format --check
+	ruff check
+	pyright
+
+format: $(READY)
+	ruff format
+	ruff check --fix
+
+bench: $(READY)  ## speed, as ratios within one run
+	for file in benchmarks/bench_*.py; do python $$file || exit 1; done
+
+ui: $(READY)  ## the experiment tracker at http://127.0.0.1:$(PORT)
+	trilemma ui --port $(PORT)
+
+system:  ## what a bare Debian lacks (as root)
+	apt-get update && apt-get install -y --no-install-recommends python3 python3-venv python3-pip git make
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf out .trilemma dvc.lock
