@@ -1,0 +1,173 @@
+"""The one training loop: every method, one player or several, one worker or many."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from methods.core.rng import StepRng, fold
+from methods.core.types import Adam, Batch, DataSpec, Player, Progress, Trainable
+
+AllReduce = Callable[[Tensor], Tensor]  # the mean of a flat tensor over all workers
+
+
+@dataclass
+class TrainState:
+    """Everything a killed run needs to go on as if nothing had happened."""
+
+    nets: dict[str, nn.Module]
+    optimisers: dict[str, torch.optim.Optimizer]  # by player
+    averages: dict[str, dict[str, Tensor]]  # by player with an Ema: parameter name -> average
+    step: int = 0
+
+    @classmethod
+    def fresh(
+        cls, method: Trainable, data: DataSpec, seed: int, device: torch.device | str = "cpu", dtype=torch.float32
+    ) -> "TrainState":
+        torch.manual_seed(fold(seed, "init"))
+        nets = {name: net.to(device, dtype).train() for name, net in method.build(data).items()}
+        players = method.players()
+        return cls(
+            nets,
+            {p.name: _optimiser(p.optimiser, nets[p.net]) for p in players},
+            {p.name: _parameters(nets[p.net]) for p in players if p.ema is not None},
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "nets": {name: net.state_dict() for name, net in self.nets.items()},
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            "averages": self.averages,
+            "step": self.step,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, net in self.nets.items():
+            net.load_state_dict(state["nets"][name])
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        for player, average in self.averages.items():
+            for name, value in average.items():
+                value.copy_(state["averages"][player][name])
+        self.step = state["step"]
+
+    def weights(self, players: tuple[Player, ...]) -> dict[str, dict[str, Tensor]]:
+        """By network: what to sample with, averaged where a player keeps an average."""
+        weights = {
+            name: {k: v.detach().clone() for k, v in net.state_dict().items()} for name, net in self.nets.items()
+        }
+        for player in players:
+            if player.ema is not None:
+                weights[player.net].update({k: v.clone() for k, v in self.averages[player.name].items()})
+        return weights
+
+
+def train_steps(
+    method: Trainable,
+    state: TrainState,
+    batches: Callable[[int], Batch],
+    *,
+    seed: int,
+    batch: int,
+    steps: int,
+    all_reduce: AllReduce | None = None,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[dict[str, Tensor]]:
+    """Train from state.step to `steps`, yielding each step's metrics after it is done.
+
+    batches: the global batch of a step. Randomness of step k depends on (seed, k) alone and is drawn for the global
+    batch, then sliced by rank, so 5 + 5 steps equal 10 and the number of workers changes rounding only (dropout apart).
+    """
+    if batch % world:
+        raise ValueError(f"a batch of {batch} images does not divide among {world} workers: choose a multiple")
+    mine = slice(rank * (batch // world), (rank + 1) * (batch // world))
+    while state.step < steps:
+        progress = Progress(state.step, batch, steps)
+        whole = batches(state.step)
+        metrics: dict[str, Tensor] = {}
+        for player in method.players():
+            if progress.step % player.every == 0:
+                metrics |= _step(method, player, state, whole, progress, seed, all_reduce, mine)
+        state.step += 1
+        yield metrics
+
+
+def _step(
+    method: Trainable,
+    player: Player,
+    state: TrainState,
+    whole: Batch,
+    progress: Progress,
+    seed: int,
+    all_reduce: AllReduce | None,
+    mine: slice,
+) -> dict[str, Tensor]:
+    draws = method.draw(player.name, whole, StepRng(seed, progress.step, player.name))
+    net = state.nets[player.net]
+    sample = next(net.parameters())
+    local = whole.each(lambda part: like(part[mine], sample))
+    draws = {name: like(value[mine], sample) for name, value in draws.items()}
+    for name, other in state.nets.items():
+        other.requires_grad_(name == player.net)
+    torch.manual_seed(fold(seed, progress.step, player.name, mine.start))  # dropout
+    loss, metrics = method.loss(player.name, state.nets, local, draws, progress.step)
+    optimiser = state.optimisers[player.name]
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    parameters = [p for p in net.parameters() if p.grad is not None]
+    _finish_gradients(parameters, player.optimiser, all_reduce)
+    for group in optimiser.param_groups:
+        group["lr"] = player.optimiser.lr(progress)
+    optimiser.step()
+    if player.ema is not None:
+        _average(state.averages[player.name], net, player.ema.decay(progress))
+    return metrics
+
+
+def _finish_gradients(parameters: list[nn.Parameter], adam: Adam, all_reduce: AllReduce | None) -> None:
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if all_reduce is not None:
+        flat = all_reduce(torch.cat([g.flatten() for g in gradients]))
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients])):
+            gradient.copy_(part.view_as(gradient))
+    if adam.replace_nonfinite is not None:
+        for gradient in gradients:
+            torch.nan_to_num(gradient, 0.0, adam.replace_nonfinite, -adam.replace_nonfinite, out=gradient)
+    if adam.clip_norm is not None:
+        nn.utils.clip_grad_norm_(parameters, adam.clip_norm)
+
+
+@torch.no_grad()
+def _average(average: dict[str, Tensor], net: nn.Module, decay: float) -> None:
+    parameters = dict(net.named_parameters())
+    for name, value in average.items():
+        value.lerp_(parameters[name].detach(), 1 - decay)
+
+
+def _parameters(net: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in net.named_parameters()}
+
+
+def _optimiser(adam: Adam, net: nn.Module) -> torch.optim.Optimizer:
+    kind = torch.optim.AdamW if adam.decoupled else torch.optim.Adam
+    return kind(net.parameters(), lr=0.0, betas=adam.betas, eps=adam.eps, weight_decay=adam.weight_decay)
+
+
+def like(value: Tensor, other: Tensor) -> Tensor:
+    """On other's device; floats in other's precision."""
+    return value.to(other.device, other.dtype if value.is_floating_point() else value.dtype)
+
+
+def batch_indices(images: int, batch: int, seed: int, step: int) -> Tensor:
+    """[batch] indices of a step: consecutive pieces of a fresh permutation per epoch, from (seed, step) alone."""
+    positions = range(step * batch, (step + 1) * batch)
+    return torch.stack([_permutation(images, seed, p // images)[p % images] for p in positions])
+
+
+@lru_cache(maxsize=4)
+def _permutation(images: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(images, generator=torch.Generator().manual_seed(fold(seed, "epoch", epoch)))

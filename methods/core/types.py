@@ -1,0 +1,151 @@
+"""The words every method shares. Meanings are fixed here once, where two papers disagree.
+
+Images are float tensors [B, *shape] in [-1, 1] (points of a mixture: any range, shape [2]). `sigma` is always the
+standard deviation of the noise in image units, in variance-exploding coordinates x = x0 + sigma * noise.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+from torch import Tensor, nn
+
+from methods.core.rng import ImageRng, StepRng
+
+
+class At(NamedTuple):
+    """Where a sampler is."""
+
+    sigma: Tensor  # [B] noise standard deviation in image units
+    step: int  # 0, 1, ... along the chain
+    order: int = 1  # 2 in the corrector of a second-order solver
+
+
+class Prediction(NamedTuple):
+    """What a denoiser says of x, in variance-exploding coordinates."""
+
+    x0: Tensor  # E[x0 | x]: not guided, not clipped
+    push: Tensor | None = None  # guidance: weighted grad_x log w(x), summed over guides; belongs to the score
+    log_variance: Tensor | None = None  # learned reverse variance (improved DDPM, ADM)
+    log_ratio: Tensor | None = None  # [B] log density ratio of a discriminator: adaptive weights and churn read it
+
+
+Denoiser: TypeAlias = Callable[[Tensor, At], Prediction]  # the label is already bound
+LogWeight: TypeAlias = Callable[[Tensor, At], Tensor]  # one guide: [B] log-weights, differentiable in x
+Wrap: TypeAlias = Callable[[Denoiser], Denoiser]  # guidance, recording and checking compose as wrappers
+
+
+def unwrapped(denoise: Denoiser) -> Denoiser:
+    """The wrap that changes nothing."""
+    return denoise
+
+
+class DataSpec(NamedTuple):
+    """What a method may know of its data before it sees any."""
+
+    shape: tuple[int, ...]  # of one image (C, H, W) or point (D,)
+    classes: int  # 0 if unlabelled
+    std: float  # measured over the training set; the default of sigma_data
+
+
+class Batch(NamedTuple):
+    """One step's data. `fakes` only for those who train against a generator's samples (guides)."""
+
+    images: Tensor  # [B, *shape]
+    labels: Tensor | None = None  # [B] int64
+    fakes: Tensor | None = None  # [B, *shape]
+    fake_labels: Tensor | None = None  # [B] int64
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """`change` of every tensor there is."""
+        return Batch(change(self.images), *(None if part is None else change(part) for part in self[1:]))
+
+
+class Progress(NamedTuple):
+    """How far training is, before the present step."""
+
+    step: int
+    batch: int  # images per step, over all workers
+    steps: int  # in the whole training
+
+    @property
+    def images(self) -> int:
+        """Images seen before this step."""
+        return self.step * self.batch
+
+
+@dataclass(frozen=True)
+class Adam:
+    """One player's optimiser."""
+
+    lr: Callable[[Progress], float]
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    decoupled: bool = False  # True: AdamW
+    clip_norm: float | None = None  # of the gradient over all of the player's parameters
+    replace_nonfinite: float | None = None  # gradients: NaN becomes 0, +-inf this bound (EDM)
+
+
+@dataclass(frozen=True)
+class Ema:
+    """Moving average of a player's parameters (not its buffers): ema = decay * ema + (1 - decay) * parameter."""
+
+    decay: Callable[[Progress], float]
+
+
+@dataclass(frozen=True)
+class Player:
+    """Who takes a step; several players may train the same network (TDPM)."""
+
+    name: str
+    net: str
+    optimiser: Adam
+    ema: Ema | None = None
+    every: int = 1  # steps whenever step % every == 0
+
+
+Nets: TypeAlias = Mapping[str, nn.Module]
+Draws: TypeAlias = dict[str, Tensor]  # all randomness of one loss; first dimension: the global batch
+Metrics: TypeAlias = dict[str, Tensor]  # detached scalars
+
+
+class Trainable(Protocol):
+    """Generators, classifiers and discriminators alike: a frozen dataclass whose fields are the hyper-parameters."""
+
+    def players(self) -> tuple[Player, ...]:
+        """Stepped in this order; each has its own forward and optimiser, all else frozen."""
+        ...
+
+    def build(self, data: DataSpec) -> dict[str, nn.Module]:
+        """Fresh networks (frozen ones too) from torch's global generator; buffers carry state between steps."""
+        ...
+
+    def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
+        """All randomness of one loss, for the global batch; workers slice it by rank."""
+        ...
+
+    def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
+        """Scalar to minimise over `player`'s network, and what to log. Pure: no randomness, no I/O."""
+        ...
+
+
+class Generator(Trainable, Protocol):
+    """A method that makes samples. `Sampling` is the dataclass of an entry's `sample` block."""
+
+    Sampling: ClassVar[type]
+
+    def sample(self, nets: Nets, sampling: Any, labels: Tensor | None, rng: ImageRng) -> Tensor:
+        """[B, *shape] float32 samples, row i from rng's seed i alone."""
+        ...
+
+
+@runtime_checkable
+class Diffusion(Generator, Protocol):
+    """A generator that samples through a `Denoiser`, so that guides can steer it."""
+
+    def denoiser(self, net: nn.Module, labels: Tensor | None) -> Denoiser: ...
+
+    def sample(
+        self, nets: Nets, sampling: Any, labels: Tensor | None, rng: ImageRng, wrap: Wrap = unwrapped
+    ) -> Tensor: ...

@@ -1,0 +1,157 @@
+"""The loop: resuming, several players, several workers, and what is frozen when."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from methods.core.loop import TrainState, batch_indices, train_steps
+from methods.core.rng import SeededRng, StepRng, fold, sample_tiles
+from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player
+
+DATA = DataSpec((3,), 0, 1.0)
+IMAGES = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two players on two networks, with dropout, an average, and a player that steps every third time."""
+
+    rate: float = 0.01
+    dropout: float = 0.2
+
+    def players(self) -> tuple[Player, ...]:
+        adam = Adam(lambda progress: self.rate * (1 + progress.step), clip_norm=1.0)
+        return Player("d", "critic", adam, every=3), Player("g", "maker", adam, Ema(lambda progress: 0.9))
+
+    def build(self, data: DataSpec) -> dict[str, nn.Module]:
+        return {
+            name: nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(self.dropout), nn.Linear(8, 3))
+            for name in ("maker", "critic")
+        }
+
+    def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
+        return {"noise": rng.normal(*batch.images.shape)}
+
+    def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
+        made = nets["maker"](draws["noise"])
+        loss = (nets["critic"](made) - batch.images).square().mean()
+        return (loss if player == "g" else -loss), {player: loss.detach()}
+
+
+def batches(step: int) -> Batch:
+    return Batch(IMAGES[batch_indices(len(IMAGES), 8, 1, step)])
+
+
+def run(state: TrainState, steps: int, method: Pair = Pair(), **options) -> list[dict[str, Tensor]]:
+    return list(train_steps(method, state, batches, seed=1, batch=8, steps=steps, **options))
+
+
+def flat(state: TrainState) -> Tensor:
+    return torch.cat([p.detach().flatten() for net in state.nets.values() for p in net.parameters()])
+
+
+def test_five_and_five_steps_equal_ten_bit_for_bit() -> None:
+    whole = TrainState.fresh(Pair(), DATA, seed=1)
+    run(whole, 10)
+    first = TrainState.fresh(Pair(), DATA, seed=1)
+    steps = train_steps(Pair(), first, batches, seed=1, batch=8, steps=10)
+    for _ in range(5):
+        next(steps)
+    torch.rand(7)  # whatever else happens in the process
+    resumed = TrainState.fresh(Pair(), DATA, seed=99)
+    resumed.load_state_dict(first.state_dict())
+    run(resumed, 10)
+    assert torch.equal(flat(whole), flat(resumed))
+    for name, value in whole.averages["g"].items():
+        assert torch.equal(value, resumed.averages["g"][name])
+
+
+def test_a_player_that_waits_takes_no_step() -> None:
+    found = run(TrainState.fresh(Pair(), DATA, seed=1), 7)
+    assert [("d" in metrics) for metrics in found] == [True, False, False, True, False, False, True]
+
+
+def test_only_the_players_own_network_moves() -> None:
+    state = TrainState.fresh(Pair(), DATA, seed=1)
+    before = {name: p.detach().clone() for name, p in state.nets["critic"].named_parameters()}
+    next(train_steps(Pair(), state, batches, seed=1, batch=8, steps=1))
+    moved = [not torch.equal(p, before[name]) for name, p in state.nets["critic"].named_parameters()]
+    assert all(moved)  # by its own player, in step 0
+    after = {name: p.detach().clone() for name, p in state.nets["critic"].named_parameters()}
+    run(state, 2)
+    assert all(torch.equal(p, after[name]) for name, p in state.nets["critic"].named_parameters())
+
+
+def test_workers_that_average_their_gradients_equal_one_alone() -> None:
+    method = Pair(dropout=0.0)
+    alone = TrainState.fresh(method, DATA, seed=1, dtype=torch.float64)
+    run(alone, 6, method)
+    twins = [TrainState.fresh(method, DATA, seed=1, dtype=torch.float64) for _ in range(2)]
+    _lockstep(method, twins, 6)
+    for twin in twins:
+        torch.testing.assert_close(flat(twin), flat(alone), rtol=1e-9, atol=1e-12)
+
+
+def _lockstep(method: Pair, twins: list[TrainState], steps: int) -> None:
+    """Two workers in two threads, meeting at every all-reduce."""
+    from threading import Barrier, Thread
+
+    barrier, parts = Barrier(2), [torch.empty(0), torch.empty(0)]
+
+    def reduce(rank: int):
+        def mean(mine: Tensor) -> Tensor:
+            parts[rank] = mine
+            barrier.wait()
+            total = (parts[0] + parts[1]) / 2
+            barrier.wait()
+            return total
+
+        return mean
+
+    def work(rank: int) -> None:
+        run(twins[rank], steps, method, all_reduce=reduce(rank), rank=rank, world=2)
+
+    threads = [Thread(target=work, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_a_batch_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match="8 images does not divide among 3 workers"):
+        run(TrainState.fresh(Pair(), DATA, seed=1), 1, rank=0, world=3)
+
+
+def test_an_epoch_shows_every_image_once() -> None:
+    seen = torch.cat([batch_indices(24, 8, 3, step) for step in range(3)])
+    assert sorted(seen.tolist()) == list(range(24))
+    assert not torch.equal(seen, torch.cat([batch_indices(24, 8, 3, step) for step in range(3, 6)]))
+
+
+def test_an_image_is_the_same_in_any_range() -> None:
+    torch.manual_seed(0)
+    net = nn.Linear(3, 3)
+
+    def sample(labels: Tensor | None, rng) -> Tensor:
+        assert labels is not None
+        return net(rng.normal(3)) + labels[:, None]
+
+    def images(seeds: range) -> Tensor:
+        return torch.cat(list(sample_tiles(sample, seeds, lambda seed: seed % 10)))
+
+    whole = images(range(300))
+    assert torch.equal(images(range(70, 71)), whole[70:71])
+    assert torch.equal(torch.cat([images(range(s, min(s + 130, 300))) for s in range(0, 300, 130)]), whole)
+
+
+def test_an_images_noise_does_not_depend_on_its_neighbours() -> None:
+    together, alone = SeededRng([5, 6, 7]), SeededRng([6])
+    assert torch.equal(together.normal(2, 2)[1], alone.normal(2, 2)[0])
+    assert torch.equal(together.uniform(3)[1], alone.uniform(3)[0])
+
+
+def test_seeds_fold_the_same_on_every_machine() -> None:
+    assert fold(0, "init") == 1519069808562059438
