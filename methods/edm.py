@@ -1,0 +1,221 @@
+"""EDM: diffusion with preconditioned denoisers and Heun's method (Karras et al. 2022, arXiv:2206.00364)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from methods.core.augment import LABELS, Transform, augment, draw_transform, labels_of
+from methods.core.checks import require
+from methods.core.denoise import EDMScheme, Preconditioned, denoising_errors
+from methods.core.noise import edm_grid
+from methods.core.rng import ImageRng, StepRng
+from methods.core.samplers import BoostedChurn, Churn, ChurnLaw, heun
+from methods.core.types import (
+    Adam,
+    Batch,
+    DataSpec,
+    Denoiser,
+    Draws,
+    Ema,
+    Metrics,
+    Nets,
+    Player,
+    Prediction,
+    Progress,
+    Wrap,
+    unwrapped,
+)
+from methods.nets.dhariwal_unet import DhariwalUNet
+from methods.nets.mlp import ResidualMlp
+from methods.nets.song_unet import SongUNet
+
+AUGMENT = "augment_"  # before the names of Transform's fields among a step's draws
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Algorithms 1 and 2: 2 steps - 1 network evaluations per image."""
+
+    steps: int = 18  # CIFAR-10; 40 at 64 pixels
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+    churn: float = 0.0  # S_churn; ImageNet-64: 40 with 256 steps, levels 0.05 to 50 and churn_noise 1.003
+    churn_min: float = 0.0  # S_min, S_max: churn at noise levels between these
+    churn_max: float = float("inf")
+    churn_noise: float = 1.0  # S_noise
+    boost_churn: float | None = None  # S_churn for samples that a guiding discriminator doubts (EDM-G++: 4)
+    boost_period: int = 5  # every how many steps
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, "steps", self.steps, "at least 1")
+        require(self.sigma_min > 0, "sigma_min", self.sigma_min, "more than 0")
+        require(self.sigma_max > self.sigma_min, "sigma_max", self.sigma_max, f"more than sigma_min, {self.sigma_min},")
+        require(self.rho > 0, "rho", self.rho, "more than 0")
+        require(self.churn >= 0, "churn", self.churn, "at least 0")
+        require(self.churn_noise > 0, "churn_noise", self.churn_noise, "more than 0")
+        require(
+            self.boost_churn is None or self.boost_churn > 0, "boost_churn", self.boost_churn, "more than 0 or none"
+        )
+        require(self.boost_period >= 1, "boost_period", self.boost_period, "at least 1")
+
+    @property
+    def churn_law(self) -> ChurnLaw | None:
+        usual = Churn(self.churn, self.churn_min, self.churn_max, self.churn_noise)
+        if self.boost_churn is not None:
+            return BoostedChurn(usual, self.boost_churn, self.boost_period)
+        return usual if self.churn else None
+
+
+@dataclass(frozen=True)
+class EDM:
+    """A denoiser for every noise level, trained at log-normal ones. Defaults: CIFAR-10, DDPM++ (table 7)."""
+
+    net: Literal["song-unet", "ncsnpp", "adm", "mlp"] = "song-unet"  # U-Nets for square images; mlp for points too
+    conditional: bool = True  # on the classes, where the data have any
+    width: int = 128  # channels at channel_mult 1, or hidden units
+    depth: int = 4  # residual blocks per resolution, or of the mlp
+    channel_mult: tuple[int, ...] = (2, 2, 2)  # U-Nets: width at each resolution, finest first
+    attention: tuple[int, ...] = (16,)  # U-Nets: pixels per side where blocks attend
+    dropout: float | None = None  # None: 0.13 for U-Nets, 0 for the mlp
+    augment: float | None = None  # probability of each non-leaky augmentation; None: 0.12 for U-Nets, 0 for the mlp
+    sigma_data: float | None = None  # standard deviation of the data; None: as measured (paper: 0.5)
+    p_mean: float = -1.2  # of ln sigma in training
+    p_std: float = 1.2
+    lr: float = 1e-3
+    lr_rampup_images: int = 10_000_000  # linear from 0; choose far fewer for a short training
+    lr_decay: Literal["linear"] | None = None  # to 0 over the training (paper: none)
+    ema_halflife_images: int = 500_000
+    ema_rampup: float | None = 0.05  # half-life at most this share of the images seen so far
+
+    Sampling = Sampling
+
+    def __post_init__(self) -> None:
+        require(self.width >= 1, "width", self.width, "at least 1")
+        require(self.depth >= 1, "depth", self.depth, "at least 1")
+        require(len(self.channel_mult) >= 1, "channel_mult", self.channel_mult, "at least one resolution")
+        require(0 <= self._dropout < 1, "dropout", self.dropout, "a probability below 1")
+        require(self.net != "mlp" or self._dropout == 0, "dropout", self.dropout, "none for the mlp (leave it out)")
+        require(0 <= self._augment <= 1, "augment", self.augment, "a probability")
+        require(self.net != "mlp" or self._augment == 0, "augment", self.augment, "none for the mlp (leave it out)")
+        require(self.sigma_data is None or self.sigma_data > 0, "sigma_data", self.sigma_data, "more than 0 or none")
+        require(self.p_std > 0, "p_std", self.p_std, "more than 0")
+        require(self.lr > 0, "lr", self.lr, "more than 0")
+        require(self.lr_rampup_images >= 0, "lr_rampup_images", self.lr_rampup_images, "at least 0")
+        require(self.ema_halflife_images > 0, "ema_halflife_images", self.ema_halflife_images, "more than 0")
+        require(self.ema_rampup is None or self.ema_rampup > 0, "ema_rampup", self.ema_rampup, "more than 0 or none")
+
+    def players(self) -> tuple[Player, ...]:
+        adam = Adam(self.learning_rate, replace_nonfinite=1e5)
+        return (Player("denoiser", "denoiser", adam, Ema(self.ema_decay)),)
+
+    def build(self, data: DataSpec) -> dict[str, nn.Module]:
+        classes = data.classes if self.conditional else 0
+        scheme = EDMScheme(data.std if self.sigma_data is None else self.sigma_data)
+        return {"denoiser": Preconditioned(self._body(data.shape, classes), data.shape, scheme, classes)}
+
+    def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
+        count = len(batch.images)
+        draws = {"level": rng.normal(count), "noise": rng.normal(*batch.images.shape)}
+        if self._augment:
+            transform = draw_transform(count, self._augment, rng)
+            draws |= {AUGMENT + name: value for name, value in transform.items()}
+        return draws
+
+    def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
+        """Weighted squared error, summed over an image's values and averaged over images (eq. 8)."""
+        net = _denoiser(nets)
+        images, hints = batch.images, None
+        if self._augment:
+            transform = Transform(**{name: draws[AUGMENT + name] for name in Transform._fields})
+            images, hints = augment(images, transform), labels_of(transform)
+        sigma = (draws["level"] * self.p_std + self.p_mean).exp()
+        labels = batch.labels if net.classes else None
+        errors = denoising_errors(net, images, sigma, draws["noise"], labels, hints)
+        loss = errors.flatten(1).sum(1).mean()
+        return loss, {"loss": loss.detach()}
+
+    def learning_rate(self, progress: Progress) -> float:
+        rampup = min(progress.images / self.lr_rampup_images, 1.0) if self.lr_rampup_images else 1.0
+        decay = 1 - progress.step / progress.steps if self.lr_decay == "linear" else 1.0
+        return self.lr * rampup * decay
+
+    def ema_decay(self, progress: Progress) -> float:
+        halflife = float(self.ema_halflife_images)
+        if self.ema_rampup is not None:
+            halflife = min(halflife, self.ema_rampup * progress.images)
+        return 0.5 ** (progress.batch / max(halflife, 1e-8))
+
+    def denoiser(self, net: nn.Module, labels: Tensor | None) -> Denoiser:
+        """The network as a `Denoiser`; labels [B] of the images asked for, unused by an unconditional network."""
+        assert isinstance(net, Preconditioned)
+        asked = labels if net.classes else None
+        return lambda x, at: Prediction(net(x, at.sigma, asked))
+
+    def sample(
+        self,
+        nets: Nets,
+        sampling: Sampling,
+        labels: Tensor | None,
+        rng: ImageRng,
+        wrap: Wrap = unwrapped,
+    ) -> Tensor:
+        net = _denoiser(nets)
+        scheme = net.scheme
+        low, high = max(sampling.sigma_min, scheme.sigma_min), min(sampling.sigma_max, scheme.sigma_max)
+        sigmas = edm_grid(sampling.steps, low, high, sampling.rho)
+        noise = rng.normal(*net.shape).double() * sigmas[0].item()
+        denoise = wrap(self.denoiser(net, labels))
+        return heun(denoise, noise, sigmas, rng, sampling.churn_law, scheme.round_sigma).float()
+
+    @property
+    def _dropout(self) -> float:
+        return self.dropout if self.dropout is not None else 0.0 if self.net == "mlp" else 0.13
+
+    @property
+    def _augment(self) -> float:
+        return self.augment if self.augment is not None else 0.0 if self.net == "mlp" else 0.12
+
+    def _body(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        if self.net == "mlp":
+            return ResidualMlp(shape, label_dim=classes, width=self.width, blocks=self.depth)
+        if len(shape) != 3 or shape[1] != shape[2]:
+            raise ValueError(f"net: {self.net!r} is for square images, but the data have shape {shape}: choose 'mlp'")
+        channels, pixels, _ = shape
+        if self.net == "adm":
+            return DhariwalUNet(
+                pixels,
+                channels,
+                channels,
+                label_dim=classes,
+                augment_dim=LABELS if self._augment else 0,
+                model_channels=self.width,
+                channel_mult=self.channel_mult,
+                num_blocks=self.depth,
+                attn_resolutions=self.attention,
+                dropout=self._dropout,
+            )
+        plus_plus = self.net == "ncsnpp"
+        return SongUNet(
+            pixels,
+            channels,
+            channels,
+            label_dim=classes,
+            augment_dim=LABELS if self._augment else 0,
+            model_channels=self.width,
+            channel_mult=self.channel_mult,
+            num_blocks=self.depth,
+            attn_resolutions=self.attention,
+            dropout=self._dropout,
+            embedding_type="fourier" if plus_plus else "positional",
+            channel_mult_noise=2 if plus_plus else 1,
+            encoder_type="residual" if plus_plus else "standard",
+            resample_filter=(1, 3, 3, 1) if plus_plus else (1, 1),
+        )
+
+
+def _denoiser(nets: Nets) -> Preconditioned:
+    net = nets["denoiser"]
+    assert isinstance(net, Preconditioned)
+    return net

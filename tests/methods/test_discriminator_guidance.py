@@ -1,0 +1,178 @@
+"""The discriminator as a method and as a guide."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from methods.core.guidance import guided
+from methods.core.loop import TrainState, train_steps
+from methods.core.mixtures import Mixture, log_ratio
+from methods.core.noise import LinearVP, edm_grid
+from methods.core.rng import SeededRng, StepRng
+from methods.core.samplers import heun
+from methods.core.types import At, Batch, DataSpec
+from methods.discriminator_guidance import Discriminator, Judge, Use, density_ratio_guide
+from methods.edm import EDM
+
+POINTS = DataSpec((2,), 0, 0.7)
+PICTURES = DataSpec((1, 8, 8), 10, 0.5)
+MLP = Discriminator(body="mlp", width=32, depth=2, lr=3e-3)
+CONV = Discriminator(body="conv", width=8, depth=1)
+DATA = Mixture(torch.tensor([[0.8, 0.0], [-0.8, 0.0]]), 0.25, torch.tensor([0.5, 0.5]))
+MODEL = Mixture(torch.tensor([[0.6, 0.3], [-0.9, 0.1]]), 0.35, torch.tensor([0.3, 0.7]))
+
+
+def pairs(step: int, count: int = 256) -> Batch:
+    rng = StepRng(3, step, "pairs")
+    return Batch(DATA.sample(count, rng), None, MODEL.sample(count, rng), None)
+
+
+def picture_pairs(count: int = 5) -> Batch:
+    rng = StepRng(0, 0, "pictures")
+    labels = torch.arange(count) % 10
+    return Batch(rng.uniform(count, 1, 8, 8), labels, rng.uniform(count, 1, 8, 8) - 1, labels.flip(0))
+
+
+def exact_log_odds(x_vp, tau):
+    x = x_vp.double() / LinearVP().mean(tau)[:, None]
+    return log_ratio(DATA, MODEL)(x, At(LinearVP().sigma(tau), 0))
+
+
+def trained(steps: int) -> TrainState:
+    state = TrainState.fresh(MLP, POINTS, seed=0)
+    for _ in train_steps(MLP, state, pairs, seed=0, batch=256, steps=steps):
+        pass
+    return state
+
+
+@pytest.fixture(scope="module")
+def taught() -> TrainState:
+    return trained(600)
+
+
+def held_out_loss(nets) -> float:
+    batch = pairs(10**6, 4000)
+    return MLP.loss("discriminator", nets, batch, MLP.draw("discriminator", batch, StepRng(1, 0, "held-out")), 0)[
+        0
+    ].item()
+
+
+def test_training_approaches_the_exact_discriminators_loss(taught: TrainState):
+    class Exact(Judge):
+        def forward(self, x_vp, tau, labels=None):
+            return exact_log_odds(x_vp, tau)
+
+    least = held_out_loss({"discriminator": Exact(torch.nn.Identity(), 0, "linear")})
+    fresh = held_out_loss(TrainState.fresh(MLP, POINTS, seed=0).nets)
+    learned = held_out_loss(taught.nets)
+    assert least < learned < least + 0.15 * (fresh - least)
+
+
+def test_the_learned_correction_points_where_the_exact_one_does(taught: TrainState):
+    x = DATA.sample(2000, StepRng(0, 0, "x")).double() + 0.3 * torch.randn(2000, 2).double()
+    at = At(torch.full((2000,), 0.3, dtype=torch.float64), 0)
+    ours = guided(MODEL.denoise, MLP.guide(taught.nets, None, Use(1.0)))(x, at).push
+    exact = guided(MODEL.denoise, density_ratio_guide(exact_log_odds, Use(1.0)))(x, at).push
+    assert ours is not None
+    assert exact is not None
+    assert torch.cosine_similarity(ours, exact).median() > 0.9
+
+
+def test_guidance_brings_a_models_samples_closer_to_the_data(taught: TrainState):
+    grid = edm_grid(18)
+    noise = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * grid[0]
+
+    def surprise(use: Use) -> float:
+        x = heun(guided(MODEL.denoise, MLP.guide(taught.nets, None, use)), noise, grid)
+        return -DATA.log_density(x, torch.full((1000,), 1e-3, dtype=torch.float64)).mean().item()
+
+    assert surprise(Use(2.0)) < surprise(Use(1.0)) < surprise(Use(0.0))
+
+
+def test_the_loss_of_the_same_draws_is_the_same():
+    nets, batch = CONV.build(PICTURES), picture_pairs()
+    draws = CONV.draw("discriminator", batch, StepRng(0, 0, "discriminator"))
+    first, metrics = CONV.loss("discriminator", nets, batch, draws, 0)
+    assert torch.equal(first, CONV.loss("discriminator", nets, batch, draws, 3)[0])
+    assert set(metrics) == {"bce", "accuracy"}
+
+
+@pytest.mark.parametrize(
+    "method", [CONV, dataclasses.replace(MLP, conditional=True), dataclasses.replace(CONV, clock="cosine")]
+)
+def test_every_body_guides_a_denoiser_of_pictures(method: Discriminator):
+    torch.manual_seed(0)
+    edm = EDM(net="mlp", width=16, depth=1)
+    nets, denoiser, labels = method.build(PICTURES), edm.build(PICTURES), torch.arange(6)
+    use = Use(weight=2.0, second_weight=1.0, boost=True)
+    sampling = EDM.Sampling(steps=6, boost_churn=4.0)
+    images = edm.sample(
+        denoiser,
+        sampling,
+        labels,
+        SeededRng(range(6)),
+        lambda denoise: guided(denoise, method.guide(nets, labels, use)),
+    )
+    plain = edm.sample(denoiser, sampling, labels, SeededRng(range(6)))
+    assert images.isfinite().all()
+    assert not torch.equal(images, plain)
+
+
+def test_labels_matter_to_a_conditional_discriminator_alone():
+    x, tau, labels = torch.randn(4, 1, 8, 8), torch.full((4,), 0.3, dtype=torch.float64), torch.arange(4)
+    judge = CONV.build(PICTURES)["discriminator"]
+    assert not torch.equal(judge(x, tau, labels), judge(x, tau, labels + 1))
+    with pytest.raises(ValueError, match="labels"):
+        judge(x, tau)
+    judge = dataclasses.replace(CONV, conditional=False).build(PICTURES)["discriminator"]
+    assert torch.equal(judge(x, tau, labels), judge(x, tau))
+
+
+def test_where_the_discriminator_is_certain_it_does_not_push():
+    def certain(x_vp, tau):
+        return 20 * torch.tanh(100 * x_vp[:, 0])
+
+    x = torch.tensor([[0.5, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    at = At(torch.full((2,), 0.5, dtype=torch.float64), 0)
+    said = guided(MODEL.denoise, density_ratio_guide(certain, Use(1.0, clip=1e-5)))(x, at)
+    assert said.push is not None
+    assert said.log_ratio is not None
+    assert said.push[0].eq(0).all()
+    assert said.push[1, 0] > 0
+    assert_close(said.log_ratio[0].item(), 11.51291546)
+
+
+def test_it_acts_between_its_times_and_in_the_orders_that_have_weight():
+    guide = density_ratio_guide(exact_log_odds, Use(weight=2.0, time_min=0.01, time_max=0.5))
+    tau = LinearVP().time(torch.tensor([guide.sigma_min, guide.sigma_max], dtype=torch.float64))
+    assert_close(tau, torch.tensor([0.01, 0.5], dtype=torch.float64))
+    assert guide.orders == (1,)
+    assert density_ratio_guide(exact_log_odds, Use(weight=0.0)).orders == ()
+    assert density_ratio_guide(exact_log_odds, Use(weight=1.0, second_weight=1.0)).orders == (1, 2)
+
+
+def test_without_fakes_there_is_nothing_to_learn():
+    batch = picture_pairs()._replace(fakes=None)
+    with pytest.raises(ValueError, match="samples of a generator"):
+        CONV.loss("discriminator", CONV.build(PICTURES), batch, {}, 0)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"width": 0}, {"depth": 0}, {"time_min": 0.0}, {"lr": 0.0}, {"weight_decay": -1.0}, {"dropout": 1.0}]
+)
+def test_impossible_settings_are_named(settings):
+    with pytest.raises(ValueError, match=f"{next(iter(settings))}: .* came, .* wanted"):
+        Discriminator(**settings)
+
+
+@pytest.mark.parametrize("settings", [{"time_min": 0.0}, {"time_min": 0.9, "time_max": 0.5}, {"clip": 0.5}])
+def test_impossible_uses_are_named(settings):
+    with pytest.raises(ValueError, match=f"{next(iter(settings))}: .* came, .* wanted"):
+        Use(**settings)
+
+
+def test_a_convolutional_body_for_points_is_refused():
+    with pytest.raises(ValueError, match="mlp"):
+        CONV.build(POINTS)
