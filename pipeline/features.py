@@ -1,0 +1,278 @@
+"""Pictures -> features -> statistics that merge: each picture goes through each extractor once."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from methods.core.rng import TILE, fold
+from pipeline.errors import ArtifactError
+from pipeline.neighbours import neighbour_distances
+
+NEIGHBOURS = 10  # distances kept per real sample: k of precision, recall, density and coverage may be up to this
+SCALING = "uint8 / 127.5 - 1"
+
+
+class Extractor(Protocol):
+    """Pictures to features, the same bits for a picture in any batch."""
+
+    name: str
+    layer: str  # which features of the network
+    preprocessing: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of weights and preprocessing: what the numbers rest on."""
+        ...
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """[n, C, H, W] uint8 -> [n, d] float32."""
+        ...
+
+
+class Pixels:
+    """The picture itself, flattened, in [-1, 1]."""
+
+    name = "pixels"
+    layer = "input"
+    preprocessing = SCALING
+    digest = hashlib.sha256(f"pixels/{SCALING}".encode()).hexdigest()
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return _scaled(images).flatten(1).numpy()
+
+
+class NetworkOutput(NamedTuple):
+    """One pass of a classifying network."""
+
+    features: np.ndarray  # [n, d] float32
+    logits: np.ndarray  # [n, classes] float32
+
+
+class DigitsNetwork:
+    """Two convolutions, 32 features and a class layer: trained in seconds, frozen for good afterwards.
+
+    Features are divided by one number so that their mean square is 1, which KID's kernel (f.g / d + 1)^3 asks for.
+    """
+
+    name = "digits-cnn"
+    layer = "penultimate-32"
+    preprocessing = SCALING
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        """shape: (C, H, W) of one picture; weights from torch's global generator."""
+        channels, height, width = shape
+        self.shape, self.classes = tuple(shape), classes
+        trunk = nn.Sequential(
+            nn.Conv2d(channels, 24, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(24, 48, 3, padding=1, stride=2),
+            nn.SiLU(),
+            nn.Flatten(),
+            nn.Linear(48 * -(-height // 2) * -(-width // 2), 32),
+            nn.SiLU(),
+        )
+        self.net = nn.ModuleDict({"trunk": trunk, "head": nn.Linear(32, classes)})
+        self.scale = torch.ones(1)  # root mean square of the trunk's output over the training pictures
+        self.net.register_buffer("scale", self.scale)
+
+    @classmethod
+    def train(cls, images: np.ndarray, labels: np.ndarray, seed: int, epochs: int = 60) -> "DigitsNetwork":
+        """Fit by cross-entropy on pictures shifted by up to one pixel. Leaves torch's global generator as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(fold(seed, "extractor"))
+            network = cls(images.shape[1:], int(labels.max()) + 1)
+            network._fit(_scaled(images), torch.from_numpy(np.asarray(labels, dtype=np.int64)), epochs)
+        network.scale.fill_(float(np.sqrt(np.square(network(images), dtype=np.float64).mean())))
+        return network
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return self.outputs(images).features
+
+    def outputs(self, images: np.ndarray) -> NetworkOutput:
+        """Features and logits of [n, C, H, W] uint8 in one pass."""
+        if images.shape[1:] != self.shape:
+            raise ValueError(f"pictures of shape {images.shape[1:]} but this network was trained on {self.shape}")
+        joined = _in_tiles(self._features_and_logits, _scaled(images))
+        return NetworkOutput(joined[:, : -self.classes].copy(), joined[:, -self.classes :].copy())
+
+    def accuracy(self, images: np.ndarray, labels: np.ndarray) -> float:
+        """Share of pictures given their label."""
+        return float((self.outputs(images).logits.argmax(axis=1) == labels).mean())
+
+    @property
+    def digest(self) -> str:
+        return _digest(self._weights(), self.preprocessing)
+
+    def save(self, path: Path) -> None:
+        """One safetensors file that names its own digest."""
+        about = {"digest": self.digest, "shape": self.shape, "classes": self.classes}
+        save_file(self._weights(), path, {"about": json.dumps(about, sort_keys=True)})
+
+    @classmethod
+    def load(cls, path: Path) -> "DigitsNetwork":
+        about, weights = _read(path)
+        network = cls(tuple(about["shape"]), about["classes"])
+        network.net.load_state_dict({name: torch.from_numpy(weight) for name, weight in weights.items()})
+        _check_digest(path, network.digest, about["digest"])
+        return network
+
+    def _fit(self, images: Tensor, labels: Tensor, epochs: int) -> None:
+        size = min(TILE, len(images))
+        optimiser = torch.optim.Adam(self.net.parameters(), fused=True)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, epochs * (len(images) // size))
+        for _ in range(epochs):
+            for rows in torch.randperm(len(images))[: len(images) // size * size].view(-1, size):
+                optimiser.zero_grad()
+                logits = self.net["head"](self.net["trunk"](_shifted(images[rows])))
+                functional.cross_entropy(logits, labels[rows]).backward()
+                optimiser.step()
+                schedule.step()
+
+    @torch.no_grad()
+    def _features_and_logits(self, images: Tensor) -> Tensor:
+        features = self.net["trunk"](images)
+        return torch.cat([features / self.scale, self.net["head"](features)], dim=1)
+
+    def _weights(self) -> dict[str, np.ndarray]:
+        return {name: weight.numpy() for name, weight in self.net.state_dict().items()}
+
+
+@dataclass(frozen=True)
+class FeatureStats:
+    """Count, mean and scatter of features in float64; a monoid, so shards and workers may come in any order."""
+
+    n: int
+    mean: np.ndarray  # [d]
+    scatter: np.ndarray  # [d, d] sum of (f - mean)(f - mean)^T
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> "FeatureStats":
+        """features: [n, d] with n >= 1; two passes, in blocks, so that memory stays O(d^2)."""
+        check_features(features)
+        mean = features.mean(axis=0, dtype=np.float64)
+        scatter = np.zeros((len(mean), len(mean)))
+        for start in range(0, len(features), 4096):
+            centred = features[start : start + 4096] - mean
+            scatter += centred.T @ centred
+        return cls(len(features), mean, scatter)
+
+    def merge(self, other: "FeatureStats") -> "FeatureStats":
+        """Statistics of both together (Chan, Golub and LeVeque 1979)."""
+        if len(self.mean) != len(other.mean):
+            raise ValueError(f"features of width {len(self.mean)} and {len(other.mean)}: use one extractor for both")
+        n = self.n + other.n
+        step = other.mean - self.mean
+        scatter = self.scatter + other.scatter + np.outer(step, step) * (self.n * other.n / n)
+        return FeatureStats(n, self.mean + step * (other.n / n), scatter)
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """[d, d] unbiased (N - 1)."""
+        if self.n < 2:
+            raise ValueError(f"{self.n} sample has no covariance: pass at least 2")
+        return self.scatter / (self.n - 1)
+
+    def factor(self) -> np.ndarray:
+        """L [d, d] lower triangular with L L^T = covariance, singular or not. Cost: d^3; do it once per reference."""
+        covariance = self.covariance
+        try:
+            return np.linalg.cholesky(covariance)
+        except np.linalg.LinAlgError:
+            values, vectors = np.linalg.eigh(covariance)
+            values[values < len(values) * np.finfo(np.float64).eps * values[-1]] = 0
+            return np.asarray(np.linalg.qr((vectors * np.sqrt(values)).T, mode="r")).T
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The real side of every comparison, with all that can be computed before a generated sample exists."""
+
+    features: np.ndarray  # [n, d] float32
+    stats: FeatureStats
+    factor: np.ndarray  # [d, d] lower triangular, of the covariance
+    neighbours: np.ndarray  # [n, NEIGHBOURS] ascending squared distances to the nearest other real samples
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> "Reference":
+        stats = FeatureStats.of(features)
+        neighbours = neighbour_distances(features, min(NEIGHBOURS, len(features) - 1))
+        return cls(features, stats, stats.factor(), neighbours)
+
+    @property
+    def n(self) -> int:
+        return len(self.features)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the real features: which pictures, seen through which extractor."""
+        return _digest({"features": self.features})
+
+    def save(self, path: Path) -> None:
+        arrays = {"features": self.features, "mean": self.stats.mean, "scatter": self.stats.scatter}
+        arrays |= {"factor": self.factor, "neighbours": self.neighbours}
+        about = {"digest": self.digest, "n": self.n}
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path, {"about": json.dumps(about)})
+
+    @classmethod
+    def load(cls, path: Path) -> "Reference":
+        about, arrays = _read(path)
+        stats = FeatureStats(about["n"], arrays["mean"], arrays["scatter"])
+        reference = cls(arrays["features"], stats, arrays["factor"], arrays["neighbours"])
+        _check_digest(path, reference.digest, about["digest"])
+        return reference
+
+
+def check_features(features: np.ndarray) -> None:
+    """Refuse what no metric can use: not a table, no rows, NaN or infinity."""
+    if features.ndim != 2 or len(features) == 0:
+        raise ValueError(f"features of shape {features.shape}: pass [n, d] with at least one row")
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(bad):
+        raise ValueError(f"{len(bad)} of {len(features)} feature rows are not finite, the first is row {bad[0]}")
+
+
+def _scaled(images: np.ndarray) -> Tensor:
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise ValueError(f"pictures are {images.dtype} {images.shape}: pass uint8 [n, C, H, W]")
+    return torch.from_numpy(images.astype(np.float32) / 127.5 - 1)
+
+
+def _in_tiles(compute: Callable[[Tensor], Tensor], images: Tensor) -> np.ndarray:
+    """Rows of `compute` in tiles of fixed size, the last one padded: kernels differ in the last bit between sizes."""
+    padded = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, -len(images) % TILE))
+    return torch.cat([compute(tile) for tile in padded.split(TILE)])[: len(images)].numpy()
+
+
+def _shifted(images: Tensor) -> Tensor:
+    """The batch moved by up to one pixel each way; what comes in at the border is background."""
+    down, right = torch.randint(0, 3, (2,)).tolist()
+    framed = functional.pad(images, (1, 1, 1, 1), value=-1.0)
+    return framed[:, :, down : down + images.shape[2], right : right + images.shape[3]]
+
+
+def _digest(arrays: dict[str, np.ndarray], *words: str) -> str:
+    digest = hashlib.sha256("/".join(words).encode())
+    for name in sorted(arrays):
+        digest.update(f"{name}/{arrays[name].dtype}/{arrays[name].shape}/".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    with safe_open(path, framework="numpy") as file:
+        return json.loads(file.metadata()["about"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _check_digest(path: Path, found: str, wanted: str) -> None:
+    if found != wanted:
+        raise ArtifactError(f"{path}: content has digest {found[:12]} but the file says {wanted[:12]}: make it again")
