@@ -1,0 +1,119 @@
+"""The version of the code that made a result: what it means, not how it is laid out or commented."""
+
+import ast
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import cast
+
+from pipeline.errors import ConfigError
+
+PACKAGES = ("methods", "pipeline")  # this repository's; other packages' versions are circumstance
+
+
+def code_version(modules: Sequence[str], root: Path) -> str:
+    """SHA-256 over the syntax trees, without docstrings, of `modules` and all of ours that they import, transitively.
+
+    modules: dotted names such as "pipeline.stages.pretrain"; root: the folder that holds `methods` and `pipeline`.
+    Nothing is imported. Imports inside functions count, those under `if TYPE_CHECKING:` do not.
+    """
+    trees: dict[str, ast.Module] = {}
+    waiting = [package for name in modules for package in _with_packages(name)]
+    while waiting:
+        name = waiting.pop()
+        if name not in trees:
+            file = _file_of(name, root)
+            if file is None:
+                raise ConfigError(f"no module {name} under {root}: check the name in params.yaml and the imports")
+            trees[name] = _parse(file)
+            waiting += _imported(trees[name], name, root)
+    digest = hashlib.sha256()
+    for name in sorted(trees):
+        words = [name]
+        _write(trees[name], words)
+        digest.update("\n".join(words).encode())
+    return digest.hexdigest()
+
+
+def _with_packages(name: str) -> list[str]:
+    """a, a.b and a.b.c of a.b.c: importing a module runs its packages too."""
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
+def _file_of(name: str, root: Path) -> Path | None:
+    path = root.joinpath(*name.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def _parse(file: Path) -> ast.Module:
+    try:
+        return ast.parse(file.read_bytes())
+    except SyntaxError as error:
+        raise ConfigError(f"{file}:{error.lineno}: {error.msg}: repair the file") from error
+
+
+def _imported(tree: ast.Module, name: str, root: Path) -> Iterator[str]:
+    """Names of our modules that this one imports."""
+    package = name if root.joinpath(*name.split("."), "__init__.py").is_file() else name.rpartition(".")[0]
+    for node in _running(tree):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found = _from(node, package, root)
+        else:
+            continue
+        for module in found:
+            if module.partition(".")[0] in PACKAGES:
+                yield from _with_packages(module)
+
+
+def _from(node: ast.ImportFrom, package: str, root: Path) -> list[str]:
+    """`from a.b import c` names the module a.b, and a.b.c where that is one."""
+    above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+    base = ".".join([*above, *(node.module or "").split(".")]).strip(".")
+    inner = [f"{base}.{alias.name}" for alias in node.names]
+    return [base, *(module for module in inner if _file_of(module, root) is not None)]
+
+
+def _running(node: ast.AST) -> Iterator[ast.AST]:
+    """All statements below, but for those only a type checker sees."""
+    children = ast.iter_child_nodes(node)
+    if isinstance(node, ast.If) and _is_type_checking(node.test):
+        children = iter(node.orelse)
+    for child in children:
+        if isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
+            yield child
+            yield from _running(child)
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    return (test.id if isinstance(test, ast.Name) else getattr(test, "attr", None)) == "TYPE_CHECKING"
+
+
+def _write(value: object, words: list[str]) -> None:
+    """Append `value`, a tree or a part of one, without docstrings; attribute docstrings go too.
+
+    Faster than ast.dump, and empty fields are left out, so that most trees are the same in every version of Python.
+    """
+    kind = value.__class__
+    if kind is list:
+        words.append("[")
+        for part in cast(list[object], value):
+            if part.__class__ is not ast.Expr or not _is_lone_string(cast(ast.Expr, part)):
+                _write(part, words)
+        words.append("]")
+    elif isinstance(value, ast.AST):
+        words.append(kind.__name__)
+        for name in value._fields:
+            part = getattr(value, name, None)
+            if part is not None and part != [] and name != "ctx":
+                words.append(name)
+                _write(part, words)
+    else:
+        words.append(repr(value))
+
+
+def _is_lone_string(statement: ast.Expr) -> bool:
+    """A string that stands alone does nothing."""
+    return isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)

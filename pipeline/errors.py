@@ -1,0 +1,25 @@
+"""What can go wrong, each with one line that says what came, what was wanted and what to do."""
+
+
+class TrilemmaError(Exception):
+    """Stops a command with one clear line; the command line prints the message and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class UserError(TrilemmaError):
+    """The user can repair it: a setting, a path, an input."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A setting that is unknown, missing or of the wrong kind."""
+
+
+class ArtifactError(UserError):
+    """An artifact that is missing, half-written or changed since it was written."""
+
+
+class StoreError(TrilemmaError):
+    """The store cannot be read or written."""
