@@ -1,0 +1,300 @@
+"""Everything is logged to MLflow, which this module alone knows.
+
+MLflow is for looking and comparing; what is computed is kept by the store. So a tracker that does not answer stops a
+command when its run is opened, before any work, and later costs one warning, never the result.
+
+`mlflow` is imported inside the functions that need it: that takes a second or two, and a stage whose result is in the
+store, or a worker that logs nothing, must not wait for it.
+"""
+
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from pipeline.errors import TrilemmaError
+from pipeline.process import ProcessId
+from pipeline.tracking_place import (
+    SETTINGS,
+    UI_HOST,
+    TrackingError,
+    artifact_folder,
+    create_missing_database,
+    is_server,
+    refuse_absent,
+    refuse_busy,
+    tracking_uri,
+    ui_command,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as Found
+
+METRIC = re.compile(r"(train|eval|cost)/[\w. -]+")  # a prefix is a chapter in the UI
+BATCH = 1000  # metrics, the most that MLflow takes at once
+FLUSH_SECONDS = 5.0
+REST_SECONDS = 60.0  # after a failure, before the tracker is asked again
+LONGEST_VALUE = 500  # characters of a reason
+HOST, PID, STARTED, REASON = "trilemma.host", "trilemma.pid", "trilemma.started", "trilemma.reason"
+PARENT = "mlflow.parentRunId"  # by which the UI nests runs
+
+Status: TypeAlias = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Where a run is kept. It can be sent to another process, which goes on with it by `attach`."""
+
+    uri: str
+    run_id: str
+
+
+class Run:
+    """A run being logged to: buffered, and forgiving once it is open."""
+
+    def __init__(self, client: "MlflowClient", spec: RunSpec) -> None:
+        self.spec = spec
+        self._client = client
+        self._waiting: list[tuple[str, float, int, int]] = []  # name, value, milliseconds since the epoch, step
+        self._sent = time.monotonic()
+        self._rest_until = 0.0
+        self._has_warned = False
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Names begin with train/, eval/ or cost/. Sent together every few seconds, and at the end."""
+        for name in metrics:
+            if not METRIC.fullmatch(name):
+                raise ValueError(f"metric {name!r}: one word after train/, eval/ or cost/ was wanted")
+        now = int(time.time() * 1000)
+        self._waiting += [(name, float(value), now, step) for name, value in metrics.items()]
+        if len(self._waiting) >= BATCH or time.monotonic() - self._sent > FLUSH_SECONDS:
+            self.flush()
+
+    def images(self, key: str, image: "np.ndarray", step: int) -> None:
+        """One of a row of pictures that the UI shows with a slider. image: uint8 [H, W] or [H, W, 3]."""
+        self._try(lambda: self._client.log_image(self.spec.run_id, image, key=key, step=step))
+
+    def picture(self, file: str, picture: "np.ndarray | Figure") -> None:
+        """A single picture under a name such as "paths.png": uint8 [H, W] or [H, W, 3], or a figure."""
+        log = self._client.log_figure if hasattr(picture, "savefig") else self._client.log_image
+        self._try(lambda: log(self.spec.run_id, picture, file))  # type: ignore[arg-type]
+
+    def table(self, file: str, table: "pd.DataFrame") -> None:
+        """A table under a name that ends in .json, which the UI can compare between runs."""
+        self._try(lambda: self._client.log_table(self.spec.run_id, table, file))
+
+    def tag(self, name: str, value: str) -> None:
+        self._try(lambda: self._client.set_tag(self.spec.run_id, name, value))
+
+    def flush(self) -> None:
+        """Send the metrics that wait; they wait on if the tracker does not answer."""
+        self._sent = time.monotonic()
+        self._try(self._send_waiting)
+
+    def finish(self, status: Status, reason: str | None = None) -> None:
+        """Send what waits and close the run, as the block of `open_run` does at its end."""
+        self._rest_until = 0.0
+        self.flush()
+        if reason is not None:
+            self.tag(REASON, reason[:LONGEST_VALUE])
+        self._try(lambda: self._client.set_terminated(self.spec.run_id, status))
+
+    def _send_waiting(self) -> None:
+        from mlflow.entities import Metric
+
+        while self._waiting:
+            self._client.log_batch(self.spec.run_id, metrics=[Metric(*values) for values in self._waiting[:BATCH]])
+            del self._waiting[:BATCH]
+
+    def _try(self, send: Callable[[], object]) -> None:
+        if time.monotonic() < self._rest_until:
+            return
+        handled = sys.exc_info()[1]  # while a failed run is closed: not MLflow's, but a part of its chain
+        try:
+            send()
+        except _failures() as error:
+            self._rest_until = time.monotonic() + REST_SECONDS
+            if not self._has_warned:
+                print(
+                    f"trilemma: MLflow at {self.spec.uri}: {_cause(error, handled)}; the work goes on, its result is "
+                    f"kept; metrics wait until MLflow answers (asked every {REST_SECONDS:.0f} s), pictures do not",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            self._has_warned = True
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """Where runs are kept, known to answer."""
+
+    uri: str
+    artifacts: str | None  # where new experiments put them; None: the server's own place
+
+    @contextmanager
+    def open_run(
+        self,
+        experiment: str,
+        name: str,
+        params: Mapping[str, str | int | float | bool | None],
+        config: Mapping[str, Any],
+        tags: Mapping[str, str],
+        parent: str | None = None,
+    ) -> Iterator[Run]:
+        """A run that ends with the block: FINISHED, FAILED with the reason as a tag, or KILLED if told to stop.
+
+        params: few, to compare runs by. config: everything, kept as config.json. parent: run id of the sweep.
+        """
+        host, pid, started = ProcessId.current()
+        own = {HOST: host, PID: str(pid), STARTED: str(started)} | ({} if parent is None else {PARENT: parent})
+        with _explained(self.uri):
+            client = _client(self.uri)
+            from mlflow.entities import Param
+
+            home = self._experiment(client, experiment)
+            spec = RunSpec(self.uri, client.create_run(home, run_name=name, tags={**tags, **own}).info.run_id)
+            client.log_batch(spec.run_id, params=[Param(key, str(value)) for key, value in params.items()])
+            client.log_dict(spec.run_id, dict(config), "config.json")
+        run = Run(client, spec)
+        try:
+            yield run
+        except (KeyboardInterrupt, SystemExit) as stop:
+            run.finish("KILLED", f"told to stop: {type(stop).__name__}")
+            raise
+        except BaseException as error:
+            run.finish("FAILED", _one_line(error))
+            raise
+        run.finish("FINISHED")
+
+    def _experiment(self, client: "MlflowClient", name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return client.create_experiment(name, self.artifacts)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                found = client.get_experiment_by_name(name)  # another process made it in this very moment
+                assert found is not None
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+            print(f"trilemma: experiment {name} had been deleted in MLflow: restored", file=sys.stderr, flush=True)
+        return found.experiment_id
+
+
+def connect(project: Path) -> Tracker:
+    """The server at MLFLOW_TRACKING_URI, or else mlflow.db in `project`, made if need be.
+
+    Closes what dead processes left open. A file serves one machine: several need a server, for SQLite does not work
+    over a network.
+    """
+    uri = tracking_uri(project)
+    with _explained(uri):
+        create_missing_database(uri, _migrate)
+        close_dead_runs(_client(uri))
+    return Tracker(uri, None if is_server(uri) else str(artifact_folder(project)))
+
+
+@contextmanager
+def attach(spec: RunSpec) -> Iterator[Run]:
+    """Log to a run that another process opened and will close."""
+    refuse_absent(spec.uri)
+    with _explained(spec.uri):
+        client = _client(spec.uri)
+        client.get_run(spec.run_id)
+    run = Run(client, spec)
+    try:
+        yield run
+    finally:
+        run.flush()
+
+
+def close_dead_runs(client: "MlflowClient") -> list[str]:
+    """Runs of this machine that are left RUNNING by a process that is gone become KILLED; their ids."""
+    mine = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{ProcessId.current().host}'"
+    experiments = [experiment.experiment_id for experiment in client.search_experiments(max_results=1000)]
+    closed = []
+    for run in client.search_runs(experiments, mine, max_results=1000):
+        tags = run.data.tags
+        owner = ProcessId(tags[HOST], int(tags[PID]), float(tags[STARTED]))
+        if not owner.is_alive():
+            client.set_tag(run.info.run_id, REASON, f"{owner} is gone without having closed its run")
+            client.set_terminated(run.info.run_id, "KILLED", end_time=_last_heard(client, run))
+            closed.append(run.info.run_id)
+    return closed
+
+
+def _last_heard(client: "MlflowClient", run: "Found") -> int:
+    """When its newest metric was logged, or else when it began, in milliseconds since the epoch."""
+    histories = (client.get_metric_history(run.info.run_id, name) for name in run.data.metrics)
+    return max((metric.timestamp for history in histories for metric in history), default=run.info.start_time)
+
+
+def serve_ui(project: Path, port: int) -> None:
+    """Become the server that shows the runs, until interrupted."""
+    uri = tracking_uri(project)
+    if is_server(uri):
+        raise TrackingError(f"MLFLOW_TRACKING_URI is set: the runs are shown at {uri}")
+    refuse_busy(port)
+    with _explained(uri):
+        create_missing_database(uri, _migrate)
+    print(f"MLflow shows the runs at http://{UI_HOST}:{port} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    os.execve(sys.executable, ui_command(project, port), SETTINGS | os.environ)
+
+
+def _migrate(uri: str) -> None:
+    """Make the schema there, with MLflow's own migrations."""
+    _client(uri).search_experiments(max_results=1)
+
+
+def _client(uri: str) -> "MlflowClient":
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # errors come as exceptions, too
+    return MlflowClient(uri, registry_uri=uri)
+
+
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    """What goes wrong with the tracker, in one line."""
+    try:
+        yield
+    except _failures() as error:
+        hint = "start that server, or unset MLFLOW_TRACKING_URI to track in this project"
+        raise TrackingError(f"MLflow at {uri}: {_cause(error)}{'; ' + hint if is_server(uri) else ''}") from error
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """How MLflow says that its server, database, database driver or disk fails."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return MlflowException, SQLAlchemyError, OSError, ImportError
+
+
+def _cause(error: BaseException, handled: BaseException | None = None) -> str:
+    """The first of a chain of exceptions says it best."""
+    while (before := error.__cause__ or error.__context__) not in (None, handled):
+        assert before is not None
+        error = before
+    return _one_line(error)
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).strip()
+    line = text.splitlines()[0] if text else type(error).__name__
+    return line if isinstance(error, TrilemmaError) else f"{type(error).__name__}: {line}" if text else line
