@@ -26,7 +26,7 @@ class Prediction(NamedTuple):
 
     x0: Tensor  # E[x0 | x]: not guided, not clipped
     push: Tensor | None = None  # guidance: weighted grad_x log w(x), summed over guides; belongs to the score
-    log_variance: Tensor | None = None  # learned reverse variance (improved DDPM, ADM)
+    variance_share: Tensor | None = None  # learned reverse variance: 0 the chain's small one, 1 its large, in logarithms
     log_ratio: Tensor | None = None  # [B] log density ratio of a discriminator: adaptive weights and churn read it
 
 

@@ -1,0 +1,153 @@
+"""Classifier guidance (Dhariwal and Nichol 2021, arXiv:2105.05233, section 4), optionally driven by entropy
+(Zheng et al. 2022, arXiv:2206.11474).
+
+The classifier sees states of a chain, in variance-preserving coordinates, and is told their step; `guide` carries its
+log-probabilities over to a denoiser's x and sigma, so it steers any diffusion model, not only those of this chain.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from methods.core.ancestral import StepNet
+from methods.core.chains import Chain, chain_of, look_up
+from methods.core.checks import require
+from methods.core.guidance import Guide, constant
+from methods.core.posterior import diffuse
+from methods.core.rng import StepRng
+from methods.core.shapes import per_sample
+from methods.core.types import Adam, At, Batch, DataSpec, Draws, LogWeight, Metrics, Nets, Player, Progress
+from methods.nets.adm_encoder import EncoderUNetModel, Pool
+from methods.nets.encoder import MlpEncoder
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a guided run uses the classifier. Default: ADM-G with a class-conditional model; unconditional: 10."""
+
+    scale: float = 1.0
+    entropy_driven: bool = False  # times log K / entropy of each image's predicted classes
+    entropy_cap: float | None = None  # at most this much; the official code knows none
+
+    def __post_init__(self) -> None:
+        capped = self.entropy_cap is not None
+        require(not capped or self.entropy_driven, "entropy_cap", self.entropy_cap, "none unless entropy_driven")
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Tells the class of an image at every step of a chain. Training settings: ADM's at 256 pixels."""
+
+    steps: int = 1000  # of the chain
+    schedule: Literal["linear", "cosine"] = "linear"
+    net: Literal["unet", "mlp"] = "unet"  # the way down of ADM's U-Net for square images; mlp for points too
+    width: int = 128  # channels at channel_mult 1, or hidden units
+    depth: int = 2  # residual blocks per resolution, or of the mlp
+    channel_mult: tuple[int, ...] = (1, 1, 2, 2, 4, 4)  # U-Net: width at each resolution, finest first
+    attention: tuple[int, ...] = (32, 16, 8)  # U-Net: pixels per side where blocks attend
+    head_width: int = 64  # U-Net: channels of an attention head
+    pool: Pool = "attention"  # U-Net
+    entropy_weight: float = 0.0  # of log K - entropy in the loss; entropy-aware training: 0.1
+    lr: float = 3e-4  # falls linearly to 0
+    weight_decay: float = 0.05
+
+    Use = Use
+
+    def __post_init__(self) -> None:
+        least = 21 if self.schedule == "linear" else 2  # scaled to fewer steps, the linear schedule's betas reach 1
+        require(self.steps >= least, "steps", self.steps, f"at least {least}")
+        require(self.width >= 1, "width", self.width, "at least 1")
+        require(self.depth >= 1, "depth", self.depth, "at least 1")
+        require(self.entropy_weight >= 0, "entropy_weight", self.entropy_weight, "at least 0")
+
+    def players(self) -> tuple[Player, ...]:
+        adam = Adam(self.learning_rate, weight_decay=self.weight_decay, decoupled=True)
+        return (Player("classifier", "classifier", adam),)
+
+    def build(self, data: DataSpec) -> dict[str, nn.Module]:
+        if data.classes < 2:
+            raise ValueError(f"a classifier needs labelled data of at least 2 classes; these have {data.classes}")
+        return {"classifier": StepNet(self._body(data.shape, data.classes), data.shape)}
+
+    def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
+        return {"index": rng.integers(self.steps, len(batch.images)), "noise": rng.normal(*batch.images.shape)}
+
+    def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
+        """Cross-entropy at uniform steps; accuracy there."""
+        if batch.labels is None:
+            raise ValueError("a classifier trains on labels: this batch has none")
+        x_t = diffuse(batch.images, look_up(self.chain.alpha_bar, draws["index"]), draws["noise"])
+        logits = nets["classifier"](x_t, draws["index"])
+        loss = cross_entropy(logits, batch.labels)
+        if self.entropy_weight:
+            loss = loss + self.entropy_weight * (math.log(logits.shape[1]) - entropy(logits)).mean()
+        accuracy = (logits.argmax(1) == batch.labels).double().mean()
+        return loss, {"loss": loss.detach(), "accuracy": accuracy}
+
+    def guide(self, nets: Nets, labels: Tensor | None, use: Use) -> Guide:
+        """Towards the classes labels [B]."""
+        if labels is None:
+            raise ValueError("classifier guidance needs the classes asked for: pass labels")
+        net, chain = nets["classifier"], self.chain
+
+        def logits(x: Tensor, at: At) -> Tensor:
+            sigma = at.sigma.to(x)
+            return net(x * per_sample(torch.rsqrt(1 + sigma**2), x), chain.index_of(sigma))
+
+        return Guide(class_log_weight(logits, labels, use), constant(use.scale))
+
+    def learning_rate(self, progress: Progress) -> float:
+        return self.lr * (1 - progress.step / progress.steps)
+
+    @property
+    def chain(self) -> Chain:
+        return chain_of(self.schedule, self.steps)
+
+    def _body(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        if self.net == "mlp":
+            return MlpEncoder(shape, outputs=classes, width=self.width, blocks=self.depth)
+        if len(shape) != 3 or shape[1] != shape[2]:
+            raise ValueError(f"net: 'unet' is for square images, but the data have shape {list(shape)}: choose 'mlp'")
+        return EncoderUNetModel(
+            shape[1],
+            shape[0],
+            self.width,
+            classes,
+            num_res_blocks=self.depth,
+            attention_resolutions=self.attention,
+            channel_mult=self.channel_mult,
+            num_head_channels=self.head_width,
+            use_scale_shift_norm=True,
+            resblock_updown=True,
+            pool=self.pool,
+        )
+
+
+def class_log_weight(logits: Callable[[Tensor, At], Tensor], labels: Tensor, use: Use) -> LogWeight:
+    """log p(label | x), scaled by entropy if `use` says so; the scale itself has no gradient."""
+
+    def log_weight(x: Tensor, at: At) -> Tensor:
+        said = logits(x, at)
+        log_probability = torch.log_softmax(said, 1).gather(1, labels[:, None])[:, 0]
+        if not use.entropy_driven:
+            return log_probability
+        scale = entropy_scale(said.detach())
+        return (scale if use.entropy_cap is None else scale.clamp(max=use.entropy_cap)) * log_probability
+
+    return log_weight
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """[B, K] -> [B] entropy of the predicted classes, in nats."""
+    log_probabilities = torch.log_softmax(logits, 1)
+    return -(log_probabilities.exp() * log_probabilities).sum(1)
+
+
+def entropy_scale(logits: Tensor) -> Tensor:
+    """[B, K] -> [B] log K / entropy: 1 for a classifier that knows nothing, without bound for a sure one."""
+    return math.log(logits.shape[1]) / entropy(logits)

@@ -1,0 +1,127 @@
+"""Denoising diffusion probabilistic models (Ho et al. 2020, arXiv:2006.11239), sampled their way or by DDIM's
+(Song et al. 2021, arXiv:2010.02502)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from methods.core.ancestral import StepNet, ancestral, chain_denoiser, clipped, ddim
+from methods.core.chains import Chain, chain_of, look_up
+from methods.core.checks import require
+from methods.core.posterior import diffuse
+from methods.core.rng import ImageRng, StepRng
+from methods.core.types import (
+    Adam,
+    Batch,
+    DataSpec,
+    Denoiser,
+    Draws,
+    Ema,
+    Metrics,
+    Nets,
+    Player,
+    Wrap,
+    unwrapped,
+)
+from methods.nets.adm_unet import UNetModel
+from methods.nets.mlp import ResidualMlp
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """One network call per state visited. Default: the paper's."""
+
+    spacing: str | None = None  # "250": evenly; "90,60,20": by section; "ddim50": one stride; None: all
+    eta: float | None = None  # None: ancestral; else DDIM, 0 deterministic
+    variance: Literal["small", "large"] = "large"  # of ancestral steps: the posterior's, or beta
+    clip: bool = True  # the predicted image, to [-1, 1]
+
+    def __post_init__(self) -> None:
+        require(self.eta is None or 0 <= self.eta <= 1, "eta", self.eta, "between 0 and 1, or none")
+        require(
+            self.eta is None or self.variance == "large", "variance", self.variance, "none beside eta (leave it out)"
+        )
+
+
+@dataclass(frozen=True)
+class DDPM:
+    """Predicts the noise of every state of a fixed chain. Defaults: CIFAR-10."""
+
+    steps: int = 1000  # T
+    schedule: Literal["linear", "cosine"] = "linear"
+    net: Literal["unet", "mlp"] = "unet"  # ADM's U-Net for square images; mlp for points too
+    conditional: bool = False  # on the classes, where the data have any
+    width: int = 128  # channels at channel_mult 1, or hidden units
+    depth: int = 2  # residual blocks per resolution, or of the mlp
+    channel_mult: tuple[int, ...] = (1, 2, 2, 2)  # U-Net: width at each resolution, finest first
+    attention: tuple[int, ...] = (16,)  # U-Net: pixels per side where blocks attend
+    dropout: float = 0.1  # of the U-Net
+    lr: float = 2e-4
+    ema: float = 0.9999
+
+    Sampling = Sampling
+
+    def __post_init__(self) -> None:
+        least = 21 if self.schedule == "linear" else 2  # scaled to fewer steps, the linear schedule's betas reach 1
+        require(self.steps >= least, "steps", self.steps, f"at least {least}")
+        require(self.width >= 1, "width", self.width, "at least 1")
+        require(self.depth >= 1, "depth", self.depth, "at least 1")
+        require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
+
+    def players(self) -> tuple[Player, ...]:
+        return (Player("denoiser", "denoiser", Adam(lambda progress: self.lr), Ema(lambda progress: self.ema)),)
+
+    def build(self, data: DataSpec) -> dict[str, nn.Module]:
+        classes = data.classes if self.conditional else 0
+        return {"denoiser": StepNet(self._body(data.shape, classes), data.shape, classes)}
+
+    def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
+        return {"index": rng.integers(self.steps, len(batch.images)), "noise": rng.normal(*batch.images.shape)}
+
+    def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
+        """Mean squared error of the predicted noise (eq. 14)."""
+        x_t = diffuse(batch.images, look_up(self.chain.alpha_bar, draws["index"]), draws["noise"])
+        predicted = nets["denoiser"](x_t, draws["index"], batch.labels)
+        loss = (draws["noise"] - predicted).square().mean()
+        return loss, {"loss": loss.detach()}
+
+    def denoiser(self, net: nn.Module, labels: Tensor | None) -> Denoiser:
+        return chain_denoiser(lambda x, step: net(x, step, labels), self.chain)
+
+    @torch.no_grad()
+    def sample(
+        self, nets: Nets, sampling: Sampling, labels: Tensor | None, rng: ImageRng, wrap: Wrap = unwrapped
+    ) -> Tensor:
+        net = nets["denoiser"]
+        assert isinstance(net, StepNet)
+        x = rng.normal(*net.shape).double()
+        chain = self.chain.spaced(sampling.spacing)
+        denoise = wrap(self.denoiser(net, labels))
+        if sampling.clip:
+            denoise = clipped(denoise)
+        if sampling.eta is None:
+            return ancestral(denoise, x, chain, rng, sampling.variance).float()
+        return ddim(denoise, x, chain, rng, sampling.eta).float()
+
+    @property
+    def chain(self) -> Chain:
+        return chain_of(self.schedule, self.steps)
+
+    def _body(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        if self.net == "mlp":
+            return ResidualMlp(shape, label_dim=classes, width=self.width, blocks=self.depth)
+        if len(shape) != 3 or shape[1] != shape[2]:
+            raise ValueError(f"net: 'unet' is for square images, but the data have shape {list(shape)}: choose 'mlp'")
+        return UNetModel(
+            shape[1],
+            shape[0],
+            self.width,
+            shape[0],
+            num_res_blocks=self.depth,
+            attention_resolutions=self.attention,
+            dropout=self.dropout,
+            channel_mult=self.channel_mult,
+            num_classes=classes or None,
+        )

@@ -1,0 +1,187 @@
+"""Truncated diffusion: a short chain begun by an adversarially trained prior (Zheng et al. 2023, arXiv:2202.09671).
+
+Of a fine chain only the first `kept` states remain, indices 0, ..., kept - 1. The prior makes the noisiest of them
+from pure noise in one call: by default the denoising network itself, told the step `kept`, whose raw output is the
+state.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient
+from methods.core.ancestral import StepNet, ancestral, chain_denoiser, clipped, ddim
+from methods.core.chains import Chain, Schedule, chain_of, look_up
+from methods.core.checks import require
+from methods.core.posterior import diffuse
+from methods.core.rng import ImageRng, StepRng
+from methods.core.types import (
+    Adam,
+    Batch,
+    DataSpec,
+    Denoiser,
+    Draws,
+    Ema,
+    Metrics,
+    Nets,
+    Player,
+    Wrap,
+    unwrapped,
+)
+from methods.nets.mixture_mlp import mlp
+from methods.nets.mlp import ResidualMlp
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """One network call for the prior and one per state visited."""
+
+    spacing: str | None = None  # of the kept states; "5": evenly; None: all
+    eta: float | None = None  # None: ancestral; else DDIM, 0 deterministic
+    variance: Literal["small", "large"] = "large"  # of ancestral steps: the posterior's, or beta
+    clip: bool | None = None  # the predicted image, to [-1, 1]; None: in ancestral steps only (official code)
+
+    def __post_init__(self) -> None:
+        require(self.eta is None or 0 <= self.eta <= 1, "eta", self.eta, "between 0 and 1, or none")
+        require(
+            self.eta is None or self.variance == "large", "variance", self.variance, "none beside eta (leave it out)"
+        )
+
+
+@dataclass(frozen=True)
+class TDPM:
+    """Defaults: the official CIFAR-10 recipe but for the networks. Unconditional: labels are not looked at."""
+
+    kept: int = 500  # states that are denoised; 0: a plain GAN
+    steps: int = 1000  # of the fine chain
+    schedule: Schedule = "linear"
+    prior: Literal["shared", "separate"] = "shared"  # made by the denoising network, or by one of its own
+    release_indexing: bool = False  # the prior is trained one state noisier than the first denoised, as in the release
+    net: Literal["mlp"] = "mlp"
+    width: int = 256
+    depth: int = 3
+    denoiser_lr: float = 2e-4
+    prior_lr: float = 2e-5
+    discriminator_lr: float = 2e-4  # 2.5e-3 is for StyleGAN2's equalised layers
+    clip_norm: float | None = 1.0  # of the denoiser's gradient
+    ema: float = 0.9999  # of the denoiser's steps only, also where the prior trains the same network
+    r1_gamma: float = 0.01
+    r1_every: int = 16  # steps; not rescaled by it
+
+    Sampling = Sampling
+
+    def __post_init__(self) -> None:
+        last = self.steps - 1 if self.release_indexing else self.steps
+        require(0 <= self.kept <= last, "kept", self.kept, f"between 0 and {last}")
+        require(self.r1_every >= 1, "r1_every", self.r1_every, "at least 1")
+        require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
+
+    def players(self) -> tuple[Player, ...]:
+        """The average is taken between the denoiser's step and the prior's on the same network."""
+        average = Ema(lambda progress: self.ema)
+        denoiser = Adam(lambda progress: self.denoiser_lr, clip_norm=self.clip_norm)
+        prior, discriminator = (
+            Adam(lambda progress, lr=lr: lr, betas=(0.0, 0.99)) for lr in (self.prior_lr, self.discriminator_lr)
+        )
+        adversaries = (
+            Player("prior", self.prior_net, prior, None if self.kept and self.prior == "shared" else average),
+            Player("discriminator", "discriminator", discriminator),
+        )
+        return (Player("denoiser", "denoiser", denoiser, average), *adversaries) if self.kept else adversaries
+
+    def build(self, data: DataSpec) -> dict[str, nn.Module]:
+        names = {"denoiser", self.prior_net} if self.kept else {self.prior_net}
+        nets: dict[str, nn.Module] = {
+            name: StepNet(ResidualMlp(data.shape, width=self.width, blocks=self.depth), data.shape)
+            for name in sorted(names)
+        }
+        judge = nn.Sequential(nn.Flatten(), mlp(math.prod(data.shape), 1, self.width, self.depth))
+        return nets | {"discriminator": judge}
+
+    def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
+        count, *shape = batch.images.shape
+        if player == "denoiser":
+            half = rng.integers(self.kept, count // 2 + 1)
+            return {"index": antithetic(half, self.kept, count), "noise": rng.normal(count, *shape)}
+        if player == "prior":
+            return {"z": rng.normal(count, *shape)}
+        return {"z": rng.normal(count, *shape), "noise": rng.normal(count, *shape)}
+
+    def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
+        """denoiser: squared error of the noise, summed over an image; prior and discriminator: their game on states."""
+        if player == "denoiser":
+            loss = self.denoising_errors(nets["denoiser"], batch.images, draws["index"], draws["noise"]).mean()
+            return loss, {"denoiser_loss": loss.detach()}
+        with torch.set_grad_enabled(player == "prior"):
+            fake = self.begin(nets, draws["z"])
+        on_fake = nets["discriminator"](fake)
+        if player == "prior":
+            loss = loss_on_real(on_fake)
+            return loss, {"prior_loss": loss.detach()}
+        real = self.prior_target(batch.images, draws["noise"])
+        due = step % self.r1_every == 0
+        real = real.detach().requires_grad_(due)
+        on_real = nets["discriminator"](real)
+        loss = loss_on_real(on_real) + loss_on_fake(on_fake)
+        metrics = {"discriminator_loss": loss.detach()}
+        if due:
+            r1 = self.r1_gamma / 2 * squared_gradient(on_real, real)
+            loss, metrics["r1"] = loss + r1, r1.detach()
+        return loss, metrics
+
+    def denoising_errors(self, net: nn.Module, x0: Tensor, index: Tensor, noise: Tensor) -> Tensor:
+        """[B] |noise - predicted|^2, summed over an image's values."""
+        x_t = diffuse(x0, look_up(self.chain.alpha_bar, index), noise)
+        return (noise - net(x_t, index)).square().flatten(1).sum(1)
+
+    def prior_target(self, x0: Tensor, noise: Tensor) -> Tensor:
+        """The state that the prior is to imitate; without a chain, the image."""
+        if self.kept == 0:
+            return x0
+        level = self.kept if self.release_indexing else self.kept - 1
+        return diffuse(x0, self.chain.alpha_bar[level].expand(len(x0)), noise)
+
+    def begin(self, nets: Nets, z: Tensor) -> Tensor:
+        """The noisiest kept state, from z ~ N(0, I) [B, *shape]."""
+        return nets[self.prior_net](z, torch.full((len(z),), self.kept, device=z.device))
+
+    def denoiser(self, net: nn.Module, labels: Tensor | None) -> Denoiser:
+        return chain_denoiser(net, self.kept_chain)
+
+    @torch.no_grad()
+    def sample(
+        self, nets: Nets, sampling: Sampling, labels: Tensor | None, rng: ImageRng, wrap: Wrap = unwrapped
+    ) -> Tensor:
+        net = nets[self.prior_net]
+        assert isinstance(net, StepNet)
+        x = self.begin(nets, rng.normal(*net.shape))
+        if self.kept == 0:
+            return x.float()
+        chain = self.kept_chain.spaced(sampling.spacing)
+        denoise = wrap(self.denoiser(nets["denoiser"], labels))
+        if sampling.clip or (sampling.clip is None and sampling.eta is None):
+            denoise = clipped(denoise)
+        if sampling.eta is None:
+            return ancestral(denoise, x.double(), chain, rng, sampling.variance).float()
+        return ddim(denoise, x.double(), chain, rng, sampling.eta).float()
+
+    @property
+    def prior_net(self) -> str:
+        return "denoiser" if self.prior == "shared" else "prior"
+
+    @property
+    def chain(self) -> Chain:
+        """The fine one."""
+        return chain_of(self.schedule, self.steps)
+
+    @property
+    def kept_chain(self) -> Chain:
+        return self.chain.kept(torch.arange(self.kept))
+
+
+def antithetic(half: Tensor, kept: int, count: int) -> Tensor:
+    """[count] indices in 0, ..., kept - 1: `half`, then its mirror images."""
+    return torch.cat([half, kept - 1 - half])[:count]

@@ -1,0 +1,138 @@
+"""SIDDM: who minimises what, the cross entropies, what the discriminator may see, sampling."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from methods.core.posterior import diffuse
+from methods.core.rng import SeededRng, StepRng
+from methods.core.types import Batch
+from methods.nets.mixture_mlp import MixtureGenerator, Verdict
+from methods.siddm import SIDDM, Play, Sampling, pair_of_times
+from tests.methods.toy import POINTS, X, trained
+
+METHOD = SIDDM()
+BATCH = Batch(X)
+
+
+def game(method: SIDDM) -> tuple[dict, dict[str, Tensor]]:
+    torch.manual_seed(0)
+    return method.build(POINTS), method.draw("generator", BATCH, StepRng(0, 0, "generator"))
+
+
+def test_c_minimises_its_regression_and_the_generator_maximises_it() -> None:
+    nets, draws = game(METHOD)
+    loss, metrics = METHOD.loss("discriminator", nets, BATCH, draws, 0)
+    without, _ = replace(METHOD, c_target=None).loss("discriminator", nets, BATCH, draws, 0)
+    assert metrics["regression"] > 0
+    assert_close(loss - without, metrics["regression"])
+    loss, _ = METHOD.loss("generator", nets, BATCH, draws, 0)
+    without, _ = replace(METHOD, c_target=None).loss("generator", nets, BATCH, draws, 0)
+    assert_close(without - loss, metrics["regression"])
+
+
+def test_without_afd_only_the_game_is_left() -> None:
+    nets, draws = game(METHOD)
+    loss, metrics = replace(METHOD, afd_weight=0.0).loss("generator", nets, BATCH, draws, 0)
+    assert_close(loss.detach(), metrics["generator_adversarial"])
+
+
+def test_each_head_learns_from_its_own_side() -> None:
+    """C from fakes, R from reals."""
+    for method, learns, idle in (
+        (replace(METHOD, clean_weight=None), "noisier", "clean"),
+        (replace(METHOD, c_target=None), "clean", "noisier"),
+    ):
+        nets, draws = game(METHOD)
+        loss, _ = method.loss("discriminator", nets, BATCH, draws, 0)
+        loss.backward()
+        heads = dict(nets["discriminator"].named_parameters())
+        assert heads[f"{learns}.weight"].grad is not None
+        assert heads[f"{idle}.weight"].grad is None
+
+
+def test_c_judges_fakes_and_r_judges_reals() -> None:
+    nets, draws = game(METHOD)
+    seen: list[tuple[Tensor, Verdict]] = []
+    nets["discriminator"].register_forward_hook(lambda net, given, said: seen.append((given[0], said)))
+    _, metrics = METHOD.loss("discriminator", nets, BATCH, draws, 0)
+    made = METHOD.play(nets["generator"], X, draws)
+    (on_fake, verdict), (on_real, _) = seen
+    assert torch.equal(on_fake, made.fake)
+    assert torch.equal(on_real, made.x_s)
+    assert verdict.noisier is not None
+    weight = (1 / (2 * made.times.beta)).clamp(max=10.0)
+    assert_close(metrics["regression"], (weight * (verdict.noisier - made.renoised).square().mean(1)).mean())
+
+
+def test_the_discriminator_step_leaves_the_generator_alone() -> None:
+    nets, draws = game(METHOD)
+    loss, _ = METHOD.loss("discriminator", nets, BATCH, draws, 0)
+    loss.backward()
+    assert all(p.grad is None for p in nets["generator"].parameters())
+
+
+def play(count: int, beta_s_to_u: tuple[float, float]) -> Play:
+    """x'_s far from x_s, and many noises of the forward step."""
+    s, u = (torch.full((count,), time).double() for time in beta_s_to_u)
+    times, generator = pair_of_times(s, u), torch.Generator().manual_seed(0)
+    x_s, fake = (
+        torch.tensor([[1.0, -1.0]]).double().expand(count, 2),
+        torch.tensor([[0.5, 0.0]]).double().expand(count, 2),
+    )
+    noises = torch.randn(2, count, 2, generator=generator, dtype=torch.float64)
+    x_u, renoised = (diffuse(x, 1 - times.beta, noise) for x, noise in zip((x_s, fake), noises))
+    return Play(times, x_s, x_u, fake, fake, renoised)
+
+
+def test_the_three_cross_entropies_agree_in_expectation_when_the_fake_ignores_x_u() -> None:
+    recorded = play(200_000, (0.25, 0.5))
+    beta = recorded.times.beta[0]
+    paper, exact, renoise = (
+        SIDDM(afd=afd, afd_clip=None).cross_entropy(recorded).mean() for afd in ("paper", "exact", "renoise")
+    )
+    assert_close(exact, paper + 0.5, atol=0.01, rtol=0.0)
+    assert_close(renoise, 2 * beta * exact + beta, atol=0.01, rtol=0.0)
+
+
+def test_the_weight_of_a_step_of_almost_no_noise_is_clipped() -> None:
+    recorded = play(10, (0.0, 1e-4))
+    clipped, free = (SIDDM(afd_clip=clip).cross_entropy(recorded) for clip in (10.0, None))
+    assert (free > 1000 * clipped).all()
+
+
+def test_the_discriminator_sees_the_marginal_unless_told_otherwise() -> None:
+    for method, sees in ((METHOD, False), (replace(METHOD, sees_pair=True), True)):
+        nets, draws = game(method)
+        made = method.play(nets["generator"], X, draws)
+        other = made._replace(x_u=made.x_u + 1)
+        said = [method.judge(nets["discriminator"], p, made.fake).logits for p in (made, other)]
+        assert torch.equal(*said) != sees
+
+
+def test_training_times_reach_every_point_and_stay_in_order() -> None:
+    times = METHOD.times(torch.tensor([0.0, 0.1, 0.25, 0.7, 1.0]))
+    assert_close(times.u, torch.tensor([1e-4, 0.1, 0.25, 0.7, 1.0]))
+    assert_close(times.s, torch.tensor([0.0, 0.0, 0.0, 0.45, 0.75]))
+    assert (times.beta > 0).all()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_any_number_of_steps_can_be_sampled_from_one_model(steps: int) -> None:
+    nets, _ = game(METHOD)
+    calls: list[float] = []
+    assert isinstance(nets["generator"], MixtureGenerator)
+    nets["generator"].register_forward_hook(lambda net, given, out: calls.append(float(given[1][0])))
+    for noise in ("fresh", "kept"):
+        out = METHOD.sample(nets, Sampling(steps, noise), None, SeededRng(range(4)))
+        assert out.isfinite().all()
+    assert_close(calls, 2 * [1000.0 * (i + 1) / steps for i in reversed(range(steps))])
+
+
+def test_siddm_trains_through_the_one_loop() -> None:
+    state, metrics = trained(METHOD)
+    assert all(value.isfinite() for step in metrics for value in step.values())
+    assert METHOD.sample(state.nets, Sampling(), None, SeededRng(range(5))).shape == (5, 2)

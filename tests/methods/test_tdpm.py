@@ -1,0 +1,89 @@
+"""TDPM: three players on two networks, the prior's place in the chain, and what a sample costs."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from methods.core.rng import SeededRng, StepRng
+from methods.core.types import Batch, Diffusion
+from methods.tdpm import TDPM, Sampling, antithetic
+from tests.methods.toy import POINTS, X, trained
+
+METHOD = TDPM(kept=5, width=16, depth=1)
+
+
+def test_times_come_in_antithetic_pairs() -> None:
+    half = torch.tensor([0, 3, 2, 4, 1])
+    assert antithetic(half, 5, 8).tolist() == [0, 3, 2, 4, 1, 4, 1, 2]
+    index = METHOD.draw("denoiser", Batch(X), StepRng(0, 0, "denoiser"))["index"]
+    assert torch.equal(index[33:], (4 - index[:33])[: len(X) - 33])
+    assert set(index.tolist()) == set(range(5))
+
+
+def test_the_prior_imitates_the_state_that_the_first_denoising_step_expects() -> None:
+    x0, noise = torch.zeros(1, 2), torch.ones(1, 2)
+    level = METHOD.prior_target(x0, noise)[0, 0]
+    assert_close(level, (1 - METHOD.kept_chain.alpha_bar[-1]).sqrt().float())
+    released = TDPM(kept=5, release_indexing=True).prior_target(x0, noise)[0, 0]
+    assert_close(released, (1 - METHOD.chain.alpha_bar[5]).sqrt().float())
+
+
+@pytest.mark.parametrize(("kept", "spacing", "calls"), [(5, None, 6), (5, "2", 3), (0, None, 1)])
+def test_a_sample_costs_one_call_for_the_prior_and_one_per_state(kept: int, spacing: str | None, calls: int) -> None:
+    method = TDPM(kept=kept, width=16, depth=1)
+    nets, told = method.build(POINTS), []
+    nets["denoiser"].register_forward_hook(lambda net, given, out: told.append(int(given[1][0])))
+    out = method.sample(nets, Sampling(spacing), None, SeededRng(range(3)))
+    assert out.shape == (3, 2)
+    assert len(told) == calls
+    assert told[0] == kept  # the prior, told the step beyond the last kept one
+
+
+def test_three_players_share_one_network_and_each_has_its_own_optimiser() -> None:
+    assert isinstance(METHOD, Diffusion)
+    assert [(p.name, p.net) for p in METHOD.players()] == [
+        ("denoiser", "denoiser"),
+        ("prior", "denoiser"),
+        ("discriminator", "discriminator"),
+    ]
+    state, metrics = trained(METHOD)
+    assert metrics[0].keys() == {"denoiser_loss", "prior_loss", "discriminator_loss", "r1"}
+    assert state.optimisers["denoiser"] is not state.optimisers["prior"]
+    assert state.averages.keys() == {"denoiser"}
+
+
+def test_the_average_is_taken_before_the_game_moves_the_network() -> None:
+    still = TDPM(kept=5, width=16, depth=1, ema=0.0, prior_lr=0.0)
+    moving = TDPM(kept=5, width=16, depth=1, ema=0.0)
+    (one, _), (other, _) = trained(still, steps=1), trained(moving, steps=1)
+    for name, value in one.averages["denoiser"].items():
+        assert torch.equal(value, other.averages["denoiser"][name])
+        assert torch.equal(value, dict(one.nets["denoiser"].named_parameters())[name].detach())
+
+
+def test_a_prior_of_its_own_leaves_the_denoiser_alone() -> None:
+    method = TDPM(kept=5, width=16, depth=1, prior="separate")
+    nets = method.build(POINTS)
+    assert nets.keys() == {"denoiser", "prior", "discriminator"}
+    loss, _ = method.loss("prior", nets, Batch(X), method.draw("prior", Batch(X), StepRng(0, 0, "prior")), 0)
+    loss.backward()
+    assert all(p.grad is None for p in nets["denoiser"].parameters())
+    state, _ = trained(method)
+    assert method.sample(state.nets, Sampling(), None, SeededRng(range(3))).isfinite().all()
+
+
+def test_without_a_chain_it_is_a_plain_gan() -> None:
+    method = TDPM(kept=0, width=16, depth=1)
+    assert [p.name for p in method.players()] == ["prior", "discriminator"]
+    assert torch.equal(method.prior_target(X, torch.ones_like(X)), X)
+    trained(method)
+
+
+def test_the_denoising_loss_sums_over_an_image() -> None:
+    class Nothing(torch.nn.Module):
+        def forward(self, x: Tensor, step: Tensor) -> Tensor:
+            return torch.zeros_like(x)
+
+    errors = METHOD.denoising_errors(Nothing(), torch.zeros(2, 3, 4, 4), torch.tensor([0, 4]), torch.ones(2, 3, 4, 4))
+    assert errors.tolist() == [48.0, 48.0]
