@@ -1,0 +1,94 @@
+"""The `trilemma` command: parses and calls. Nothing heavy is imported at the top."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.errors import TrilemmaError, UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train, guide, sample, measure and compare fast generative methods. `dvc repro` runs everything in order.",
+)
+
+Name = Annotated[str, typer.Argument(help="an entry of params.yaml")]
+Workers = Annotated[int, typer.Option(envvar="TRILEMMA_WORKERS", help="0: in this process; N: a private local Ray")]
+Address = Annotated[str | None, typer.Option(envvar="TRILEMMA_ADDRESS", help="of a Ray cluster to run on")]
+PieceOption = Annotated[int, typer.Option(envvar="TRILEMMA_PIECE", help="images per piece of work, a multiple of 64")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, and nothing else there")]
+
+
+def _stage(verb: str, summary: str) -> None:
+    def command(name: Name, workers: Workers = 0, address: Address = None, piece: PieceOption = 512) -> None:
+        from pipeline.runner import run_stage
+
+        run_stage(verb, name, workers, address, piece)
+
+    app.command(verb, help=summary, rich_help_panel="Stages, in the order of the chain")(command)
+
+
+_stage("prepare", "Check a dataset's records and write them as shards.")
+_stage("features", "Train the dataset's feature network and cache its reference statistics.")
+_stage("pretrain", "Train a run's generator.")
+_stage("generate", "Sample the fakes that guides train against.")
+_stage("discriminate", "Train a guide to tell real pictures from fakes.")
+_stage("sample", "Sample the pictures to evaluate, of a run or a guided entry.")
+_stage("evaluate", "Measure the sampled pictures.")
+
+
+@app.command()
+def table(dataset: Annotated[str, typer.Argument(help="a dataset of params.yaml")]) -> None:
+    """Write a dataset's tables under reports/tables/."""
+    from pipeline.config import load_study
+    from pipeline.tables import write_tables
+
+    write_tables(load_study(Path.cwd() / "params.yaml"), dataset, Path("reports/tables"))
+
+
+@app.command()
+def report() -> None:
+    """Write tables, figures and page under reports/."""
+    from pipeline.report import write_report
+
+    write_report(Path.cwd())
+
+
+@app.command()
+def runs(as_json: Json = False) -> None:
+    """List every run: its stages, their state, and the metrics."""
+    from pipeline.listing import list_runs, print_runs
+
+    found = list_runs(Path.cwd())
+    print(json.dumps(found, indent=2)) if as_json else print_runs(found)
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000) -> None:
+    """Open the experiment tracker (MLflow) in this project."""
+    from pipeline.tracking import serve_ui
+
+    serve_ui(Path.cwd(), port)
+
+
+def main() -> None:
+    """Exit code 2 for what the user can mend, 1 for anything else, 143 when told to stop."""
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # of torch and numpy: more threads on shared cores are slower, and vary
+    try:
+        app(standalone_mode=True)
+    except (TrilemmaError, ValueError) as error:  # ValueError: what a user can cause, found by the mathematics
+        if os.environ.get("TRILEMMA_TRACEBACK"):
+            raise
+        print(f"trilemma: {error}", file=sys.stderr)
+        sys.exit(error.exit_code if isinstance(error, TrilemmaError) else UserError.exit_code)
+
+
+if __name__ == "__main__":
+    main()

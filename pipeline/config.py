@@ -1,0 +1,219 @@
+"""params.yaml -> frozen dataclasses, strictly. Nothing else reads YAML.
+
+An entry's `model`, `train` and `sample` blocks stay as written here: they are checked against the dataclass of their
+method or stage by `build` where that is imported anyway, so that reading the parameters never costs an import of torch.
+"""
+
+import ast
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from pipeline.errors import ConfigError
+
+Block = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """How every run on a dataset is measured: equal numbers, or the values could not be compared."""
+
+    images: int = 500  # per sampling seed
+    sample_seeds: int = 5
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    source: str  # a module of pipeline/datasets
+    options: Block = field(default_factory=dict)  # fields of that module's `Source`
+    features: Block = field(default_factory=dict)  # of the feature network: `Config` of its stage
+    fakes: int = 2560  # samples of each run that guides train against
+    evaluate: Evaluate = field(default_factory=Evaluate)
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    dataset: str
+    method: str  # "edm.EDM": class EDM of methods/edm.py
+    model: Block
+    train: Block
+    sample: Block
+
+
+@dataclass(frozen=True)
+class GuideEntry:
+    run: str
+    method: str
+    model: Block
+    train: Block
+
+
+@dataclass(frozen=True)
+class GuidedEntry:
+    run: str
+    guides: list[Block]  # each {guide: name} and fields of its method's `Use`
+    sample: Block  # what differs from the run's own
+
+
+@dataclass(frozen=True)
+class Study:
+    """One params.yaml."""
+
+    file: Path
+    root: Path  # of the code
+    datasets: dict[str, DatasetEntry]
+    runs: dict[str, RunEntry]
+    guides: dict[str, GuideEntry]
+    guided: dict[str, GuidedEntry]
+
+    @property
+    def folder(self) -> Path:
+        return self.file.parent
+
+    @property
+    def name(self) -> str:
+        return self.folder.name if self.root != self.folder else "root"
+
+
+KINDS: dict[str, type] = {"datasets": DatasetEntry, "runs": RunEntry, "guides": GuideEntry, "guided": GuidedEntry}
+
+
+def load_study(file: Path) -> Study:
+    """Read and check everything that can be checked without importing a method."""
+    content = _read_yaml(file)
+    check_keys(content, ["root", *KINDS, "sweeps"], str(file))
+    entries = {
+        kind: {
+            name: build(entry_type, entry, f"{file.name}: {kind}.{name}")
+            for name, entry in _mapping(content.get(kind) or {}, f"{file.name}: {kind}").items()
+        }
+        for kind, entry_type in KINDS.items()
+    }
+    study = Study(file, (file.parent / content.get("root", ".")).resolve(), **entries)
+    _check_references(study)
+    return study
+
+
+def build(kind: type[T], block: Any, where: str) -> T:
+    """`kind(**block)` with every key and type checked; errors name the setting, what came and what was wanted."""
+    block = _mapping(block, where)
+    check_keys(block, [f.name for f in dataclasses.fields(kind) if f.init], where)  # type: ignore[arg-type]
+    try:
+        return _adapter(kind).validate_json(json.dumps(block), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join([where, *(str(part) for part in first["loc"])])
+        if first["type"] == "value_error":
+            raise ConfigError(f"{place}: {first['ctx']['error']}") from None  # type: ignore[typeddict-item]
+        came = "" if first["type"] == "missing" else f" {first['input']!r}"
+        raise ConfigError(f"{place}:{came} does not fit: {first['msg']}; change it in params.yaml") from None
+
+
+@lru_cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
+
+
+def check_keys(block: Mapping[str, Any], known: list[str], where: str) -> None:
+    for key in block:
+        if key not in known:
+            raise ConfigError(
+                f"{where}: unknown key {key!r}{_nearest(key, known)}; it knows {', '.join(sorted(known))}"
+            )
+
+
+def pick(entries: Mapping[str, T], name: str, what: str) -> T:
+    """entries[name], or one line that lists what there is."""
+    if name not in entries:
+        there = ", ".join(entries) or "nothing"
+        raise ConfigError(f"no {what} named {name!r} in params.yaml{_nearest(name, list(entries))}; it has {there}")
+    return entries[name]
+
+
+def method_modules(method: str, root: Path) -> tuple[str, str]:
+    """("methods.edm", "EDM") of "edm.EDM", checked against the file without importing it."""
+    module, _, cls = method.rpartition(".")
+    file = root / "methods" / f"{module}.py"
+    if not module.isidentifier() or not file.is_file():
+        found = sorted(path.stem for path in (root / "methods").glob("[!_]*.py"))
+        near, there = _nearest(module, found), ", ".join(found)
+        raise ConfigError(f"method {method!r}: no methods/{module or method}.py{near}; there are {there}")
+    classes = [node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)]
+    if cls not in classes:
+        raise ConfigError(f"method {method!r}: no class {cls!r} in methods/{module}.py; it has {', '.join(classes)}")
+    return f"methods.{module}", cls
+
+
+def build_method(method: str, model: Block) -> Any:
+    """The dataclass that "edm.EDM" names, with the fields of a `model` block."""
+    module, _, cls = method.rpartition(".")
+    return build(getattr(import_module(f"methods.{module}"), cls), model, f"{method}: model")
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: {value!r} came, but a block of `key: value` was wanted ({{}} for none)")
+    return value
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise ConfigError(f"no {file}: run this in a study's folder, the one with params.yaml")
+    try:
+        content = YAML(typ="safe", pure=True).load(file.read_text())
+    except (MarkedYAMLError, UnicodeDecodeError) as error:
+        line = str(error).replace("\n", " ")
+        raise ConfigError(f"{file} is not YAML: {line}") from None
+    return _mapping(content, str(file))
+
+
+def _check_references(study: Study) -> None:
+    for name, dataset in study.datasets.items():
+        sources = sorted(path.stem for path in (study.root / "pipeline" / "datasets").glob("[!_]*.py"))
+        if dataset.source not in sources:
+            near = _nearest(dataset.source, sources)
+            there = ", ".join(sources)
+            raise ConfigError(
+                f"datasets.{name}.source: no pipeline/datasets/{dataset.source}.py{near}; there are {there}"
+            )
+    for name, run in study.runs.items():
+        with _naming(f"runs.{name}"):
+            pick(study.datasets, run.dataset, "dataset")
+            method_modules(run.method, study.root)
+    for name, guide in study.guides.items():
+        with _naming(f"guides.{name}"):
+            pick(study.runs, guide.run, "run")
+            method_modules(guide.method, study.root)
+    for name, guided in study.guided.items():
+        with _naming(f"guided.{name}"):
+            pick(study.runs, guided.run, "run")
+            if name in study.runs:
+                raise ConfigError("a run has the same name: rename one of them")
+            for use in guided.guides:
+                pick(study.guides, use.get("guide", ""), "guide")
+
+
+@contextmanager
+def _naming(entry: str) -> Iterator[None]:
+    """Puts the entry's name before the message of any ConfigError inside."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{entry}: {error}") from None

@@ -1,0 +1,141 @@
+"""From a name in params.yaml to one call of a stage: its inputs, its settings, where it writes, and its key.
+
+This is the one place that says which stage reads what. Nothing heavy is imported: a call whose result is in the store
+never pays for torch.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import key_of
+from pipeline.code import code_version
+from pipeline.config import Study, method_modules, pick
+
+
+@dataclass(frozen=True)
+class Call:
+    """One execution of a stage."""
+
+    stage: str
+    name: str  # the entry of params.yaml
+    dataset: str
+    inputs: dict[str, Path]  # artifacts, by the role they play
+    config: dict[str, Any]  # checked against the stage's `Config` when it runs
+    modules: tuple[str, ...]  # whose code decides the result
+    out: Path
+
+    def key(self, root: Path, input_digests: Mapping[str, str]) -> str:
+        return key_of(self.stage, self.config, input_digests, code_version(self.modules, root))
+
+
+def prepare(study: Study, name: str) -> Call:
+    dataset = pick(study.datasets, name, "dataset")
+    config = {"source": dataset.source, "options": dataset.options}
+    return _call(study, "prepare", name, name, {}, config, f"pipeline.datasets.{dataset.source}")
+
+
+def features(study: Study, name: str) -> Call:
+    dataset = pick(study.datasets, name, "dataset")
+    return _call(study, "features", name, name, {"data": _out(study, "prepare", name)}, dataset.features)
+
+
+def pretrain(study: Study, name: str) -> Call:
+    run = pick(study.runs, name, "run")
+    module, _ = method_modules(run.method, study.root)
+    config = {"method": run.method, "model": run.model, "train": run.train}
+    return _call(study, "pretrain", name, run.dataset, {"data": _out(study, "prepare", run.dataset)}, config, module)
+
+
+def generate(study: Study, name: str) -> Call:
+    """Fakes for guides: like `sample`, on seeds that no evaluated picture has."""
+    config = _sampling(study, name) | {"images": study.datasets[study.runs[name].dataset].fakes}
+    return _sample_call(study, "generate", name, config)
+
+
+def discriminate(study: Study, name: str) -> Call:
+    guide = pick(study.guides, name, "guide")
+    module, _ = method_modules(guide.method, study.root)
+    dataset = study.runs[guide.run].dataset
+    inputs = {"data": _out(study, "prepare", dataset), "fakes": _out(study, "generate", guide.run)}
+    config = {"method": guide.method, "model": guide.model, "train": guide.train}
+    return _call(study, "discriminate", name, dataset, inputs, config, module)
+
+
+def sample(study: Study, name: str) -> Call:
+    """The pictures to evaluate, of a run or a guided entry; both use the same seeds."""
+    base = _run_of(study, name)
+    evaluate = study.datasets[study.runs[base].dataset].evaluate
+    return _sample_call(study, "sample", name, _sampling(study, name) | asdict(evaluate))
+
+
+def evaluate(study: Study, name: str) -> Call:
+    dataset = study.runs[_run_of(study, name)].dataset
+    inputs = {role: _out(study, role, dataset) for role in ("prepare", "features")}
+    return _call(study, "evaluate", name, dataset, inputs | {"samples": _out(study, "sample", name)}, {})
+
+
+STAGES: dict[str, Callable[[Study, str], Call]] = {
+    stage.__name__: stage for stage in (prepare, features, pretrain, generate, discriminate, sample, evaluate)
+}
+
+
+def entries(study: Study) -> dict[str, list[str]]:
+    """The names each stage is called with, in the order of params.yaml."""
+    used = {study.guides[use["guide"]].run for guided in study.guided.values() for use in guided.guides}
+    sampled = [*study.runs, *study.guided]
+    return {
+        "prepare": list(study.datasets),
+        "features": list(study.datasets),
+        "pretrain": list(study.runs),
+        "generate": [name for name in study.runs if name in used],
+        "discriminate": list(study.guides),
+        "sample": sampled,
+        "evaluate": sampled,
+    }
+
+
+def _sampling(study: Study, name: str) -> dict[str, Any]:
+    """What sampling an entry needs to know: the run's settings, overlaid by a guided entry's own."""
+    run = pick(study.runs, _run_of(study, name), "run")
+    if name in study.runs:
+        return {"method": run.method, "model": run.model, "sample": run.sample, "guides": []}
+    guided = study.guided[name]
+    guides = [
+        {
+            "guide": use["guide"],
+            "method": study.guides[use["guide"]].method,
+            "model": study.guides[use["guide"]].model,
+            "use": {key: value for key, value in use.items() if key != "guide"},
+        }
+        for use in guided.guides
+    ]
+    return {"method": run.method, "model": run.model, "sample": run.sample | guided.sample, "guides": guides}
+
+
+def _sample_call(study: Study, stage: str, name: str, config: dict[str, Any]) -> Call:
+    base = _run_of(study, name)
+    inputs = {"run": _out(study, "pretrain", base)}
+    inputs |= {use["guide"]: _out(study, "discriminate", use["guide"]) for use in config["guides"]}
+    methods = [config["method"], *(use["method"] for use in config["guides"])]
+    modules = [method_modules(method, study.root)[0] for method in methods]
+    return _call(study, stage, name, study.runs[base].dataset, inputs, config, *modules)
+
+
+def _run_of(study: Study, name: str) -> str:
+    if name in study.guided:
+        return study.guided[name].run
+    pick({**study.runs, **study.guided}, name, "run or guided entry")
+    return name
+
+
+def _call(
+    study: Study, stage: str, name: str, dataset: str, inputs: dict[str, Path], config: dict[str, Any], *modules: str
+) -> Call:
+    code = (f"pipeline.stages.{stage}", *modules)
+    return Call(stage, name, dataset, inputs, config, code, _out(study, stage, name))
+
+
+def _out(study: Study, stage: str, name: str) -> Path:
+    return study.folder / "out" / stage / name

@@ -1,0 +1,115 @@
+"""Run a function here, on Ray Train, or as Ray tasks. Ray itself is known to `launch_ray` alone."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, TypeVar, TypeVarTuple
+
+import torch
+
+from methods.core.loop import AllReduce
+from pipeline.errors import TrilemmaError, UserError
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+Ts = TypeVarTuple("Ts")
+
+
+class LaunchError(TrilemmaError):
+    """A worker died, or the cluster went away; what was saved until then is still there."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Which of `world` equal copies of a loop this one is, and what it may use."""
+
+    rank: int
+    world: int
+    device: torch.device
+    all_reduce: AllReduce | None  # None when alone; works in place
+
+
+class Launch(Protocol):
+    """A context manager: entering starts what it needs, leaving stops it."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *raised: object) -> None: ...
+
+    def fit(self, loop: Callable[[Worker, *Ts], T], *args: *Ts) -> T:
+        """Run `loop(worker, *args)` on every worker; what the worker of rank 0 returns."""
+        ...
+
+    def map(self, function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
+        """One call per item, up to `workers` at a time, made as results are asked for; in the order of the items."""
+        ...
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """For the ledger: backend ("in-process", "ray-local", "ray-cluster"), workers, device."""
+        ...
+
+
+def launcher(workers: int = 0, address: str | None = None) -> Launch:
+    """workers 0: plain calls in this process, without Ray; N: a private local Ray; with an address: that cluster."""
+    if workers < 0:
+        raise UserError(f"{workers} workers: 0 runs in this process, N starts N Ray workers")
+    if workers == 0:
+        if address is not None:
+            raise UserError(f"the cluster at {address} was given but no workers: say how many with --workers")
+        return InProcess()
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # Ray reads it when imported: it would hold back progress lines
+    from pipeline.launch_ray import RayLaunch  # here, so that a run without workers never imports Ray
+
+    return RayLaunch(workers, address)
+
+
+class InProcess:
+    """Every call happens here and now, where a breakpoint works."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        pass
+
+    def fit(self, loop: Callable[[Worker, *Ts], T], *args: *Ts) -> T:
+        with reproducible():
+            return loop(Worker(0, 1, current_device(), None), *args)
+
+    def map(self, function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
+        for item in items:
+            with reproducible():
+                result = function(item)
+            yield result
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return {"backend": "in-process", "workers": 0, "device": device_name()}
+
+
+def current_device() -> torch.device:
+    """The GPU if there is one, else the CPU; CUDA_VISIBLE_DEVICES="" hides the GPUs."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name() -> str:
+    """ "cpu", or "cuda:" and the GPU's model."""
+    return f"cuda:{torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """One thread and deterministic kernels: the same bits in this process, in a Ray worker and on a busy machine.
+
+    Not for deciding numerics: precision, and what a GPU's model changes, stay as they are.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it first starts
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)

@@ -1,0 +1,220 @@
+"""What `generate` and `sample` share: pictures by seed, painted in pieces wherever there is room, and counted."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from methods.core.devices import current_device
+from methods.core.guidance import guided
+from methods.core.pixels import to_uint8
+from methods.core.rng import TILE, ImageRng, sample_tiles
+from methods.core.types import At, DataSpec, Denoiser, Diffusion, Prediction, Wrap, unwrapped
+from pipeline.artifacts import Artifact, Draft
+from pipeline.config import Block, build, build_method
+from pipeline.errors import ConfigError, TrilemmaError
+from pipeline.shards import Pictures, decode, encode, write_pictures
+from pipeline.stage import Around
+from pipeline.weights import data_spec, load_networks
+
+PATHS = 8  # pictures whose denoising is kept
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """One guide of a guided entry: the guide's method, and how it is used here."""
+
+    guide: str
+    method: str
+    model: Block
+    use: Block
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a painter needs, small enough to send anywhere and hashable."""
+
+    settings: str  # JSON: method, model, sample, guides, facts
+    run: Path
+    guides: tuple[Path, ...]
+
+
+class Painter:
+    """Networks in memory, and how to sample from them."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        settings: dict[str, Any] = json.loads(recipe.settings)
+        self.device = current_device()
+        self.data = data_spec(settings["facts"])
+        self.method = build_method(settings["method"], settings["model"])
+        self.sampling = build(self.method.Sampling, settings["sample"], f"{settings['method']}: sample")
+        self.nets = load_networks(recipe.run, self.method, self.data, self.device)
+        self.guides = [
+            (method := build_method(block["method"], block["model"]),
+             build(method.Use, block["use"], f"{block['guide']}: use"),
+             load_networks(folder, method, self.data, self.device))
+            for block, folder in zip(settings["guides"], recipe.guides)
+        ]  # fmt: skip
+        if self.guides and not isinstance(self.method, Diffusion):
+            raise ConfigError(f"{settings['method']} does not sample through a denoiser: it cannot be guided")
+
+    def paint(self, seeds: range, wrap: Wrap = unwrapped) -> Iterator[Tensor]:
+        """Tile by tile. Classes are asked in turn, so that every set has as many of each."""
+        classes = self.data.classes
+        label_of = (lambda seed: seed % classes) if classes else None
+
+        def sample(labels: Tensor | None, rng: ImageRng) -> Tensor:
+            if not isinstance(self.method, Diffusion):
+                return self.method.sample(self.nets, self.sampling, labels, rng)
+            guides = [method.guide(nets, labels, use) for method, use, nets in self.guides]
+            return self.method.sample(
+                self.nets, self.sampling, labels, rng, wrap=lambda denoise: wrap(guided(denoise, *guides))
+            )
+
+        return sample_tiles(sample, seeds, label_of, self.device)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A range of seeds, painted by whoever is free."""
+
+    recipe: Recipe
+    state: Any  # pipeline.store.State
+    seeds: range
+
+    @property
+    def file(self) -> str:
+        return f"{self.seeds.start}-{self.seeds.stop}.parquet"
+
+
+def paint_sets(
+    inputs: Mapping[str, Artifact],
+    method: str,
+    model: Block,
+    sample: Block,
+    guides: list[Guidance],
+    sets: Mapping[str, range],
+    out: Draft,
+    around: Around,
+) -> None:
+    """Every set's pictures as shards of that name; network evaluations per image among the facts."""
+    facts = inputs["run"].manifest.facts
+    settings = {
+        "method": method,
+        "model": model,
+        "sample": sample,
+        "guides": [asdict(g) for g in guides],
+        "facts": facts,
+    }
+    settings["digests"] = [inputs[role].digest for role in sorted(inputs)]  # other weights, other painter
+    recipe = Recipe(
+        json.dumps(settings),
+        inputs["run"].path,
+        tuple(inputs[guide.guide].path for guide in guides),
+    )
+    painter(recipe)  # a setting that does not fit is told before any work
+    pieces = {
+        name: [
+            Piece(recipe, around.state, range(start, min(start + around.piece, seeds.stop)))
+            for start in range(seeds.start, seeds.stop, around.piece)
+        ]
+        for name, seeds in sets.items()
+    }
+    total = sum(len(seeds) for seeds in sets.values())
+    done = 0
+    counts: list[dict[str, float]] = []
+    everything = [piece for pieces_of_set in pieces.values() for piece in pieces_of_set]
+    for piece, counted in zip(everything, around.launch.map(paint_piece, everything)):
+        done += len(piece.seeds)
+        counts.append(counted)
+        around.watch.progress(done, total)
+    for name, pieces_of_set in pieces.items():
+        parts = [decode(around.state.load(piece.file) or b"") for piece in pieces_of_set]
+        write_pictures(out.path, name, Pictures.join(parts))
+        around.watch.samples(name, Pictures.join(parts).images, 0)
+    if isinstance(painter(recipe).method, Diffusion):
+        path = denoising_path(painter(recipe), next(iter(sets.values())).start)
+        np.save(out.path / "path.npy", path)
+        around.watch.path(path)
+    per_image = {
+        name: sum(counted[name] * len(piece.seeds) for piece, counted in zip(everything, counts)) / total
+        for name in counts[0]
+    }
+    out.facts.update(per_image, shape=facts["shape"], classes=facts["classes"], images=total)
+    out.seeds.update({name: [seeds.start, seeds.stop] for name, seeds in sets.items()})
+
+
+def denoising_path(artist: Painter, seed: int) -> np.ndarray:
+    """What the denoiser makes of the first pictures at every step: [steps, n, *shape], uint8 if pictures."""
+    states: list[Tensor] = []
+
+    def recording(denoise: Denoiser) -> Denoiser:
+        def recorded(x: Tensor, at: At) -> Prediction:
+            prediction = denoise(x, at)
+            if at.order == 1:
+                states.append(prediction.x0[:PATHS])
+            return prediction
+
+        return recorded
+
+    list(artist.paint(range(seed, seed + PATHS), recording))
+    return stored(torch.stack(states).cpu(), artist.data)
+
+
+def stored(images: Tensor, data: DataSpec) -> np.ndarray:
+    """As shards keep them: pictures as uint8, points as float32."""
+    return (to_uint8(images) if len(data.shape) == 3 else images.float()).numpy()
+
+
+def paint_piece(piece: Piece) -> dict[str, float]:
+    """Paint a piece into the state, unless it is there already; network evaluations per image."""
+    tally = f"{piece.file}.json"
+    saved = piece.state.load(tally)
+    if saved is not None:
+        return json.loads(saved)
+    artist = painter(piece.recipe)
+    with counting(
+        {"nfe": list(artist.nets.values()), "guide_calls": [n for g in artist.guides for n in g[2].values()]}
+    ) as (rows):
+        images = torch.cat([tile.cpu() for tile in artist.paint(piece.seeds)])
+    tiles = -(-piece.seeds.stop // TILE) - piece.seeds.start // TILE
+    bad = ~images.isfinite().flatten(1).all(1)
+    if bad.any():
+        raise TrilemmaError(f"sampling gave NaN or infinity, first at seed {piece.seeds[int(bad.int().argmax())]}")
+    labels = np.array([seed % artist.data.classes if artist.data.classes else -1 for seed in piece.seeds], np.int64)
+    piece.state.save(piece.file, encode(Pictures(stored(images, artist.data), labels, np.array(piece.seeds, np.int64))))
+    counts = {name: value / (tiles * TILE) for name, value in rows.items()}
+    piece.state.save(tally, json.dumps(counts).encode())
+    return counts
+
+
+@lru_cache(maxsize=2)
+def painter(recipe: Recipe) -> Painter:
+    return Painter(recipe)
+
+
+@contextmanager
+def counting(nets: Mapping[str, list[nn.Module]]) -> Iterator[dict[str, int]]:
+    """Counts the rows that pass through the networks of each name: evaluations are counted, never computed."""
+    rows = dict.fromkeys(nets, 0)
+
+    def count(name: str, rows_of: Tensor) -> None:
+        rows[name] += len(rows_of)
+
+    handles = [
+        net.register_forward_hook(lambda _net, given, _made, name=name: count(name, given[0]))
+        for name, group in nets.items()
+        for net in group
+    ]
+    try:
+        yield rows
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,153 @@
+"""`trilemma report`: what was measured and what it cost, as a page with tables and pictures."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.image import imsave
+
+from pipeline.artifacts import read_artifact
+from pipeline.config import Study, load_study
+from pipeline.dag import STAGES, entries
+from pipeline.figures import Bar, bars, loss_curves, save
+from pipeline.pictures import grid, path_grid
+from pipeline.runner import open_store
+from pipeline.shards import read_pictures
+
+SHOWN = 40  # pictures of a grid
+COST_COLUMNS = (
+    "stage", "name", "event", "backend", "workers", "device", "seconds", "cpu_seconds", "peak_memory_mib", "resumed",
+    "time", "host", "torch", "commit", "key",
+)  # fmt: skip
+
+
+def write_report(folder: Path) -> None:
+    """reports/README.md, reports/figures/ and reports/tables/cost.csv, from the entries of params.yaml."""
+    study = load_study(folder / "params.yaml")
+    figures = folder / "reports" / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    for old in figures.iterdir():
+        old.unlink()
+    cost = cost_table(study)
+    cost.to_csv(folder / "reports" / "tables" / "cost.csv", index=False, lineterminator="\n")
+    sections = [HEAD, *(part for name in study.datasets for part in _dataset(study, name, folder)), _cost(cost)]
+    (folder / "reports" / "README.md").write_text("\n\n".join(sections) + "\n")
+
+
+HEAD = """# What was measured
+
+Every value is a mean over sampling seeds with its 95 % interval (Student's t). *Real* is the floor: the same metric for
+real pictures against real pictures, at the same number of pictures. Verdicts compare seed by seed, and with one
+training seed they speak of the trained networks at hand, not of the method. The complete tables, with a card for every
+value, are in `tables/`."""
+
+
+def cost_table(study: Study) -> pd.DataFrame:
+    """One row per stage of the study: its latest computation in the ledger, and who did it."""
+    store = open_store(study)
+    rows: list[dict[str, Any]] = []
+    for stage, names in entries(study).items():
+        for name in names:
+            call = STAGES[stage](study, name)
+            inputs = {role: read_artifact(path).digest for role, path in call.inputs.items()}
+            key = call.key(study.root, inputs)
+            computed = [line for line in store.notes(key) if line["event"] == "computed"]
+            rows += [line | {"key": key[:12]} for line in computed[-1:]]
+    return pd.DataFrame(rows).reindex(columns=list(COST_COLUMNS))
+
+
+def _dataset(study: Study, dataset: str, folder: Path) -> Iterator[str]:
+    values = pd.read_csv(folder / "reports" / "tables" / f"{dataset}.csv", keep_default_na=False, na_values=[""])
+    yield f"## {dataset}"
+    yield _value_table(values)
+    figure = _save_bars(values, folder / "reports" / "figures" / f"{dataset}.png")
+    yield f"![metrics of {dataset}, with intervals and floors](figures/{figure.name})"
+    comparisons = pd.read_csv(folder / "reports" / "tables" / f"{dataset}-guidance.csv")
+    if len(comparisons):
+        yield "### Guided against unguided, the same sampling seeds"
+        yield _comparison_table(comparisons)
+    for run, guidance in values[["run", "guidance"]].drop_duplicates().itertuples(index=False):
+        entry = run if guidance == "none" else guidance
+        yield f"### {entry}"
+        yield "\n\n".join(_entry_pictures(study, run, entry, folder / "reports" / "figures"))
+
+
+def _column(metric: str, card: str) -> str:
+    """A metric in one kind of feature is one column; in another kind, another."""
+    extractor = card.partition("@")[0]
+    return metric if extractor == "counted" else f"{metric} ({extractor})"
+
+
+def _value_table(values: pd.DataFrame) -> str:
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    floors: dict[str, str] = {}
+    for row in values.to_dict("records"):
+        column = _column(row["metric"], row["card"])
+        half = (row["ci_high"] - row["ci_low"]) / 2
+        text = f"{row['value']:.4g}" + (f" ± {half:.2g}" if half > 0 else "")
+        cells.setdefault((row["run"], row["guidance"]), {})[column] = text
+        if pd.notna(row["floor"]):
+            floors[column] = f"{row['floor']:.4g}"
+    columns = list(dict.fromkeys(column for found in cells.values() for column in found))
+    lines = [[run, guidance, *(found.get(c, "") for c in columns)] for (run, guidance), found in cells.items()]
+    return _markdown(["run", "guidance", *columns], [["*real*", "", *(floors.get(c, "") for c in columns)], *lines])
+
+
+def _comparison_table(table: pd.DataFrame) -> str:
+    rows = [
+        [
+            row["guidance"],
+            _column(row["metric"], row["card"]),
+            f"{row['unguided']:.4g}",
+            f"{row['guided']:.4g}",
+            f"{row['difference']:+.3g} [{row['ci_low']:+.3g}, {row['ci_high']:+.3g}]",
+            row["verdict"] if row["verdict"] == "not resolvable" else f"**{row['verdict']}** {row['scope']}",
+        ]
+        for row in table.to_dict("records")
+    ]
+    return _markdown(["guidance", "metric", "unguided", "guided", "difference [95 %]", "verdict"], rows)
+
+
+def _save_bars(values: pd.DataFrame, file: Path) -> Path:
+    panels: dict[str, list[Bar]] = {}
+    for row in values.to_dict("records"):
+        if pd.notna(row["floor"]):
+            label = row["run"] if row["guidance"] == "none" else row["guidance"]
+            bar = Bar(label, row["value"], row["ci_low"], row["ci_high"], row["floor"])
+            panels.setdefault(_column(row["metric"], row["card"]), []).append(bar)
+    return save(bars(panels), file)
+
+
+def _entry_pictures(study: Study, run: str, entry: str, figures: Path) -> Iterator[str]:
+    out = study.folder / "out"
+    samples = read_pictures(out / "sample" / entry, "samples-0").images
+    if samples.ndim == 4:
+        yield _picture(grid(samples[:SHOWN], 10), figures / f"{entry}-samples.png", "samples, a class per column")
+    path = out / "sample" / entry / "path.npy"
+    if path.is_file():
+        yield _picture(path_grid(list(np.load(path))), figures / f"{entry}-path.png", "denoising, left to right")
+    trained = [(out / "pretrain" / run, entry)] if run == entry else []
+    if run != entry:
+        guides = [use["guide"] for use in study.guided[entry].guides]
+        trained = [(out / "discriminate" / guide, guide) for guide in guides]
+    for folder, name in trained:
+        file = save(loss_curves(pd.read_parquet(folder / "history.parquet")), figures / f"{name}-training.png")
+        yield f"![training of {name}](figures/{file.name})"
+
+
+def _picture(image: np.ndarray, file: Path, caption: str) -> str:
+    imsave(file, image, cmap="gray", vmin=0, vmax=255, metadata={"Software": "trilemma"})  # no versions: same bytes
+    return f"{caption}:\n\n![{caption}](figures/{file.name})"
+
+
+def _cost(cost: pd.DataFrame) -> str:
+    shown = cost[["stage", "name", "backend", "seconds", "cpu_seconds", "peak_memory_mib"]]
+    total = f"Together {cost['cpu_seconds'].sum():.0f} CPU seconds."
+    return f"## What it cost\n\n{_markdown(list(shown.columns), shown.astype(str).values.tolist())}\n\n{total}"
+
+
+def _markdown(header: list[str], rows: list[list[Any]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

@@ -1,0 +1,125 @@
+"""Runs one stage: DVC decides whether to call, the store decides whether to compute."""
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.artifacts import Artifact, new_artifact, read_artifact
+from pipeline.config import Study, build, load_study
+from pipeline.dag import STAGES, Call
+from pipeline.errors import UserError
+from pipeline.process import die_with_parent, on_sigterm
+from pipeline.store import Store
+
+if TYPE_CHECKING:
+    from pipeline.launch import Launch
+
+TILE = 64
+
+
+def run_stage(verb: str, name: str, workers: int = 0, address: str | None = None, piece: int = 512) -> None:
+    """What `trilemma VERB NAME` does, in the folder of a study."""
+    die_with_parent()
+    on_sigterm()
+    if piece < TILE or piece % TILE:
+        raise UserError(f"--piece: {piece} came, a multiple of {TILE} was wanted")
+    study = load_study(Path.cwd() / "params.yaml")
+    call = STAGES[verb](study, name)
+    store = open_store(study)
+    inputs = {role: read_artifact(path) for role, path in call.inputs.items()}
+    key = call.key(study.root, {role: artifact.digest for role, artifact in inputs.items()})
+    if store.fetch(key, call.out):
+        store.note(key, _circumstances(call) | {"event": "reused"})
+        say(f"{verb} {name}: from the store ({key[:12]})")
+        return
+    with store.lease(key):
+        if not store.fetch(key, call.out):  # somebody else may have finished it while we waited
+            _compute(study, call, key, store, inputs, workers, address, piece)
+
+
+def open_store(study: Study) -> Store:
+    return Store(os.environ.get("TRILEMMA_STORE") or str(study.root / ".trilemma" / "store"))
+
+
+def _compute(
+    study: Study,
+    call: Call,
+    key: str,
+    store: Store,
+    inputs: dict[str, Artifact],
+    workers: int,
+    address: str | None,
+    piece: int,
+) -> None:
+    started = time.perf_counter()
+    from pipeline.launch import launcher, reproducible
+    from pipeline.stage import Around
+    from pipeline.watch import open_watch
+
+    stage = import_module(f"pipeline.stages.{call.stage}")
+    config = build(stage.Config, call.config, f"params.yaml: {call.stage} {call.name}")
+    state = store.state(key)
+    resumed = bool(state.names())
+    with reproducible(), launcher(workers, address) as launch, open_watch(study, call, key, _commit(), launch) as watch:
+        store.note(key, _circumstances(call) | {"event": "started", "resumed": resumed})
+        with new_artifact(
+            call.out,
+            stage=call.stage,
+            name=call.name,
+            config=call.config,
+            inputs={role: artifact.digest for role, artifact in inputs.items()},
+        ) as draft:
+            stage.run(inputs, config, draft, Around(launch, state, watch, piece))
+        store.put(key, call.out)
+        cost = _cost(started, launch)
+        watch.cost(cost)
+        store.note(
+            key,
+            _circumstances(call) | {"event": "computed", "resumed": resumed, "mlflow_run": watch.spec.run_id} | cost,
+        )
+    state.clear()
+    say(f"{call.stage} {call.name}: computed in {cost['seconds']:.1f} s ({key[:12]})")
+
+
+def _circumstances(call: Call) -> dict[str, Any]:
+    return {
+        "stage": call.stage,
+        "name": call.name,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "python": platform.python_version(),
+        "commit": _commit(),
+    }
+
+
+def _cost(started: float, launch: "Launch") -> dict[str, Any]:
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    import torch
+
+    return {
+        "seconds": round(time.perf_counter() - started, 3),
+        "cpu_seconds": round(own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime, 3),
+        "peak_memory_mib": round(max(own.ru_maxrss, children.ru_maxrss) / 1024),
+        "torch": torch.__version__,
+        **launch.description,
+    }
+
+
+def _commit() -> str | None:
+    """The checked-out commit, or None where there is no git."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return found.stdout.strip() or None
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,65 @@
+"""pretrain: a generator, from prepared data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from methods.core.pixels import to_uint8
+from methods.core.rng import TILE, sample_tiles
+from methods.core.types import DataSpec, Generator, Nets
+from pipeline.artifacts import Artifact, Draft
+from pipeline.config import Block, build_method
+from pipeline.shards import read_pictures
+from pipeline.stage import Around
+from pipeline.training import Epochs, Job, Precision, outcome_of, train, write_trained
+from pipeline.weights import data_spec
+
+
+@dataclass(frozen=True)
+class Train:
+    """The `train` block of a run."""
+
+    steps: int = 2000
+    batch: int = 128  # images per step, over all workers
+    seed: int = 0
+    precision: Precision = "float32"
+
+
+@dataclass(frozen=True)
+class Config:
+    method: str
+    model: Block
+    train: Train
+
+
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
+    method = build_method(config.method, config.model)
+    pictures = read_pictures(inputs["data"].path, "train")
+    data = data_spec(inputs["data"].manifest.facts)
+    block = config.train
+    batches = Epochs(pictures.images, pictures.labels if data.classes else None, block.batch, block.seed)
+    preview = Preview(method, data) if len(data.shape) == 3 else None
+    job = Job(method, data, batches, block.steps, block.batch, block.seed, block.precision, preview=preview)
+    around.launch.fit(train, job, around.state, around.watch)
+    write_trained(out, outcome_of(around.state), data, block.seed)
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A tile of samples with the method's default sampling, for those who look on."""
+
+    method: Generator
+    data: DataSpec
+
+    @torch.no_grad()
+    def __call__(self, nets: Nets) -> np.ndarray:
+        classes = self.data.classes
+        tiles = sample_tiles(
+            lambda labels, rng: self.method.sample(nets, self.method.Sampling(), labels, rng),
+            range(TILE),
+            (lambda seed: seed % classes) if classes else None,
+            next(next(iter(nets.values())).parameters()).device,
+        )
+        return to_uint8(torch.cat(list(tiles))).cpu().numpy()

@@ -1,0 +1,29 @@
+"""sample: the pictures that are evaluated, of a run or of a guided entry; several sets, one per sampling seed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.artifacts import Artifact, Draft
+from pipeline.config import Block
+from pipeline.painting import Guidance, paint_sets
+from pipeline.stage import Around
+
+STRIDE = 1_000_000  # seeds between two sets
+
+
+@dataclass(frozen=True)
+class Config:
+    method: str
+    model: Block
+    sample: Block
+    guides: list[Guidance]
+    images: int  # per set
+    sample_seeds: int  # sets
+
+
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
+    sets = {
+        f"samples-{number}": range(number * STRIDE, number * STRIDE + config.images)
+        for number in range(config.sample_seeds)
+    }
+    paint_sets(inputs, config.method, config.model, config.sample, config.guides, sets, out, around)

@@ -1,0 +1,241 @@
+"""What `pretrain` and `discriminate` share: the loop, its checkpoints, its history and early stopping."""
+
+import copy
+import io
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor, nn
+
+from methods.core.loop import TrainState, batch_indices, like, train_steps
+from methods.core.pixels import from_uint8
+from methods.core.types import Batch, DataSpec, Draws, Nets, Trainable
+from pipeline.artifacts import Draft
+from pipeline.errors import TrilemmaError, UserError
+from pipeline.weights import save_weights
+
+if TYPE_CHECKING:  # circumstance only: an edit there must not change the key of any result
+    from pipeline.launch import Worker
+    from pipeline.store import State
+    from pipeline.watch import Watch
+
+RECORD_EVERY = 20  # steps averaged into one row of the history; checkpoints fall on its multiples
+CHECKPOINT_SECONDS = 5.0
+CHECKPOINT = "training.pt"
+
+Row = dict[str, float]
+Precision = Literal["float32", "float64"]
+
+
+class HeldOut(NamedTuple):
+    """Data the training never steps on, with fixed draws, to choose the step whose weights are kept."""
+
+    player: str
+    batch: Batch
+    draws: Draws
+    every: int  # steps between checks
+    patience: int  # checks without improvement before training stops
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training, wherever it runs."""
+
+    method: Trainable
+    data: DataSpec
+    batches: Callable[[int], Batch]
+    steps: int
+    batch: int
+    seed: int
+    precision: Precision
+    held_out: HeldOut | None = None
+    preview: Callable[[Nets], np.ndarray] | None = None  # pictures for those who look on, uint8 [n, C, H, W]
+
+    @property
+    def preview_every(self) -> int:
+        """Five previews in a training."""
+        return max(self.steps // 5 // RECORD_EVERY, 1) * RECORD_EVERY
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch"):
+            if getattr(self, name) < 1:
+                raise UserError(f"train.{name}: {getattr(self, name)} came, at least 1 was wanted")
+
+
+@dataclass
+class Outcome:
+    """What a finished or interrupted training leaves behind."""
+
+    weights: dict[str, dict[str, Tensor]] = field(
+        default_factory=dict
+    )  # by network; the best held-out ones if chosen so
+    history: list[Row] = field(default_factory=list)
+    best_step: int = 0
+    best_loss: float = math.inf
+    strikes: int = 0
+    steps: int = 0
+    finished: bool = False
+
+
+def train(worker: "Worker", job: Job, state: "State", watch: "Watch") -> None:
+    """Train to the end, or on from the last checkpoint; rank 0 leaves the outcome in `state`."""
+    training = TrainState.fresh(job.method, job.data, job.seed, worker.device, getattr(torch, job.precision))
+    outcome = _resume(training, state, worker.device)
+    with watch.opened() if worker.rank == 0 else nullcontext() as view:
+        if view is not None:
+            for row in outcome.history:
+                view.metrics(row, int(row["step"]))
+        if not outcome.finished:
+            _go_on(worker, job, training, outcome, state, view)
+        if view is not None:
+            view.history(outcome.history)
+
+
+def _go_on(
+    worker: "Worker", job: Job, training: TrainState, outcome: Outcome, state: "State", view: "Watch | None"
+) -> None:
+    window: list[dict[str, Tensor]] = []
+    saved_at = time.monotonic()
+    for metrics in train_steps(
+        job.method,
+        training,
+        job.batches,
+        seed=job.seed,
+        batch=job.batch,
+        steps=job.steps,
+        all_reduce=worker.all_reduce,
+        rank=worker.rank,
+        world=worker.world,
+    ):
+        window.append(metrics)
+        step = outcome.steps = training.step
+        is_last = step == job.steps
+        if step % RECORD_EVERY and not is_last:
+            continue
+        row = _averaged(window, step)
+        window = []
+        if job.held_out is not None and (step % job.held_out.every == 0 or is_last):
+            _judge(outcome, job, training, row)
+        outcome.history.append(row)
+        if view is not None:
+            view.metrics(row, step)
+            view.progress(step, job.steps)
+            if job.preview is not None and (step % job.preview_every == 0 or is_last):
+                view.samples("samples", job.preview(_averaged_networks(job, training)), step)
+        if job.held_out is not None and outcome.strikes >= job.held_out.patience:
+            break
+        if view is not None and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+            _save(training, outcome, state)
+            saved_at = time.monotonic()
+    if view is not None:
+        if job.held_out is None:
+            outcome.weights = training.weights(job.method.players())
+        outcome.finished = True
+        _save(training, outcome, state)
+
+
+def outcome_of(state: "State") -> Outcome:
+    """What `train` left, on the CPU."""
+    saved = state.load(CHECKPOINT)
+    if saved is None:
+        raise TrilemmaError("the training left no checkpoint: run the same command again")
+    return Outcome(**torch.load(io.BytesIO(saved), weights_only=True, map_location="cpu")["outcome"])
+
+
+def _resume(training: TrainState, state: "State", device: torch.device) -> Outcome:
+    saved = state.load(CHECKPOINT)
+    if saved is None:
+        return Outcome()
+    content: dict[str, Any] = torch.load(io.BytesIO(saved), weights_only=True, map_location=device)
+    training.load_state_dict(content["training"])
+    return Outcome(**content["outcome"])
+
+
+def _save(training: TrainState, outcome: Outcome, state: "State") -> None:
+    buffer = io.BytesIO()
+    torch.save({"training": training.state_dict(), "outcome": vars(outcome)}, buffer)
+    state.save(CHECKPOINT, buffer.getvalue())
+
+
+def _averaged(window: list[dict[str, Tensor]], step: int) -> Row:
+    """Means over the window; a player that stepped only now and then counts where it did."""
+    names = {name: None for metrics in window for name in metrics}
+    row = {name: float(torch.stack([m[name] for m in window if name in m]).double().mean()) for name in names}
+    bad = [name for name, value in row.items() if not math.isfinite(value)]
+    if bad:
+        raise TrilemmaError(
+            f"{', '.join(bad)} is no longer finite between steps {step - len(window)} and {step}: "
+            "lower the learning rate or clip the gradients; the same command replays it exactly"
+        )
+    return {"step": step, **row}
+
+
+@torch.no_grad()
+def _judge(outcome: Outcome, job: Job, training: TrainState, row: Row) -> None:
+    """Held-out loss into the row; keep the weights if they are the best so far."""
+    assert job.held_out is not None
+    player, batch, draws, _, _ = job.held_out
+    nets = _averaged_networks(job, training)
+    sample = next(next(iter(nets.values())).parameters())
+    placed = batch.each(lambda part: like(part, sample))
+    placed_draws = {name: like(value, sample) for name, value in draws.items()}
+    loss, metrics = job.method.loss(player, nets, placed, placed_draws, training.step)
+    row["held_out_loss"] = float(loss)
+    row.update({f"held_out_{name}": float(value) for name, value in metrics.items()})
+    if row["held_out_loss"] < outcome.best_loss:
+        outcome.best_loss, outcome.best_step, outcome.strikes = row["held_out_loss"], training.step, 0
+        outcome.weights = training.weights(job.method.players())
+    else:
+        outcome.strikes += 1
+
+
+def _averaged_networks(job: Job, training: TrainState) -> dict[str, nn.Module]:
+    """Copies to look at, evaluate or sample with: averaged weights, evaluation mode."""
+    nets = copy.deepcopy(training.nets)
+    for name, weights in training.weights(job.method.players()).items():
+        nets[name].load_state_dict(weights)
+        nets[name].eval()
+    return nets
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """Batches of pictures held in memory: a fresh permutation per epoch, each batch from (seed, step) alone."""
+
+    images: np.ndarray  # uint8, or float32 points
+    labels: np.ndarray | None
+    batch: int
+    seed: int
+
+    def __call__(self, step: int) -> Batch:
+        index = batch_indices(len(self.images), self.batch, self.seed, step).numpy()
+        return Batch(
+            to_images(self.images[index]), None if self.labels is None else torch.from_numpy(self.labels[index])
+        )
+
+
+def to_images(stored: np.ndarray) -> Tensor:
+    """uint8 pictures -> [-1, 1]; points stay as they are."""
+    images = torch.from_numpy(stored)
+    return from_uint8(images) if images.dtype == torch.uint8 else images
+
+
+def write_trained(out: Draft, outcome: Outcome, data: DataSpec, seed: int) -> None:
+    """weights.safetensors and history.parquet."""
+    save_weights(out.path, outcome.weights)
+    pq.write_table(pa.Table.from_pylist(_same_keys(outcome.history)), out.path / "history.parquet")
+    out.facts.update(steps=outcome.steps, shape=list(data.shape), classes=data.classes, std=data.std)
+    out.seeds.update(train=seed)
+
+
+def _same_keys(history: list[Row]) -> list[dict[str, float | None]]:
+    names = {name: None for row in history for name in row}
+    return [{name: row.get(name) for name in names} for row in history]

@@ -1,0 +1,119 @@
+"""Whoever looks on while a stage runs: a progress bar, and a run in the experiment tracker."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import Study
+from pipeline.dag import Call
+from pipeline.launch import Launch
+from pipeline.pictures import grid, path_grid
+from pipeline.progress import Progress, progress
+from pipeline.tracking import Run, RunSpec, attach, connect
+
+SHOWN = 64  # pictures of a grid
+UNITS = {"pretrain": "step", "discriminate": "step", "evaluate": "set"}
+
+
+class Watch:
+    """Raw values come in; bars, charts and pictures come out. Can be sent to another process and `opened` there."""
+
+    def __init__(self, spec: RunSpec, label: str, unit: str) -> None:
+        self.spec, self.label, self.unit = spec, label, unit
+        self._run: Run | None = None
+        self._bar: Progress | None = None
+        self._open = ExitStack()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"spec": self.spec, "label": self.label, "unit": self.unit}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
+
+    @contextmanager
+    def opened(self, run: Run | None = None) -> Iterator["Watch"]:
+        """Ready to be told things, here; where it is open already, as it is."""
+        if self._run is not None:
+            yield self
+            return
+        with self._open:
+            self._run = run if run is not None else self._open.enter_context(attach(self.spec))
+            yield self
+        self._run, self._bar = None, None
+
+    @property
+    def run(self) -> Run:
+        assert self._run is not None, "a watch is told things inside `opened`"
+        return self._run
+
+    def progress(self, done: int, total: int) -> None:
+        if self._bar is None:
+            self._bar = self._open.enter_context(progress(total, self.label, self.unit, done))
+        self._bar.reach(done)
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Of a training step."""
+        self.run.log({f"train/{name}": value for name, value in values.items() if name != "step"}, step)
+
+    def history(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """The curves of a finished training, as a picture."""
+        import pandas as pd  # with matplotlib a second, which only trainings pay
+
+        from pipeline.figures import loss_curves
+
+        self.run.picture("curves.png", loss_curves(pd.DataFrame(rows)))
+
+    def samples(self, key: str, images: np.ndarray, step: int) -> None:
+        """images: uint8 [n, C, H, W]; the first of them, on a slider over steps."""
+        if images.ndim == 4:
+            self.run.images(key, grid(images[:SHOWN], 8), step)
+
+    def path(self, states: np.ndarray) -> None:
+        """Denoising: uint8 [steps, n, C, H, W], each state on the slider, and all in one picture."""
+        for step, state in enumerate(states):
+            self.samples("denoising", state, step)
+        if states.ndim == 5:
+            self.run.picture("paths.png", path_grid(list(states)))
+
+    def results(self, values: Mapping[str, float]) -> None:
+        """Final values, once."""
+        self.run.log({f"eval/{name}": value for name, value in values.items()}, 0)
+
+    def cost(self, values: Mapping[str, Any]) -> None:
+        self.run.log({f"cost/{name}": value for name, value in values.items() if isinstance(value, int | float)}, 0)
+
+
+@contextmanager
+def open_watch(study: Study, call: Call, key: str, commit: str | None, launch: Launch) -> Iterator[Watch]:
+    """A run for one execution of a stage."""
+    tags = {"stage": call.stage, "entry": call.name, "key": key, "backend": launch.description["backend"]}
+    if commit is not None:
+        tags["mlflow.source.git.commit"] = commit
+    opened = connect(study.root).open_run(
+        f"{study.name}/{call.dataset}", f"{call.stage} {call.name}", flat_params(call), call.config, tags
+    )
+    with (
+        opened as run,
+        Watch(run.spec, f"{call.stage} {call.name}", UNITS.get(call.stage, "image")).opened(run) as watch,
+    ):
+        yield watch
+
+
+def flat_params(call: Call) -> dict[str, str | float]:
+    """The few settings that runs are compared by."""
+    config = call.config
+    found: dict[str, str | float] = {"stage": call.stage, "dataset": call.dataset}
+    if "method" in config:
+        found["method"] = config["method"]
+    found |= {name: value for name, value in config.get("train", {}).items() if name in ("steps", "batch", "seed")}
+    found |= {f"sample_{name}": value for name, value in config.get("sample", {}).items() if _is_number(value)}
+    for number, guide in enumerate(config.get("guides", [])):
+        found[f"guide_{number}"] = guide["guide"]
+        found |= {f"guide_{number}_{name}": value for name, value in guide["use"].items() if _is_number(value)}
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)

@@ -1,0 +1,35 @@
+"""Networks of a trained artifact: saved as safetensors, rebuilt by the method that made them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from methods.core.types import DataSpec, Trainable
+
+FILE = "weights.safetensors"
+
+
+def save_weights(folder: Path, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+    flat = {f"{net}/{name}": value.contiguous() for net, values in weights.items() for name, value in values.items()}
+    save_file(flat, folder / FILE)
+
+
+def load_networks(folder: Path, method: Trainable, data: DataSpec, device: torch.device) -> dict[str, nn.Module]:
+    """Ready to sample with: weights loaded, evaluation mode, nothing to be trained."""
+    flat = load_file(folder / FILE, device=str(device))
+    nets = method.build(data)
+    for name, net in nets.items():
+        own = {key.partition("/")[2]: value for key, value in flat.items() if key.startswith(f"{name}/")}
+        dtype = next(value.dtype for value in own.values() if value.is_floating_point())
+        net.to(device, dtype).eval().requires_grad_(False)
+        net.load_state_dict(own)
+    return nets
+
+
+def data_spec(facts: Mapping[str, Any]) -> DataSpec:
+    """From what `prepare` noted of its data."""
+    return DataSpec(tuple(facts["shape"]), facts["classes"], facts["std"])

@@ -1,0 +1,99 @@
+"""params.yaml: strict, and clear about what is wrong."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import build, load_study
+from pipeline.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+GOOD = """
+root: {root}
+datasets: {{digits: {{source: digits}}}}
+runs: {{one: {{dataset: digits, method: edm.EDM, model: {{}}, train: {{}}, sample: {{}}}}}}
+guides: {{dg: {{run: one, method: discriminator_guidance.Discriminator, model: {{}}, train: {{}}}}}}
+guided: {{one-dg: {{run: one, guides: [{{guide: dg}}], sample: {{}}}}}}
+"""
+
+
+def study_of(tmp_path: Path, text: str):
+    file = tmp_path / "params.yaml"
+    file.write_text(text.format(root=ROOT))
+    return load_study(file)
+
+
+@dataclass(frozen=True)
+class Block:
+    rate: float = 1.0
+    steps: int = 3
+    window: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps: {self.steps} came, at least 1 was wanted")
+
+
+def test_the_shipped_study_is_valid() -> None:
+    assert load_study(ROOT / "params.yaml").runs
+
+
+def test_a_good_file_is_read(tmp_path: Path) -> None:
+    study = study_of(tmp_path, GOOD)
+    assert study.guided["one-dg"].run == "one"
+    assert study.root == ROOT
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "told"),
+    [
+        ("train: {{}}, sample", "trian: {{}}, sample", "runs.one: unknown key 'trian' (did you mean 'train'?)"),
+        ("method: edm.EDM", "method: edn.EDM", "no methods/edn.py (did you mean 'edm'?)"),
+        ("method: edm.EDM", "method: edm.EDN", "no class 'EDN' in methods/edm.py"),
+        ("source: digits", "source: digitz", "no pipeline/datasets/digitz.py (did you mean 'digits'?)"),
+        ("dataset: digits", "dataset: faces", "runs.one: no dataset named 'faces'"),
+        ("guide: dg", "guide: gd", "guided.one-dg: no guide named 'gd'"),
+        ("run: one, guides", "run: two, guides", "guided.one-dg: no run named 'two'"),
+        ("one-dg:", "one:", "a run has the same name"),
+        ("datasets:", "datasetz:", "unknown key 'datasetz'"),
+        ("{{source: digits}}", "7", "a block of `key: value` was wanted"),
+        ("datasets: {{", "datasets: [", "is not YAML"),
+    ],
+)
+def test_a_mistake_is_named_in_one_line(tmp_path: Path, was: str, becomes: str, told: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        study_of(tmp_path, GOOD.replace(was, becomes, 1))
+    assert told in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_file_says_where_to_go(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run this in a study's folder"):
+        load_study(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("written", ["1e-4", "1.0e-4", "0.0001"])
+def test_a_number_may_be_written_either_way(tmp_path: Path, written: str) -> None:
+    text = GOOD.replace("model: {{}}, train: {{}}, sample", f"model: {{{{lr: {written}}}}}, train: {{{{}}}}, sample", 1)
+    assert study_of(tmp_path, text).runs["one"].model == {"lr": 0.0001}
+
+
+def test_a_block_becomes_its_dataclass() -> None:
+    assert build(Block, {"rate": 2, "window": [1, 2]}, "x") == Block(2.0, 3, (1.0, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("block", "told"),
+    [
+        ({"rate": "fast"}, "x.rate: 'fast' does not fit: Input should be a valid number"),
+        ({"steps": 1.5}, "x.steps: 1.5 does not fit"),
+        ({"steps": 0}, "x: steps: 0 came, at least 1 was wanted"),
+        ({"steps": True}, "x.steps: True does not fit"),
+        ({"stepz": 1}, "x: unknown key 'stepz' (did you mean 'steps'?); it knows rate, steps, window"),
+    ],
+)
+def test_a_block_that_does_not_fit_is_refused(block: dict, told: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        build(Block, block, "x")
+    assert told in str(raised.value)

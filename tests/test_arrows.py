@@ -1,0 +1,68 @@
+"""Arrows between modules point one way."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FORBIDDEN_IN_METHODS = {"ray", "mlflow", "dvc", "typer", "pandas", "pyarrow", "pydantic", "pipeline", "sklearn", "rich"}
+ONLY_HOME = {"ray": {"launch_ray.py"}, "mlflow": {"tracking.py"}}
+
+
+def imported(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def modules(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", modules("methods"), ids=str)
+def test_methods_import_only_torch_and_each_other(file: Path) -> None:
+    tops = {name.partition(".")[0] for name in imported(file)}
+    assert not tops & FORBIDDEN_IN_METHODS
+
+
+@pytest.mark.parametrize("folder", ["methods/core", "methods/nets"])
+def test_shared_mathematics_and_networks_know_no_paper(folder: str) -> None:
+    papers = {f"methods.{file.stem}" for file in (ROOT / "methods").glob("[!_]*.py")}
+    for file in modules(folder):
+        assert not imported(file) & papers, file
+        if folder == "methods/nets":
+            continue
+        assert not any(name.startswith("methods.nets") for name in imported(file)), file
+
+
+@pytest.mark.parametrize("library", ONLY_HOME)
+def test_one_module_alone_knows_each_service(library: str) -> None:
+    for file in modules("pipeline"):
+        if any(name.partition(".")[0] == library for name in imported(file)):
+            assert file.name in ONLY_HOME[library], file
+
+
+def test_stages_know_nothing_of_where_they_run() -> None:
+    circumstance = {"pipeline.launch", "pipeline.launch_ray", "pipeline.store", "pipeline.tracking", "pipeline.watch"}
+    for file in modules("pipeline/stages"):
+        assert not imported(file) & circumstance, file
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("torch", "ray", "mlflow", "dvc", "pandas", "numpy", "pyarrow", "matplotlib", "sklearn", "pydantic")
+    script = f"import sys, pipeline.cli; print([name for name in {heavy!r} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_packages_hold_no_definitions() -> None:
+    for file in [*modules("methods"), *modules("pipeline")]:
+        if file.name == "__init__.py":
+            assert file.read_text() == "", file
