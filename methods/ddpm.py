@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.ancestral import StepNet, ancestral, chain_denoiser, clipped, ddim
+from methods.core.ancestral import StepNet, chain_denoiser, walk
 from methods.core.chains import Chain, chain_of, look_up
 from methods.core.checks import require
 from methods.core.posterior import diffuse
@@ -96,14 +96,8 @@ class DDPM:
     ) -> Tensor:
         net = nets["denoiser"]
         assert isinstance(net, StepNet)
-        x = rng.normal(*net.shape).double()
-        chain = self.chain.spaced(sampling.spacing)
-        denoise = wrap(self.denoiser(net, labels))
-        if sampling.clip:
-            denoise = clipped(denoise)
-        if sampling.eta is None:
-            return ancestral(denoise, x, chain, rng, sampling.variance).float()
-        return ddim(denoise, x, chain, rng, sampling.eta).float()
+        x, chain = rng.normal(*net.shape), self.chain.spaced(sampling.spacing)
+        return walk(wrap(self.denoiser(net, labels)), x, chain, rng, sampling.eta, sampling.variance, sampling.clip)
 
     @property
     def chain(self) -> Chain:

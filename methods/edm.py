@@ -1,7 +1,7 @@
 """EDM: diffusion with preconditioned denoisers and Heun's method (Karras et al. 2022, arXiv:2206.00364)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -183,36 +183,22 @@ class EDM:
         if len(shape) != 3 or shape[1] != shape[2]:
             raise ValueError(f"net: {self.net!r} is for square images, but the data have shape {shape}: choose 'mlp'")
         channels, pixels, _ = shape
-        if self.net == "adm":
-            return DhariwalUNet(
-                pixels,
-                channels,
-                channels,
-                label_dim=classes,
-                augment_dim=LABELS if self._augment else 0,
-                model_channels=self.width,
-                channel_mult=self.channel_mult,
-                num_blocks=self.depth,
-                attn_resolutions=self.attention,
-                dropout=self._dropout,
-            )
-        plus_plus = self.net == "ncsnpp"
-        return SongUNet(
-            pixels,
-            channels,
-            channels,
-            label_dim=classes,
-            augment_dim=LABELS if self._augment else 0,
-            model_channels=self.width,
-            channel_mult=self.channel_mult,
-            num_blocks=self.depth,
-            attn_resolutions=self.attention,
-            dropout=self._dropout,
-            embedding_type="fourier" if plus_plus else "positional",
-            channel_mult_noise=2 if plus_plus else 1,
-            encoder_type="residual" if plus_plus else "standard",
-            resample_filter=(1, 3, 3, 1) if plus_plus else (1, 1),
-        )
+        shared: dict[str, Any] = {
+            "label_dim": classes,
+            "augment_dim": LABELS if self._augment else 0,
+            "model_channels": self.width,
+            "channel_mult": self.channel_mult,
+            "num_blocks": self.depth,
+            "attn_resolutions": self.attention,
+            "dropout": self._dropout,
+        }
+        match self.net:
+            case "adm":
+                return DhariwalUNet(pixels, channels, channels, **shared)
+            case "ncsnpp":
+                shared |= {"embedding_type": "fourier", "channel_mult_noise": 2, "encoder_type": "residual"}
+                return SongUNet(pixels, channels, channels, resample_filter=(1, 3, 3, 1), **shared)
+        return SongUNet(pixels, channels, channels, **shared)
 
 
 def _denoiser(nets: Nets) -> Preconditioned:

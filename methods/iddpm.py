@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from methods.core.ancestral import Predicts, StepNet, Variance, ancestral, chain_denoiser, clipped, ddim, read_output
+from methods.core.ancestral import Predicts, StepNet, Variance, chain_denoiser, read_output, walk
 from methods.core.chains import Chain, chain_of, look_up
 from methods.core.checks import require
 from methods.core.posterior import diffuse
@@ -132,14 +132,8 @@ class IDDPM:
     ) -> Tensor:
         net = nets["denoiser"]
         assert isinstance(net, StepNet)
-        x = rng.normal(*net.shape).double()
-        chain = self.chain.spaced(sampling.spacing)
-        denoise = wrap(self.denoiser(net, labels))
-        if sampling.clip:
-            denoise = clipped(denoise)
-        if sampling.eta is None:
-            return ancestral(denoise, x, chain, rng, self.variance).float()
-        return ddim(denoise, x, chain, rng, sampling.eta).float()
+        x, chain = rng.normal(*net.shape), self.chain.spaced(sampling.spacing)
+        return walk(wrap(self.denoiser(net, labels)), x, chain, rng, sampling.eta, self.variance, sampling.clip)
 
     @property
     def chain(self) -> Chain:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient
-from methods.core.ancestral import StepNet, ancestral, chain_denoiser, clipped, ddim
+from methods.core.ancestral import StepNet, chain_denoiser, walk
 from methods.core.chains import Chain, Schedule, chain_of, look_up
 from methods.core.checks import require
 from methods.core.posterior import diffuse
@@ -162,11 +162,8 @@ class TDPM:
             return x.float()
         chain = self.kept_chain.spaced(sampling.spacing)
         denoise = wrap(self.denoiser(nets["denoiser"], labels))
-        if sampling.clip or (sampling.clip is None and sampling.eta is None):
-            denoise = clipped(denoise)
-        if sampling.eta is None:
-            return ancestral(denoise, x.double(), chain, rng, sampling.variance).float()
-        return ddim(denoise, x.double(), chain, rng, sampling.eta).float()
+        clip = sampling.eta is None if sampling.clip is None else sampling.clip
+        return walk(denoise, x, chain, rng, sampling.eta, sampling.variance, clip)
 
     @property
     def prior_net(self) -> str:

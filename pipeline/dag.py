@@ -50,7 +50,7 @@ def pretrain(study: Study, name: str) -> Call:
 
 def generate(study: Study, name: str) -> Call:
     """Fakes for guides: like `sample`, on seeds that no evaluated picture has."""
-    config = _sampling(study, name) | {"images": study.datasets[study.runs[name].dataset].fakes}
+    config = {"sampler": _sampler(study, name), "images": study.datasets[study.runs[name].dataset].fakes}
     return _sample_call(study, "generate", name, config)
 
 
@@ -67,7 +67,7 @@ def sample(study: Study, name: str) -> Call:
     """The pictures to evaluate, of a run or a guided entry; both use the same seeds."""
     base = _run_of(study, name)
     evaluate = study.datasets[study.runs[base].dataset].evaluate
-    return _sample_call(study, "sample", name, _sampling(study, name) | asdict(evaluate))
+    return _sample_call(study, "sample", name, {"sampler": _sampler(study, name)} | asdict(evaluate))
 
 
 def evaluate(study: Study, name: str) -> Call:
@@ -96,7 +96,7 @@ def entries(study: Study) -> dict[str, list[str]]:
     }
 
 
-def _sampling(study: Study, name: str) -> dict[str, Any]:
+def _sampler(study: Study, name: str) -> dict[str, Any]:
     """What sampling an entry needs to know: the run's settings, overlaid by a guided entry's own."""
     run = pick(study.runs, _run_of(study, name), "run")
     if name in study.runs:
@@ -117,8 +117,9 @@ def _sampling(study: Study, name: str) -> dict[str, Any]:
 def _sample_call(study: Study, stage: str, name: str, config: dict[str, Any]) -> Call:
     base = _run_of(study, name)
     inputs = {"run": _out(study, "pretrain", base)}
-    inputs |= {use["guide"]: _out(study, "discriminate", use["guide"]) for use in config["guides"]}
-    methods = [config["method"], *(use["method"] for use in config["guides"])]
+    sampler = config["sampler"]
+    inputs |= {use["guide"]: _out(study, "discriminate", use["guide"]) for use in sampler["guides"]}
+    methods = [sampler["method"], *(use["method"] for use in sampler["guides"])]
     modules = [method_modules(method, study.root)[0] for method in methods]
     return _call(study, stage, name, study.runs[base].dataset, inputs, config, *modules)
 

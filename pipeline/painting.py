@@ -38,10 +38,20 @@ class Guidance:
 
 
 @dataclass(frozen=True)
+class Sampler:
+    """How to sample: a run's method and settings, and who guides it."""
+
+    method: str
+    model: Block
+    sample: Block
+    guides: list[Guidance]
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything a painter needs, small enough to send anywhere and hashable."""
 
-    settings: str  # JSON: method, model, sample, guides, facts
+    settings: str  # JSON: a Sampler, the run's facts, the digests of what it was trained on
     run: Path
     guides: tuple[Path, ...]
 
@@ -95,29 +105,16 @@ class Piece:
 
 
 def paint_sets(
-    inputs: Mapping[str, Artifact],
-    method: str,
-    model: Block,
-    sample: Block,
-    guides: list[Guidance],
-    sets: Mapping[str, range],
-    out: Draft,
-    around: Around,
+    inputs: Mapping[str, Artifact], sampler: Sampler, sets: Mapping[str, range], out: Draft, around: Around
 ) -> None:
     """Every set's pictures as shards of that name; network evaluations per image among the facts."""
     facts = inputs["run"].manifest.facts
-    settings = {
-        "method": method,
-        "model": model,
-        "sample": sample,
-        "guides": [asdict(g) for g in guides],
-        "facts": facts,
-    }
+    settings = asdict(sampler) | {"facts": facts}
     settings["digests"] = [inputs[role].digest for role in sorted(inputs)]  # other weights, other painter
     recipe = Recipe(
         json.dumps(settings),
         inputs["run"].path,
-        tuple(inputs[guide.guide].path for guide in guides),
+        tuple(inputs[guide.guide].path for guide in sampler.guides),
     )
     painter(recipe)  # a setting that does not fit is told before any work
     pieces = {

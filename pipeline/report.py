@@ -16,10 +16,12 @@ from pipeline.pictures import grid, path_grid
 from pipeline.runner import open_store
 from pipeline.shards import read_pictures
 
+README_START, README_END = "<!-- results -->", "<!-- end of results -->"
+HEADLINE = ("fd", "precision", "recall", "accuracy", "nfe")
 SHOWN = 40  # pictures of a grid
 COST_COLUMNS = (
     "stage", "name", "event", "backend", "workers", "device", "seconds", "cpu_seconds", "peak_memory_mib", "resumed",
-    "time", "host", "torch", "commit", "key",
+    "time", "torch", "commit", "key",
 )  # fmt: skip
 
 
@@ -34,6 +36,7 @@ def write_report(folder: Path) -> None:
     cost.to_csv(folder / "reports" / "tables" / "cost.csv", index=False, lineterminator="\n")
     sections = [HEAD, *(part for name in study.datasets for part in _dataset(study, name, folder)), _cost(cost)]
     (folder / "reports" / "README.md").write_text("\n\n".join(sections) + "\n")
+    _refresh_readme(study, folder)
 
 
 HEAD = """# What was measured
@@ -42,6 +45,29 @@ Every value is a mean over sampling seeds with its 95 % interval (Student's t). 
 real pictures against real pictures, at the same number of pictures. Verdicts compare seed by seed, and with one
 training seed they speak of the trained networks at hand, not of the method. The complete tables, with a card for every
 value, are in `tables/`."""
+
+
+def _refresh_readme(study: Study, folder: Path) -> None:
+    """The first table a visitor sees is the measured one: written between the marks of the project's README."""
+    readme = folder / "README.md"
+    if folder != study.root or not readme.is_file():
+        return
+    before, start, rest = readme.read_text().partition(README_START)
+    _, end, after = rest.partition(README_END)
+    if end:
+        tables = "\n\n".join(_headline(name, _read_values(name, folder)) for name in study.datasets)
+        readme.write_text(f"{before}{start}\n{tables}\n{end}{after}")
+
+
+def _headline(dataset: str, values: pd.DataFrame) -> str:
+    shown = values.loc[values["metric"].isin(HEADLINE) & ~values["card"].str.startswith("pixels")]
+    first = shown.to_dict("records")[0]
+    about = (
+        f"*{dataset}: mean ± 95 % interval over {first['sample_seeds']} sampling seeds of {first['n_generated']:.0f} "
+        f"images, {first['train_seeds']} training seed; real against real in the first row; Frechet distance (fd), "
+        "precision and recall in the features of our own small network: not FIDs.*"
+    )
+    return f"{_value_table(shown)}\n\n{about}"
 
 
 def cost_table(study: Study) -> pd.DataFrame:
@@ -59,7 +85,7 @@ def cost_table(study: Study) -> pd.DataFrame:
 
 
 def _dataset(study: Study, dataset: str, folder: Path) -> Iterator[str]:
-    values = pd.read_csv(folder / "reports" / "tables" / f"{dataset}.csv", keep_default_na=False, na_values=[""])
+    values = _read_values(dataset, folder)
     yield f"## {dataset}"
     yield _value_table(values)
     figure = _save_bars(values, folder / "reports" / "figures" / f"{dataset}.png")
@@ -72,6 +98,11 @@ def _dataset(study: Study, dataset: str, folder: Path) -> Iterator[str]:
         entry = run if guidance == "none" else guidance
         yield f"### {entry}"
         yield "\n\n".join(_entry_pictures(study, run, entry, folder / "reports" / "figures"))
+
+
+def _read_values(dataset: str, folder: Path) -> pd.DataFrame:
+    """The guidance "none" is a word, not a missing value."""
+    return pd.read_csv(folder / "reports" / "tables" / f"{dataset}.csv", keep_default_na=False, na_values=[""])
 
 
 def _column(metric: str, card: str) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.launch import Launch
 
 TILE = 64
+ALONE = ("prepare", "features")  # nothing in them to spread: no workers are started for them
 
 
 def run_stage(verb: str, name: str, workers: int = 0, address: str | None = None, piece: int = 512) -> None:
@@ -67,6 +68,8 @@ def _compute(
     config = build(stage.Config, call.config, f"params.yaml: {call.stage} {call.name}")
     state = store.state(key)
     resumed = bool(state.names())
+    if call.stage in ALONE:
+        workers, address = 0, None
     with reproducible(), launcher(workers, address) as launch, open_watch(study, call, key, _commit(), launch) as watch:
         store.note(key, _circumstances(call) | {"event": "started", "resumed": resumed})
         with new_artifact(

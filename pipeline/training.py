@@ -188,10 +188,9 @@ def _judge(outcome: Outcome, job: Job, training: TrainState, row: Row) -> None:
     placed = batch.each(lambda part: like(part, sample))
     placed_draws = {name: like(value, sample) for name, value in draws.items()}
     loss, metrics = job.method.loss(player, nets, placed, placed_draws, training.step)
-    row["held_out_loss"] = float(loss)
     row.update({f"held_out_{name}": float(value) for name, value in metrics.items()})
-    if row["held_out_loss"] < outcome.best_loss:
-        outcome.best_loss, outcome.best_step, outcome.strikes = row["held_out_loss"], training.step, 0
+    if float(loss) < outcome.best_loss:
+        outcome.best_loss, outcome.best_step, outcome.strikes = float(loss), training.step, 0
         outcome.weights = training.weights(job.method.players())
     else:
         outcome.strikes += 1

@@ -103,7 +103,7 @@ def open_watch(study: Study, call: Call, key: str, commit: str | None, launch: L
 
 def flat_params(call: Call) -> dict[str, str | float]:
     """The few settings that runs are compared by."""
-    config = call.config
+    config = call.config | call.config.get("sampler", {})
     found: dict[str, str | float] = {"stage": call.stage, "dataset": call.dataset}
     if "method" in config:
         found["method"] = config["method"]

@@ -146,6 +146,17 @@ def ddim(denoise: Denoiser, x: Tensor, chain: Chain, rng: ImageRng, eta: float =
     return x
 
 
+def walk(
+    denoise: Denoiser, x: Tensor, chain: Chain, rng: ImageRng, eta: float | None, variance: Variance, clip: bool
+) -> Tensor:
+    """From the noisiest state x [B, ...] to float32 images: ancestral steps without an eta, DDIM's with one."""
+    if clip:
+        denoise = clipped(denoise)
+    if eta is None:
+        return ancestral(denoise, x.double(), chain, rng, variance).float()
+    return ddim(denoise, x.double(), chain, rng, eta).float()
+
+
 def _variance(said: Prediction, chain: Chain, index: int, variance: Variance) -> Tensor | float:
     if variance == "learned":
         share = said.variance_share

@@ -26,7 +26,7 @@ class Prediction(NamedTuple):
 
     x0: Tensor  # E[x0 | x]: not guided, not clipped
     push: Tensor | None = None  # guidance: weighted grad_x log w(x), summed over guides; belongs to the score
-    variance_share: Tensor | None = None  # learned reverse variance: 0 the chain's small one, 1 its large, in logarithms
+    variance_share: Tensor | None = None  # learned reverse variance: 0 the chain's small, 1 its large, in logs
     log_ratio: Tensor | None = None  # [B] log density ratio of a discriminator: adaptive weights and churn read it
 
 
@@ -118,7 +118,10 @@ class Trainable(Protocol):
         ...
 
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
-        """Fresh networks (frozen ones too) from torch's global generator; buffers carry state between steps."""
+        """Fresh networks (frozen ones too) from torch's global generator; buffers carry state between steps.
+
+        The network that samples remembers the `shape` of an image: `sample` is not told it.
+        """
         ...
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:

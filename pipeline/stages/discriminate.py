@@ -75,7 +75,9 @@ def _split(pictures: Pictures, share: float) -> tuple[Pictures, Pictures]:
     """All but the last ones, and those: the same pictures for any guide on this data, of every class."""
     kept = len(pictures) - round(share * len(pictures))
     if not 0 < kept < len(pictures):
-        raise UserError(f"train.held_out: {share} of {len(pictures)} pictures leaves none to train on, or none to check")
+        raise UserError(
+            f"train.held_out: {share} of {len(pictures)} pictures leaves none to train on, or none to check"
+        )
     return pictures.rows(slice(kept)), pictures.rows(slice(kept, None))
 
 

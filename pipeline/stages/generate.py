@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.artifacts import Artifact, Draft
-from pipeline.config import Block
-from pipeline.painting import Guidance, paint_sets
+from pipeline.painting import Sampler, paint_sets
 from pipeline.stage import Around
 
 FIRST_SEED = 1_000_000_000
@@ -13,13 +12,10 @@ FIRST_SEED = 1_000_000_000
 
 @dataclass(frozen=True)
 class Config:
-    method: str
-    model: Block
-    sample: Block
-    guides: list[Guidance]
+    sampler: Sampler
     images: int
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
     sets = {"samples": range(FIRST_SEED, FIRST_SEED + config.images)}
-    paint_sets(inputs, config.method, config.model, config.sample, config.guides, sets, out, around)
+    paint_sets(inputs, config.sampler, sets, out, around)

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.artifacts import Artifact, Draft
-from pipeline.config import Block
-from pipeline.painting import Guidance, paint_sets
+from pipeline.painting import Sampler, paint_sets
 from pipeline.stage import Around
 
 STRIDE = 1_000_000  # seeds between two sets
@@ -13,10 +12,7 @@ STRIDE = 1_000_000  # seeds between two sets
 
 @dataclass(frozen=True)
 class Config:
-    method: str
-    model: Block
-    sample: Block
-    guides: list[Guidance]
+    sampler: Sampler
     images: int  # per set
     sample_seeds: int  # sets
 
@@ -26,4 +22,4 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
         f"samples-{number}": range(number * STRIDE, number * STRIDE + config.images)
         for number in range(config.sample_seeds)
     }
-    paint_sets(inputs, config.method, config.model, config.sample, config.guides, sets, out, around)
+    paint_sets(inputs, config.sampler, sets, out, around)
