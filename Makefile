@@ -13,6 +13,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 reproduce: $(READY)  ## the whole study: data, training, sampling, evaluation, report
 	TRILEMMA_WORKERS=$(WORKERS) dvc repro
+	trilemma report
 
 test: $(READY) lint  ## lint, type check, and every test
 	pytest

@@ -1,12 +1,13 @@
 """What `generate` and `sample` share: pictures by seed, painted in pieces wherever there is room, and counted."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -66,12 +67,7 @@ class Painter:
         self.method = build_method(settings["method"], settings["model"])
         self.sampling = build(self.method.Sampling, settings["sample"], f"{settings['method']}: sample")
         self.nets = load_networks(recipe.run, self.method, self.data, self.device)
-        self.guides = [
-            (method := build_method(block["method"], block["model"]),
-             build(method.Use, block["use"], f"{block['guide']}: use"),
-             load_networks(folder, method, self.data, self.device))
-            for block, folder in zip(settings["guides"], recipe.guides)
-        ]  # fmt: skip
+        self.guides = [self._adviser(block, folder) for block, folder in zip(settings["guides"], recipe.guides)]
         if self.guides and not isinstance(self.method, Diffusion):
             raise ConfigError(f"{settings['method']} does not sample through a denoiser: it cannot be guided")
 
@@ -83,12 +79,30 @@ class Painter:
         def sample(labels: Tensor | None, rng: ImageRng) -> Tensor:
             if not isinstance(self.method, Diffusion):
                 return self.method.sample(self.nets, self.sampling, labels, rng)
-            guides = [method.guide(nets, labels, use) for method, use, nets in self.guides]
+            guides = [adviser.method.guide(adviser.nets, labels, adviser.use) for adviser in self.guides]
             return self.method.sample(
                 self.nets, self.sampling, labels, rng, wrap=lambda denoise: wrap(guided(denoise, *guides))
             )
 
         return sample_tiles(sample, seeds, label_of, self.device)
+
+    def counting(self) -> AbstractContextManager[dict[str, int]]:
+        """Counts rows through the generator's networks as `nfe`, through the guides' as `guide_calls`."""
+        guides = [net for adviser in self.guides for net in adviser.nets.values()]
+        return counting({"nfe": list(self.nets.values()), "guide_calls": guides})
+
+    def _adviser(self, block: Block, folder: Path) -> "Adviser":
+        method = build_method(block["method"], block["model"])
+        use = build(method.Use, block["use"], f"{block['guide']}: use")
+        return Adviser(method, use, load_networks(folder, method, self.data, self.device))
+
+
+class Adviser(NamedTuple):
+    """A trained guide, and how it is used."""
+
+    method: Any
+    use: Any
+    nets: dict[str, nn.Module]
 
 
 @dataclass(frozen=True)
@@ -111,41 +125,37 @@ def paint_sets(
     facts = inputs["run"].manifest.facts
     settings = asdict(sampler) | {"facts": facts}
     settings["digests"] = [inputs[role].digest for role in sorted(inputs)]  # other weights, other painter
-    recipe = Recipe(
-        json.dumps(settings),
-        inputs["run"].path,
-        tuple(inputs[guide.guide].path for guide in sampler.guides),
-    )
-    painter(recipe)  # a setting that does not fit is told before any work
-    pieces = {
-        name: [
-            Piece(recipe, around.state, range(start, min(start + around.piece, seeds.stop)))
-            for start in range(seeds.start, seeds.stop, around.piece)
-        ]
-        for name, seeds in sets.items()
-    }
-    total = sum(len(seeds) for seeds in sets.values())
-    done = 0
-    counts: list[dict[str, float]] = []
-    everything = [piece for pieces_of_set in pieces.values() for piece in pieces_of_set]
-    for piece, counted in zip(everything, around.launch.map(paint_piece, everything)):
-        done += len(piece.seeds)
-        counts.append(counted)
-        around.watch.progress(done, total)
-    for name, pieces_of_set in pieces.items():
-        parts = [decode(around.state.load(piece.file) or b"") for piece in pieces_of_set]
-        write_pictures(out.path, name, Pictures.join(parts))
-        around.watch.samples(name, Pictures.join(parts).images, 0)
-    if isinstance(painter(recipe).method, Diffusion):
-        path = denoising_path(painter(recipe), next(iter(sets.values())).start)
+    guides = tuple(inputs[guide.guide].path for guide in sampler.guides)
+    artist = painter(
+        recipe := Recipe(json.dumps(settings), inputs["run"].path, guides)
+    )  # what does not fit, fails here
+    pieces = {name: _pieces(recipe, seeds, around) for name, seeds in sets.items()}
+    counts = _paint([piece for of_set in pieces.values() for piece in of_set], around)
+    for name, of_set in pieces.items():
+        pictures = Pictures.join(decode(around.state.load(piece.file) or b"") for piece in of_set)
+        write_pictures(out.path, name, pictures)
+        around.watch.samples(name, pictures.images, 0)
+    if isinstance(artist.method, Diffusion):
+        path = denoising_path(artist, next(iter(sets.values())).start)
         np.save(out.path / "path.npy", path)
         around.watch.path(path)
-    per_image = {
-        name: sum(counted[name] * len(piece.seeds) for piece, counted in zip(everything, counts)) / total
-        for name in counts[0]
-    }
-    out.facts.update(per_image, shape=facts["shape"], classes=facts["classes"], images=total)
+    out.facts.update(counts, shape=facts["shape"], classes=facts["classes"], images=sum(map(len, sets.values())))
     out.seeds.update({name: [seeds.start, seeds.stop] for name, seeds in sets.items()})
+
+
+def _pieces(recipe: Recipe, seeds: range, around: Around) -> list[Piece]:
+    starts = range(seeds.start, seeds.stop, around.piece)
+    return [Piece(recipe, around.state, range(start, min(start + around.piece, seeds.stop))) for start in starts]
+
+
+def _paint(pieces: list[Piece], around: Around) -> dict[str, float]:
+    """All pieces into the state, and the mean counts per image."""
+    total, done, sums = sum(len(piece.seeds) for piece in pieces), 0, Counter[str]()
+    for piece, counts in zip(pieces, around.launch.map(paint_piece, pieces)):
+        done += len(piece.seeds)
+        around.watch.progress(done, total)
+        sums.update({name: count * len(piece.seeds) for name, count in counts.items()})
+    return {name: count / total for name, count in sums.items()}
 
 
 def denoising_path(artist: Painter, seed: int) -> np.ndarray:
@@ -177,9 +187,7 @@ def paint_piece(piece: Piece) -> dict[str, float]:
     if saved is not None:
         return json.loads(saved)
     artist = painter(piece.recipe)
-    with counting(
-        {"nfe": list(artist.nets.values()), "guide_calls": [n for g in artist.guides for n in g[2].values()]}
-    ) as (rows):
+    with artist.counting() as rows:
         images = torch.cat([tile.cpu() for tile in artist.paint(piece.seeds)])
     tiles = -(-piece.seeds.stop // TILE) - piece.seeds.start // TILE
     bad = ~images.isfinite().flatten(1).all(1)

@@ -26,7 +26,10 @@ COST_COLUMNS = (
 
 
 def write_report(folder: Path) -> None:
-    """reports/README.md, reports/figures/ and reports/tables/cost.csv, from the entries of params.yaml."""
+    """reports/README.md and reports/figures/, from the entries of params.yaml; cost.md and tables/cost.csv beside them.
+
+    Costs are circumstance: they come from the ledger, and no file that DVC watches holds one.
+    """
     study = load_study(folder / "params.yaml")
     figures = folder / "reports" / "figures"
     figures.mkdir(parents=True, exist_ok=True)
@@ -34,7 +37,8 @@ def write_report(folder: Path) -> None:
         old.unlink()
     cost = cost_table(study)
     cost.to_csv(folder / "reports" / "tables" / "cost.csv", index=False, lineterminator="\n")
-    sections = [HEAD, *(part for name in study.datasets for part in _dataset(study, name, folder)), _cost(cost)]
+    (folder / "reports" / "cost.md").write_text(_cost(cost))
+    sections = [HEAD, *(part for name in study.datasets for part in _dataset(study, name, folder))]
     (folder / "reports" / "README.md").write_text("\n\n".join(sections) + "\n")
     _refresh_readme(study, folder)
 
@@ -44,7 +48,7 @@ HEAD = """# What was measured
 Every value is a mean over sampling seeds with its 95 % interval (Student's t). *Real* is the floor: the same metric for
 real pictures against real pictures, at the same number of pictures. Verdicts compare seed by seed, and with one
 training seed they speak of the trained networks at hand, not of the method. The complete tables, with a card for every
-value, are in `tables/`."""
+value, are in `tables/`; what it cost is in `cost.md`."""
 
 
 def _refresh_readme(study: Study, folder: Path) -> None:
@@ -175,8 +179,9 @@ def _picture(image: np.ndarray, file: Path, caption: str) -> str:
 
 def _cost(cost: pd.DataFrame) -> str:
     shown = cost[["stage", "name", "backend", "seconds", "cpu_seconds", "peak_memory_mib"]]
-    total = f"Together {cost['cpu_seconds'].sum():.0f} CPU seconds."
-    return f"## What it cost\n\n{_markdown(list(shown.columns), shown.astype(str).values.tolist())}\n\n{total}"
+    table = _markdown(list(shown.columns), shown.astype(str).values.tolist())
+    total = f"Together {cost['seconds'].sum():.0f} seconds; CPU seconds in Ray's processes are not known."
+    return f"# What it cost\n\nEvery stage when it was last computed.\n\n{table}\n\n{total}\n"
 
 
 def _markdown(header: list[str], rows: list[list[Any]]) -> str:

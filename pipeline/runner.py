@@ -37,12 +37,26 @@ def run_stage(verb: str, name: str, workers: int = 0, address: str | None = None
     inputs = {role: read_artifact(path) for role, path in call.inputs.items()}
     key = call.key(study.root, {role: artifact.digest for role, artifact in inputs.items()})
     if store.fetch(key, call.out):
+        _tidy_up(study, call, key, store)
         store.note(key, _circumstances(call) | {"event": "reused"})
         say(f"{verb} {name}: from the store ({key[:12]})")
         return
     with store.lease(key):
         if not store.fetch(key, call.out):  # somebody else may have finished it while we waited
             _compute(study, call, key, store, inputs, workers, address, piece)
+
+
+def _tidy_up(study: Study, call: Call, key: str, store: Store) -> None:
+    """Whoever computed a result may have died after storing it, before closing its run and clearing its state."""
+    events = [note["event"] for note in store.notes(key) if note["event"] != "reused"]
+    if events[-1:] != ["started"]:
+        return
+    from pipeline.tracking import connect
+
+    with store.lease(key):  # waits, if it lives after all
+        connect(study.root)  # closes the runs of the dead
+        store.state(key).clear()
+        store.note(key, _circumstances(call) | {"event": "tidied"})
 
 
 def open_store(study: Study) -> Store:
@@ -83,11 +97,9 @@ def _compute(
         store.put(key, call.out)
         cost = _cost(started, launch)
         watch.cost(cost)
-        store.note(
-            key,
-            _circumstances(call) | {"event": "computed", "resumed": resumed, "mlflow_run": watch.spec.run_id} | cost,
-        )
     state.clear()
+    done = {"event": "computed", "resumed": resumed, "mlflow_run": watch.spec.run_id}
+    store.note(key, _circumstances(call) | done | cost)  # last: see `_tidy_up`
     say(f"{call.stage} {call.name}: computed in {cost['seconds']:.1f} s ({key[:12]})")
 
 
@@ -103,12 +115,14 @@ def _circumstances(call: Call) -> dict[str, Any]:
 
 
 def _cost(started: float, launch: "Launch") -> dict[str, Any]:
-    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     import torch
 
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    here = launch.description["workers"] == 0  # what Ray's processes use is not known to this one
     return {
         "seconds": round(time.perf_counter() - started, 3),
-        "cpu_seconds": round(own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime, 3),
+        "cpu_seconds": round(cpu, 3) if here else None,
         "peak_memory_mib": round(max(own.ru_maxrss, children.ru_maxrss) / 1024),
         "torch": torch.__version__,
         **launch.description,

@@ -74,9 +74,7 @@ class Job:
 class Outcome:
     """What a finished or interrupted training leaves behind."""
 
-    weights: dict[str, dict[str, Tensor]] = field(
-        default_factory=dict
-    )  # by network; the best held-out ones if chosen so
+    weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # by network; where held out, the best ones
     history: list[Row] = field(default_factory=list)
     best_step: int = 0
     best_loss: float = math.inf
