@@ -1,0 +1,73 @@
+"""Resampling by a small smoothing filter, alone or joined to a convolution (Karras et al. 2020, arXiv:1912.04958).
+
+The published way writes zeros between pixels and filters all of them; strided convolutions give the same numbers.
+Filters are not in the state dictionaries: the few-step papers' checkpoints hold none.
+"""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.nets.layers import xavier_uniform, zeros
+from methods.nets.resample import Resampling, filter_down
+
+TAPS = (1, 3, 3, 1)
+
+
+class Fir(nn.Module):
+    """[B, C, H, W] -> [B, C, 2H, 2W] or [B, C, H/2, W/2]."""
+
+    kernel: Tensor
+
+    def __init__(self, direction: Literal["up", "down"], taps: tuple[int, ...] = TAPS) -> None:
+        super().__init__()
+        self.resampling = Resampling(direction, taps)
+        self.register_buffer("kernel", self.resampling.kernel(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.resampling.apply(x, self.kernel)
+
+
+class FirConv(nn.Module):
+    """A resampling and a 3x3 convolution in one: [B, inputs, H, W] -> [B, outputs, 2H, 2W] or half the size.
+
+    What the first of the two makes outside the image is handed to the second, so that pixels near the border differ
+    from two separate steps.
+    """
+
+    kernel: Tensor
+
+    def __init__(
+        self, inputs: int, outputs: int, direction: Literal["up", "down"], taps: tuple[int, ...] = TAPS
+    ) -> None:
+        super().__init__()
+        fans = inputs * 9, outputs * 9
+        self.direction: Literal["up", "down"] = direction
+        self.weight = nn.Parameter(xavier_uniform((outputs, inputs, 3, 3), *fans))
+        self.bias = nn.Parameter(zeros((outputs,), *fans))
+        self.register_buffer("kernel", Resampling(direction, taps).kernel(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.to(x.dtype)
+        resampled = (conv_up if self.direction == "up" else conv_down)(x, weight, self.kernel)
+        return resampled + self.bias.to(x.dtype).reshape(-1, 1, 1)
+
+
+def conv_down(x: Tensor, weight: Tensor, kernel: Tensor) -> Tensor:
+    """x [B, C, H, W] through `kernel` [1, 1, n, n], then `weight` [D, C, k, k], at every second pixel; n even."""
+    width, padding = weight.shape[-1], (kernel.shape[-1] - 1) // 2
+    if width == 1:
+        return F.conv2d(filter_down(x, kernel, padding), weight)
+    return F.conv2d(_filtered(x, kernel, padding + width // 2), weight, stride=2)
+
+
+def conv_up(x: Tensor, weight: Tensor, kernel: Tensor) -> Tensor:
+    """x [B, C, H, W] with zeros between its pixels through `weight` [D, C, 3, 3], then 4 `kernel` [1, 1, n, n]."""
+    spread = F.conv_transpose2d(x, weight.flip(2, 3).transpose(0, 1), stride=2)  # of size 2H + 1
+    return _filtered(spread, 4 * kernel, kernel.shape[-1] // 2 - 1)
+
+
+def _filtered(x: Tensor, kernel: Tensor, padding: int) -> Tensor:
+    channels = x.shape[1]
+    return F.conv2d(x, kernel.to(x.dtype).expand(channels, -1, -1, -1), padding=padding, groups=channels)
