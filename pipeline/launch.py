@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self, TypeVar, TypeVarTuple
 
 import torch
 
+from methods.core.devices import current_device
 from methods.core.loop import AllReduce
 from pipeline.errors import TrilemmaError, UserError
 
@@ -86,11 +87,6 @@ class InProcess:
     @property
     def description(self) -> dict[str, Any]:
         return {"backend": "in-process", "workers": 0, "device": device_name()}
-
-
-def current_device() -> torch.device:
-    """The GPU if there is one, else the CPU; CUDA_VISIBLE_DEVICES="" hides the GPUs."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def device_name() -> str:
