@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: reproduce test lint format bench ui system clean
+.PHONY: reproduce test test-slow lint format bench ui system clean
 
 reproduce: $(READY)  ## the whole study: data, training, sampling, evaluation, report
 	TRILEMMA_WORKERS=$(WORKERS) dvc repro
@@ -17,6 +17,9 @@ reproduce: $(READY)  ## the whole study: data, training, sampling, evaluation, r
 
 test: $(READY) lint  ## lint, type check, and every test
 	pytest
+
+test-slow: $(READY)  ## what takes minutes: every kill ten times, statistics over many repetitions
+	pytest -m slow
 
 lint: $(READY)
 	ruff format --check

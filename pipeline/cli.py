@@ -17,10 +17,14 @@ app = typer.Typer(
     help="Train, guide, sample, measure and compare fast generative methods. `dvc repro` runs everything in order.",
 )
 
+weights = typer.Typer(no_args_is_help=True, help="Weights of feature networks: verify, fetch.")
+app.add_typer(weights, name="weights", rich_help_panel="Anybody's pictures")
+
 Name = Annotated[str, typer.Argument(help="an entry of params.yaml")]
 Workers = Annotated[int, typer.Option(envvar="TRILEMMA_WORKERS", help="0: in this process; N: a private local Ray")]
 Address = Annotated[str | None, typer.Option(envvar="TRILEMMA_ADDRESS", help="of a Ray cluster to run on")]
 PieceOption = Annotated[int, typer.Option(envvar="TRILEMMA_PIECE", help="images per piece of work, a multiple of 64")]
+Folder = Annotated[Path | None, typer.Option(envvar="TRILEMMA_WEIGHTS", help="where the files lie")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, and nothing else there")]
 
 
@@ -66,6 +70,44 @@ def runs(as_json: Json = False) -> None:
 
     found = list_runs(Path.cwd())
     print(json.dumps(found, indent=2)) if as_json else print_runs(found)
+
+
+@app.command(rich_help_panel="Anybody's pictures")
+def measure(
+    generated: Annotated[Path, typer.Argument(help="folder or zip of pictures, Parquet, .npz, .npy, FOLDER/SPLIT")],
+    real: Annotated[Path, typer.Argument(help="the same, of real ones")],
+    extractor: Annotated[str | None, typer.Option(help="none: features; else a name, or FILE.safetensors")] = None,
+    metrics: Annotated[str | None, typer.Option(help="such as fid,kid,recall")] = None,
+    seeds: Annotated[str, typer.Option(help="of the random splits behind the floors")] = "0,1,2",
+    images: Annotated[int | None, typer.Option(help="use only the first so many generated ones", min=2)] = None,
+    source: Annotated[Path | None, typer.Option(envvar="TRILEMMA_DATA", help="where else to look for both")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure generated pictures or features against real ones."""
+    from pipeline.measure import measure, numbers
+    from pipeline.measure_table import print_measurement
+    from pipeline.picture_files import located
+
+    sides = located(generated, source), located(real, source)
+    found = measure(*sides, extractor, metrics.split(",") if metrics else None, numbers(seeds), images)
+    print_measurement(found, as_json)
+
+
+@weights.command("verify")
+def verify_weights(folder: Folder = None, as_json: Json = False) -> None:
+    """Compare the weights of feature networks with their recorded SHA-256."""
+    from pipeline.extractor_weights import check_all, weights_folder
+    from pipeline.measure_table import print_checks
+
+    print_checks(check_all(folder or weights_folder()), as_json)
+
+
+@weights.command("fetch")
+def fetch_weights(name: Annotated[str, typer.Argument(help="an extractor")], folder: Folder = None) -> None:
+    """Download the weights of a feature network and verify them."""
+    from pipeline.extractor_weights import fetch, known_weights, weights_folder
+
+    print(fetch(name, folder or weights_folder(), known_weights(name)))
 
 
 @app.command()

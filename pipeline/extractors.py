@@ -1,0 +1,67 @@
+"""Feature networks by name, and what they say of a source of pictures."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import UserError
+from pipeline.extractor_weights import INCEPTION, KNOWN, verified_path, weights_folder
+from pipeline.feature_files import Features
+from pipeline.features import DigitsNetwork, Extractor, Pixels
+from pipeline.picture_files import read_chunks
+
+WIDEST_PIXELS = 4096  # values of a picture that may be its own features: the covariance has their square
+
+
+def extractor_named(name: str | None) -> Extractor:
+    """pixels, inception-v3-compat, another network of torch-fidelity, or a file that `trilemma features` wrote.
+
+    None: Inception if its weights are at hand, else pixels; nothing is downloaded.
+    """
+    folder = weights_folder()
+    if name is None:
+        return _best_at_hand(folder)
+    if name == Pixels.name:
+        return Pixels()
+    if name.endswith(".safetensors"):
+        return _own(Path(name))
+    if name not in KNOWN:
+        raise UserError(f"no extractor {name!r}: there are none, pixels, {', '.join(KNOWN)}, or FILE.safetensors")
+    from pipeline.inception import Fidelity, Inception  # torch-fidelity takes seconds to import
+
+    return Inception.load(folder) if name == INCEPTION else Fidelity.load(name, folder)
+
+
+def extract(source: Path, extractor: Extractor) -> Features:
+    """Each picture once through the network; all that it says of it."""
+    shape: tuple[int, ...] | None = None
+    parts: list[Features] = []
+    for images in read_chunks(source):
+        shape = images.shape[1:]
+        if isinstance(extractor, Pixels) and images[0].size > WIDEST_PIXELS:
+            raise UserError(f"{source}: {images[0].size} pixel values are too many for features: name an extractor")
+        parts.append(_outputs(extractor, images))
+    if not parts:
+        raise UserError(f"{source} holds no pictures")
+    features, logits, spatial = (
+        None if column[0] is None else np.concatenate(column) for column in zip(*(part[:3] for part in parts))
+    )
+    assert features is not None
+    return Features(features, logits, spatial, shape)
+
+
+def _outputs(extractor: Extractor, images: np.ndarray) -> Features:
+    outputs = getattr(extractor, "outputs", None)  # of networks that also classify
+    return Features(extractor(images)) if outputs is None else Features(*outputs(images))
+
+
+def _best_at_hand(folder: Path) -> Extractor:
+    if verified_path(INCEPTION, folder, KNOWN[INCEPTION]) is None:
+        return Pixels()
+    return extractor_named(INCEPTION)
+
+
+def _own(file: Path) -> DigitsNetwork:
+    if not file.is_file():
+        raise UserError(f"{file} does not exist: pass the network that `trilemma features` wrote")
+    return DigitsNetwork.load(file)
