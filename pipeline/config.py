@@ -109,7 +109,7 @@ def load_study(file: Path) -> Study:
 def build(kind: type[T], block: Any, where: str) -> T:
     """`kind(**block)` with every key and type checked; errors name the setting, what came and what was wanted."""
     block = _mapping(block, where)
-    check_keys(block, [f.name for f in dataclasses.fields(kind) if f.init], where)  # type: ignore[arg-type]
+    _check_known(kind, block, where)
     try:
         return _adapter(kind).validate_json(json.dumps(block), strict=True)
     except ValidationError as error:
@@ -119,6 +119,16 @@ def build(kind: type[T], block: Any, where: str) -> T:
             raise ConfigError(f"{place}: {first['ctx']['error']}") from None  # type: ignore[typeddict-item]
         came = "" if first["type"] == "missing" else f" {first['input']!r}"
         raise ConfigError(f"{place}:{came} does not fit: {first['msg']}; change it in params.yaml") from None
+
+
+def _check_known(kind: type, block: Mapping[str, Any], where: str) -> None:
+    """Keys of a block and of the blocks in it."""
+    known = [f for f in dataclasses.fields(kind) if f.init]
+    check_keys(block, [f.name for f in known], where)
+    for f in known:
+        inner = block.get(f.name)
+        if isinstance(f.type, type) and dataclasses.is_dataclass(f.type) and isinstance(inner, dict):
+            _check_known(f.type, inner, f"{where}.{f.name}")
 
 
 @lru_cache

@@ -36,14 +36,14 @@ def run_stage(verb: str, name: str, workers: int = 0, address: str | None = None
     store = open_store(study)
     inputs = {role: read_artifact(path) for role, path in call.inputs.items()}
     key = call.key(study.root, {role: artifact.digest for role, artifact in inputs.items()})
-    if store.fetch(key, call.out):
-        _tidy_up(study, call, key, store)
-        store.note(key, _circumstances(call) | {"event": "reused"})
-        say(f"{verb} {name}: from the store ({key[:12]})")
-        return
-    with store.lease(key):
-        if not store.fetch(key, call.out):  # somebody else may have finished it while we waited
-            _compute(study, call, key, store, inputs, workers, address, piece)
+    if not store.fetch(key, call.out):
+        with store.lease(key):
+            if not store.fetch(key, call.out):  # somebody else may have finished it while we waited
+                _compute(study, call, key, store, inputs, workers, address, piece)
+                return
+    _tidy_up(study, call, key, store)
+    store.note(key, _circumstances(call) | {"event": "reused"})
+    say(f"{verb} {name}: from the store ({key[:12]})")
 
 
 def _tidy_up(study: Study, call: Call, key: str, store: Store) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline.artifacts import read_artifact
 from pipeline.cards import METRICS, METRICS_FILE
-from pipeline.config import Study
+from pipeline.config import Study, pick
 from pipeline.errors import UserError
 from pipeline.intervals import interval, paired, scope
 
@@ -27,6 +27,7 @@ class Sampled(NamedTuple):
 
 def write_tables(study: Study, dataset: str, folder: Path) -> None:
     """<dataset>.csv and <dataset>-guidance.csv."""
+    pick(study.datasets, dataset, "dataset")
     found = list(sampled(study, dataset))
     folder.mkdir(parents=True, exist_ok=True)
     _write(pd.DataFrame([row for entry in found for row in _rows(entry)]), folder / f"{dataset}.csv")

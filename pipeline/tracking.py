@@ -10,6 +10,7 @@ store, or a worker that logs nothing, must not wait for it.
 import logging
 import os
 import re
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -283,7 +284,7 @@ def _failures() -> tuple[type[Exception], ...]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return MlflowException, SQLAlchemyError, OSError, ImportError
+    return MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError
 
 
 def _cause(error: BaseException, handled: BaseException | None = None) -> str:

@@ -37,8 +37,9 @@ def tracking_uri(project: Path) -> str:
 
 
 def artifact_folder(project: Path) -> Path:
-    """For pictures and tables where no server has its own place."""
-    return project.absolute() / ARTIFACTS
+    """For pictures and tables where no server has its own place: beside the database, if that is a file."""
+    file = database_file(tracking_uri(project))
+    return (project.absolute() if file is None else file.parent) / ARTIFACTS
 
 
 def is_server(uri: str) -> bool:

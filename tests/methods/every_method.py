@@ -1,0 +1,109 @@
+"""Finds every method of methods/*.py, and knows small settings of each for tests that hold for all of them."""
+
+import dataclasses
+import importlib
+import pkgutil
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+import methods
+from methods.core.loop import batch_indices
+from methods.core.types import Batch, DataSpec, Trainable
+
+CONTRACT = ("players", "build", "draw", "loss")
+BATCH = 16
+IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method with settings that make it small, and the kind of data it is tried on."""
+
+    method: str  # as in params.yaml
+    model: dict[str, Any] = field(default_factory=dict)
+    data: str = "points"
+    sampling: dict[str, Any] = field(default_factory=dict)
+    variant: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.method}:{self.variant}" if self.variant else self.method
+
+    def make(self) -> Trainable:
+        module, _, name = self.method.rpartition(".")
+        return getattr(importlib.import_module(f"methods.{module}"), name)(**self.model)
+
+    @property
+    def spec(self) -> DataSpec:
+        return DATA[self.data]
+
+
+DATA = {"points": DataSpec((2,), 3, 1.0), "images": DataSpec((1, 8, 8), 3, 0.5)}
+UNET = {"width": 16, "depth": 1, "channel_mult": (1, 2), "attention": (4,), "dropout": 0.0}
+MLP = {"net": "mlp", "width": 16, "depth": 1}
+
+# A method that is not named here is tried with its defaults on points.
+SMALL = (
+    Case("edm.EDM", MLP | {"lr_rampup_images": 100}, sampling={"steps": 4}, variant="mlp"),
+    Case("edm.EDM", UNET | {"augment": 0.2, "lr_rampup_images": 100}, "images", {"steps": 3}, "unet"),
+    Case("discriminator_guidance.Discriminator", {"body": "mlp", "width": 16, "depth": 1}, variant="mlp"),
+    Case("discriminator_guidance.Discriminator", {"width": 16, "depth": 1}, "images", variant="conv"),
+    Case("classifier_guidance.Classifier", MLP | {"steps": 50}, variant="mlp"),
+    Case(
+        "classifier_guidance.Classifier",
+        {"steps": 50, "width": 32, "depth": 1, "channel_mult": (1, 2), "attention": (4,), "head_width": 16},
+        "images",
+        variant="unet",
+    ),
+    Case("ddpm.DDPM", MLP | {"steps": 50}, sampling={"spacing": "5"}, variant="mlp"),
+    Case("ddpm.DDPM", UNET | {"steps": 50, "width": 32}, "images", {"spacing": "2"}, "unet"),
+    Case("iddpm.IDDPM", MLP | {"steps": 50}, sampling={"spacing": "5"}, variant="mlp"),
+    Case("iddpm.IDDPM", UNET | {"steps": 50, "width": 32, "heads": 2}, "images", {"spacing": "2"}, "unet"),
+    Case("ddgan.DDGAN", {"net": "mixture-mlp"}),
+    Case("siddm.SIDDM", {"net": "mixture-mlp"}),
+    Case("tdpm.TDPM", MLP | {"steps": 50, "kept": 5}),
+    Case("gan.GAN", {"width": 16}),
+)
+
+
+def every_method() -> list[str]:
+    """ "module.Class" of each frozen dataclass in methods/*.py that is a `Trainable`."""
+    return [
+        f"{info.name}.{name}"
+        for info in pkgutil.iter_modules(methods.__path__)
+        if not info.ispkg
+        for name, kind in vars(importlib.import_module(f"methods.{info.name}")).items()
+        if isinstance(kind, type) and kind.__module__ == f"methods.{info.name}" and _is_method(kind)
+    ]
+
+
+def every_case() -> list[Case]:
+    small = {case.method for case in SMALL}
+    return [*SMALL, *(Case(method) for method in every_method() if method not in small)]
+
+
+def batches(case: Case, step: int) -> Batch:
+    """[BATCH] of a few labelled points or pictures that the classes tell apart; fakes are a little off."""
+    images, labels = _data(case.spec)
+    index = batch_indices(IMAGES, BATCH, 0, step)
+    batch = Batch(images[index], labels[index])
+    if case.method.startswith("discriminator"):
+        return Batch(*batch[:2], 0.8 * images[index.flip(0)] + 0.1, labels[index.flip(0)])
+    return batch
+
+
+def _data(spec: DataSpec) -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(IMAGES) % spec.classes
+    centres = torch.randn(spec.classes, *spec.shape, generator=random, dtype=torch.float64)
+    noise = torch.randn(IMAGES, *spec.shape, generator=random, dtype=torch.float64)
+    return (spec.std * (0.9 * centres[labels] + 0.4 * noise)).clamp(-2, 2), labels
+
+
+def _is_method(kind: type) -> bool:
+    return _is_frozen(kind) and all(callable(getattr(kind, name, None)) for name in CONTRACT)
+
+
+def _is_frozen(kind: type) -> bool:
+    return dataclasses.is_dataclass(kind) and kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
