@@ -14,12 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient
-from methods.core.chains import Chain, geometric_betas, look_up, vp_betas
+from methods.core.chains import Chain, cosine_betas, geometric_betas, look_up, vp_betas
 from methods.core.checks import require
 from methods.core.posterior import Posterior, diffuse
+from methods.core.rates import averaging, falling
 from methods.core.rng import ImageRng, StepRng
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player, Progress
-from methods.nets.mixture_mlp import MixtureDiscriminator, MixtureGenerator, point_dims, shape_of
+from methods.nets.ddgan_discriminator import DDGANDiscriminator, Size
+from methods.nets.flat_players import MIXTURES, FlatNet, flat_players
+from methods.nets.ncsnpp_blocks import NormAfter
+from methods.nets.ncsnpp_generator import NCSNppGenerator, Pyramid
+from methods.nets.shapes import shape_of, square_size
 
 
 @dataclass(frozen=True)
@@ -29,19 +34,34 @@ class Sampling:
 
 @dataclass(frozen=True)
 class DDGAN:
-    """Defaults: the official CIFAR-10 recipe. Unconditional: labels are not looked at."""
+    """Defaults: the official CIFAR-10 recipe but for the network, which for images is `net: ncsnpp`."""
 
     steps: int = 4  # T
-    schedule: Literal["vp", "geometric"] = "vp"
-    beta_min: float = 0.1  # geometric: variance at time 0
+    schedule: Literal["vp", "geometric", "cosine"] = "vp"  # cosine: improved DDPM's, ours
+    beta_min: float = 0.1  # geometric: variance at time 0; cosine has none
     beta_max: float = 20.0  # geometric: variance at time 1, below 1
-    net: Literal["mixture-mlp"] = "mixture-mlp"
+    net: Literal["ncsnpp", FlatNet] = "mixture-mlp"  # ncsnpp: the paper's, for square images
+    conditional: bool = False  # on the classes, where the data have any; not for mixtures' networks
     latent: int = 100  # length of z ~ N(0, I)
+    width: int | None = None  # channels at channel_mult 1, or hidden units; None: 128, or 100 (mlp: 256)
+    depth: int | None = None  # residual blocks per resolution, or hidden layers; None: 2, or 3
+    channel_mult: tuple[int, ...] = (1, 2, 2, 2)  # ncsnpp: width at each resolution, finest first
+    attention: tuple[int, ...] = (16,)  # ncsnpp: pixels per side where blocks attend
+    dropout: float = 0.0  # ncsnpp
+    style_width: int = 256  # ncsnpp: of the mapped latent
+    mapping_layers: int = 4  # ncsnpp: hidden layers of its mapping
+    norm_after: NormAfter = "adaptive"  # ncsnpp: of a block's second half
+    image_in: Pyramid = "residual"  # ncsnpp: how the image enters every level
+    image_out: Pyramid = "none"  # ncsnpp: how it leaves them
+    judge_size: Size = "small"  # ncsnpp: the discriminator halves images three times; "large": six
+    judge_width: int = 64  # ncsnpp: channels of the discriminator, doubled three times
     generator_lr: float = 1.6e-4
     discriminator_lr: float = 1.25e-4
     lr_min: float = 1e-5
     epochs: int = 1800  # the learning rates follow a cosine in as many steps
+    lr_linear_from: float | None = None  # ours, in place of the cosine: the share of the training before they fall
     ema: float = 0.9999
+    ema_warmup: bool = False  # ours: at first averages forget faster
     r1_gamma: float = 0.02
     r1_every: int = 15  # steps; not rescaled by it
 
@@ -49,27 +69,44 @@ class DDGAN:
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, "steps", self.steps, "at least 1")
-        require(0 < self.beta_min < self.beta_max, "beta_min", self.beta_min, "more than 0 and less than beta_max")
+        if self.schedule != "cosine":
+            require(0 < self.beta_min < self.beta_max, "beta_min", self.beta_min, "more than 0 and less than beta_max")
         geometric = self.schedule == "geometric"
         require(not geometric or self.beta_max < 1, "beta_max", self.beta_max, "a variance below 1 (geometric)")
+        told = self.conditional and self.net in MIXTURES
+        require(not told, "conditional", self.conditional, f"false beside net {self.net!r}")
         require(self.latent >= 1, "latent", self.latent, "at least 1")
+        require(self.width is None or self.width >= 1, "width", self.width, "at least 1, or none")
+        require(self.depth is None or self.depth >= 1, "depth", self.depth, "at least 1, or none")
+        require(len(self.channel_mult) >= 1, "channel_mult", self.channel_mult, "at least one resolution")
+        require(min(self.channel_mult) >= 1, "channel_mult", self.channel_mult, "factors of at least 1")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "a probability below 1")
+        require(self.net == "ncsnpp" or not self.dropout, "dropout", self.dropout, f"none beside net {self.net!r}")
+        require(self.style_width >= 1, "style_width", self.style_width, "at least 1")
+        require(self.mapping_layers >= 0, "mapping_layers", self.mapping_layers, "at least 0")
+        require(self.judge_width >= 1, "judge_width", self.judge_width, "at least 1")
+        since = self.lr_linear_from
+        require(since is None or 0 <= since < 1, "lr_linear_from", since, "a share below 1, or none")
         require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
+        require(self.r1_gamma >= 0, "r1_gamma", self.r1_gamma, "at least 0")
         require(self.r1_every >= 1, "r1_every", self.r1_every, "at least 1")
         require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
 
     def players(self) -> tuple[Player, ...]:
+        law = self._cosine if self.lr_linear_from is None else self._linear
         generator, discriminator = (
-            Adam(lr=self._cosine(lr), betas=(0.5, 0.9)) for lr in (self.generator_lr, self.discriminator_lr)
+            Adam(lr=law(lr), betas=(0.5, 0.9)) for lr in (self.generator_lr, self.discriminator_lr)
         )
-        average = Ema(decay=lambda progress: self.ema if progress.step else 0.0)  # starts at the first step's result
+        later = averaging(self.ema, self.ema_warmup)
+        average = Ema(decay=lambda progress: later(progress) if progress.step else 0.0)  # starts at the first result
         return (
             Player("discriminator", "discriminator", discriminator),
             Player("generator", "generator", generator, average),
         )
 
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
-        dims = point_dims(data.shape, self.net)
-        return {"generator": MixtureGenerator(dims, self.latent), "discriminator": MixtureDiscriminator(dims)}
+        generator, discriminator = self._nets(data)
+        return {"generator": generator, "discriminator": discriminator}
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
         shape = batch.images.shape
@@ -83,17 +120,18 @@ class DDGAN:
 
     def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
         generate, discriminate, index = nets["generator"], nets["discriminator"], draws["index"]
+        told = [batch.labels] if self.conditional else []
         x_s, x_t = self.pair(batch.images, index, draws["noise_s"], draws["noise_t"])
         with torch.set_grad_enabled(player == "generator"):
-            x0 = generate(x_t, index, draws["z"])
+            x0 = generate(x_t, index, draws["z"], *told)
             fake = self.posterior_at(index).sample(x0, x_t, draws["noise_posterior"])
-        on_fake = discriminate(fake, index, x_t).logits
+        on_fake = discriminate(fake, index, x_t, *told).logits
         if player == "generator":
             loss = loss_on_real(on_fake)
             return loss, {"generator_loss": loss.detach()}
         due = step % self.r1_every == 0
         x_s.requires_grad_(due)
-        on_real = discriminate(x_s, index, x_t).logits
+        on_real = discriminate(x_s, index, x_t, *told).logits
         loss = loss_on_real(on_real) + loss_on_fake(on_fake)
         metrics = {"discriminator_loss": loss.detach()}
         if due:
@@ -104,18 +142,22 @@ class DDGAN:
     @torch.no_grad()
     def sample(self, nets: Nets, sampling: Sampling, labels: Tensor | None, rng: ImageRng) -> Tensor:
         """T network calls; z is fresh for each, and the last step returns the generator's image."""
-        generate = nets["generator"]
+        generate, told = nets["generator"], [labels] if self.conditional else []
         x = rng.normal(*shape_of(generate))
         for i in reversed(range(self.steps)):
             index = torch.full((len(x),), i, device=x.device)
-            x0 = generate(x, index, rng.normal(self.latent))
+            x0 = generate(x, index, rng.normal(self.latent), *told)
             x = self.posterior_at(index).sample(x0, x, rng.normal(*x.shape[1:])) if i else x0
         return x.float()
 
     @cached_property
     def chain(self) -> Chain:
-        betas = {"vp": vp_betas, "geometric": geometric_betas}[self.schedule]
-        return Chain.of(betas(self.steps, self.beta_min, self.beta_max))
+        match self.schedule:
+            case "cosine":
+                return Chain.of(cosine_betas(self.steps))
+            case "geometric":
+                return Chain.of(geometric_betas(self.steps, self.beta_min, self.beta_max))
+        return Chain.of(vp_betas(self.steps, self.beta_min, self.beta_max))
 
     def pair(self, x0: Tensor, index: Tensor, noise_s: Tensor, noise_t: Tensor) -> tuple[Tensor, Tensor]:
         """(x_i, x_{i+1}) of one forward chain, i = index [B]."""
@@ -125,6 +167,34 @@ class DDGAN:
     def posterior_at(self, index: Tensor) -> Posterior:
         """q(x_i | x_{i+1}, x_0); at i = 0 it is x_0."""
         return Posterior(*(look_up(table, index) for table in self.chain.posterior))
+
+    def _nets(self, data: DataSpec) -> tuple[nn.Module, nn.Module]:
+        """Generator, then discriminator."""
+        shape, classes = data.shape, data.classes if self.conditional else 0
+        if self.net != "ncsnpp":
+            size = {"latent": self.latent, "width": self.width, "depth": self.depth}
+            return flat_players(self.net, shape, data.std, **size, classes=classes, pair=True)
+        square_size(shape, self.net)
+        generator = NCSNppGenerator(
+            shape,
+            latent=self.latent,
+            model_channels=self.width or 128,
+            channel_mult=self.channel_mult,
+            num_res_blocks=self.depth or 2,
+            attn_resolutions=self.attention,
+            dropout=self.dropout,
+            style_channels=self.style_width,
+            mapping_layers=self.mapping_layers,
+            norm_after=self.norm_after,
+            image_in=self.image_in,
+            image_out=self.image_out,
+            classes=classes,
+        )
+        judge = DDGANDiscriminator(shape[0], size=self.judge_size, model_channels=self.judge_width, classes=classes)
+        return generator, judge
+
+    def _linear(self, lr: float) -> Callable[[Progress], float]:
+        return falling(lr, self.lr_linear_from)
 
     def _cosine(self, lr: float) -> Callable[[Progress], float]:
         def law(progress: Progress) -> float:

@@ -2,15 +2,21 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from methods.core.adversarial import loss_on_fake, loss_on_real
+from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient
 from methods.core.checks import require
+from methods.core.rates import averaging, falling
 from methods.core.rng import ImageRng, StepRng
-from methods.core.types import Adam, Batch, DataSpec, Draws, Metrics, Nets, Player
+from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player
+from methods.nets.film_gan import StateJudge, within_range
+from methods.nets.mixture_fourier import Coordinates, ResidualLayers
 from methods.nets.mixture_mlp import mlp
+from methods.nets.mlp import ResidualMlp
+from methods.nets.shapes import point_dims
 
 
 @dataclass(frozen=True)
@@ -20,59 +26,108 @@ class Sampling:
 
 @dataclass(frozen=True)
 class GAN:
-    """Multilayer perceptrons. Defaults: the simulation's widths and rates. Unconditional: labels are not looked at."""
+    """Multilayer perceptrons. Defaults: the simulation's widths and rates."""
 
+    net: Literal["plain", "mixture-fourier", "mlp"] = "plain"  # ours: for points, fine detail; mlp: residual, for all
+    conditional: bool = False  # on the classes, where the data have any; mlp only
     latent: int = 2  # length of z, uniform in [0, 1)
     width: int = 100
-    depth: int = 3  # hidden layers of the generator; the discriminator has one more
+    depth: int = 3  # hidden layers or blocks of the generator; the discriminator has one more, but in mlp
     generator_lr: float = 1e-4
     discriminator_lr: float = 4e-4
+    lr_linear_from: float | None = None  # ours: the share of the training before the rates fall; None: never
+    ema: float | None = None  # ours; None: no average is kept
+    ema_warmup: bool = False  # ours: at first averages forget faster
+    r1_gamma: float = 0.0  # ours
+    r1_every: int = 8  # steps; not rescaled by it
 
     Sampling = Sampling
 
     def __post_init__(self) -> None:
+        told = self.conditional and self.net != "mlp"
+        require(not told, "conditional", self.conditional, f"false beside net {self.net!r}")
         require(self.latent >= 1, "latent", self.latent, "at least 1")
         require(self.width >= 1, "width", self.width, "at least 1")
         require(self.depth >= 1, "depth", self.depth, "at least 1")
+        since = self.lr_linear_from
+        require(since is None or 0 <= since < 1, "lr_linear_from", since, "a share below 1, or none")
+        require(self.ema is None or 0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1, or none")
+        require(not self.ema_warmup or self.ema is not None, "ema_warmup", self.ema_warmup, "an ema beside it")
+        require(self.r1_gamma >= 0, "r1_gamma", self.r1_gamma, "at least 0")
+        require(self.r1_every >= 1, "r1_every", self.r1_every, "at least 1")
 
     def players(self) -> tuple[Player, ...]:
         discriminator, generator = (
-            Adam(lambda progress, lr=lr: lr, betas=(0.5, 0.999)) for lr in (self.discriminator_lr, self.generator_lr)
+            Adam(falling(lr, self.lr_linear_from), betas=(0.5, 0.999))
+            for lr in (self.discriminator_lr, self.generator_lr)
         )
-        return (Player("discriminator", "discriminator", discriminator), Player("generator", "generator", generator))
+        average = None if self.ema is None else Ema(averaging(self.ema, self.ema_warmup))
+        return (
+            Player("discriminator", "discriminator", discriminator),
+            Player("generator", "generator", generator, average),
+        )
 
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
-        judge = mlp(math.prod(data.shape), 1, self.width, self.depth + 1)
-        return {
-            "generator": Maker(self.latent, data.shape, self.width, self.depth),
-            "discriminator": nn.Sequential(nn.Flatten(), judge),
-        }
+        values, width, depth = math.prod(data.shape), self.width, self.depth
+        match self.net:
+            case "mlp":
+                classes = data.classes if self.conditional else 0
+                layers = ResidualMlp((self.latent,), out_shape=data.shape, label_dim=classes, width=width, blocks=depth)
+                maker, judge = TimelessMlp(layers), StateJudge(data.shape, classes, width, depth)
+            case "mixture-fourier":
+                seen = Coordinates(point_dims(data.shape, self.net), data.std)
+                maker = nn.Sequential(ResidualLayers(self.latent, width, depth), nn.Linear(width, values))
+                hidden = ResidualLayers(seen.width, width, depth + 1, loud=seen.width)
+                judge = nn.Sequential(seen, hidden, nn.Linear(width, 1))
+            case _:
+                judge = nn.Sequential(nn.Flatten(), mlp(values, 1, width, depth + 1))
+                maker = mlp(self.latent, values, width, depth)
+        return {"generator": Maker(maker, data.shape), "discriminator": judge}
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
         return {"z": rng.uniform(len(batch.images), self.latent)}
 
     def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
+        told = [batch.labels] if self.conditional else []
         with torch.set_grad_enabled(player == "generator"):
-            fake = nets["generator"](draws["z"])
-        on_fake = nets["discriminator"](fake)
+            fake = nets["generator"](draws["z"], *told)
+        on_fake = nets["discriminator"](fake, *told)
         if player == "generator":
             loss = loss_on_real(on_fake)
-        else:
-            loss = loss_on_real(nets["discriminator"](batch.images)) + loss_on_fake(on_fake)
-        return loss, {f"{player}_loss": loss.detach()}
+            return loss, {"generator_loss": loss.detach()}
+        due = self.r1_gamma > 0 and step % self.r1_every == 0
+        real = batch.images.detach().requires_grad_(due)
+        on_real = nets["discriminator"](real, *told)
+        loss = loss_on_real(on_real) + loss_on_fake(on_fake)
+        metrics = {"discriminator_loss": loss.detach()}
+        if due:
+            r1 = self.r1_gamma / 2 * squared_gradient(on_real, real)
+            loss, metrics["r1"] = loss + r1, r1.detach()
+        return loss, metrics
 
     @torch.no_grad()
     def sample(self, nets: Nets, sampling: Sampling, labels: Tensor | None, rng: ImageRng) -> Tensor:
-        return nets["generator"](rng.uniform(self.latent)).float()
+        told = [labels] if self.conditional else []
+        return nets["generator"](rng.uniform(self.latent), *told).float()
 
 
 class Maker(nn.Module):
-    """z [B, latent] -> [B, *shape]."""
+    """z [B, latent], perhaps labels [B] int -> [B, *shape]."""
 
-    def __init__(self, latent: int, shape: tuple[int, ...], width: int, depth: int) -> None:
+    def __init__(self, layers: nn.Module, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.shape = shape
-        self.layers = mlp(latent, math.prod(shape), width, depth)
+        self.layers, self.shape = layers, shape
 
-    def forward(self, z: Tensor) -> Tensor:
-        return self.layers(z).reshape(-1, *self.shape)
+    def forward(self, z: Tensor, *labels: Tensor | None) -> Tensor:
+        return self.layers(z, *labels).reshape(-1, *self.shape)
+
+
+class TimelessMlp(nn.Module):
+    """A denoiser's body that is always told time 0; images stay within (-1, 1)."""
+
+    def __init__(self, body: ResidualMlp) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        return within_range(self.body(z, z.new_zeros(len(z)), labels))

@@ -12,13 +12,17 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from methods.core.adversarial import loss_on_fake, loss_on_real
+from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient
 from methods.core.checks import require
 from methods.core.posterior import Posterior, diffuse, implicit_step, posterior
+from methods.core.rates import averaging, falling
 from methods.core.rng import ImageRng, StepRng
 from methods.core.shapes import per_sample
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player
-from methods.nets.mixture_mlp import MixtureDiscriminator, MixtureGenerator, Verdict, point_dims, shape_of
+from methods.nets.flat_players import MIXTURES, FlatNet, flat_players
+from methods.nets.shapes import shape_of, square_size
+from methods.nets.siddm_unet import SIDDMDiscriminator, SIDDMGenerator, Trunk
+from methods.nets.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -49,88 +53,127 @@ class Play(NamedTuple):
     x0: Tensor  # the generator's image, made from x_u
     fake: Tensor  # x'_s, drawn from the posterior of x_u and it
     renoised: Tensor  # x'_u, one step forward from x'_s
+    labels: Tensor | None = None  # [B] int that the networks are told
 
 
 @dataclass(frozen=True)
 class SIDDM:
     """Defaults: the paper's for images. Its simulation on 25 Gaussians: afd renoise, c_target and clean_weight none,
     rates 1e-4 and 4e-4, ema 0. With sees_pair and afd_weight 0 it is DDGAN in continuous time.
-
-    Unconditional: labels are not looked at.
     """
 
     steps: int = 4  # T
-    net: Literal["mixture-mlp"] = "mixture-mlp"
-    latent: int = 2  # length of z, uniform in [0, 1)
+    net: Literal["unet", FlatNet] = "mixture-mlp"  # unet: the paper's, for square images
+    conditional: bool = False  # on the classes, where the data have any; not for mixtures' networks
+    latent: int = 2  # length of z, uniform in [0, 1); the paper's images have none
+    width: int | None = None  # channels at channel_mult 1, or hidden units; None: 256, mixtures 100
+    depth: int | None = None  # residual blocks per resolution, or hidden layers; None: 2, or 3
+    channel_mult: tuple[int, ...] = (2, 2, 2)  # unet: width at each resolution, finest first
+    attention: tuple[int, ...] = (16, 8)  # unet: pixels per side where blocks attend
+    head_width: int = 64  # unet: channels of an attention head
+    dropout: float | None = None  # None: 0.1 for the unet, 0 for others
+    trained_times: Literal["all", "visited"] = "all"  # ours: only those that `steps` calls visit, in equal shares
     sees: Literal["marginal", "image"] = "marginal"  # the discriminator: x_s; or x_0, as the released simulation has it
     sees_pair: bool = False  # and x_u
     adversarial_weight: float = 1.0  # 0: the auxiliary terms alone
     afd_weight: float = 1.0  # of the auxiliary forward diffusion terms; 0: the game alone
+    afd_weight_last: float | None = None  # ours: what it becomes, log-linearly, ...
+    afd_anneal: tuple[int, int] | None = None  # ... between these steps; 20 % and 70 % of the training
     afd: Literal["paper", "exact", "renoise"] = "paper"  # the cross entropy of q(x_u | x_s): see `cross_entropy`
     afd_clip: float | None = 10.0  # of the weight 1 / (2 beta), which has no bound; not of renoise's
     c_target: Literal["renoised", "condition"] | None = "renoised"  # what C regresses: x'_u or x_u; None: there is no C
     clean_weight: float | None = 1.0  # of R, which regresses x_0 from reals; None: there is no R
     generator_lr: float = 2e-4
     discriminator_lr: float = 1e-4
+    lr_linear_from: float | None = None  # ours: the share of the training before the rates fall; None: never
     betas: tuple[float, float] = (0.5, 0.999)
     ema: float = 0.9999
+    ema_warmup: bool = False  # ours: at first averages forget faster
+    r1_gamma: float = 0.0  # ours
+    r1_every: int = 8  # steps; not rescaled by it
 
     Sampling = Sampling
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, "steps", self.steps, "at least 1")
-        require(self.latent >= 1, "latent", self.latent, "at least 1")
+        require(self.latent >= 0, "latent", self.latent, "at least 0")
+        told = self.conditional and self.net in MIXTURES
+        require(not told, "conditional", self.conditional, f"false beside net {self.net!r}")
+        require(self.width is None or self.width >= 1, "width", self.width, "at least 1, or none")
+        require(self.depth is None or self.depth >= 1, "depth", self.depth, "at least 1, or none")
+        require(len(self.channel_mult) >= 1, "channel_mult", self.channel_mult, "at least one resolution")
+        require(min(self.channel_mult) >= 1, "channel_mult", self.channel_mult, "factors of at least 1")
+        require(self.head_width >= 1, "head_width", self.head_width, "at least 1")
+        require(0 <= self._dropout < 1, "dropout", self.dropout, "a probability below 1")
+        require(self.net == "unet" or not self.dropout, "dropout", self.dropout, f"none beside net {self.net!r}")
         require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
         require(self.adversarial_weight >= 0, "adversarial_weight", self.adversarial_weight, "at least 0")
         require(self.afd_weight >= 0, "afd_weight", self.afd_weight, "at least 0")
+        require(self.afd_clip is None or self.afd_clip > 0, "afd_clip", self.afd_clip, "more than 0, or none")
+        require(self.clean_weight is None or self.clean_weight >= 0, "clean_weight", self.clean_weight, "at least 0")
+        self._check_annealing()
+        since = self.lr_linear_from
+        require(since is None or 0 <= since < 1, "lr_linear_from", since, "a share below 1, or none")
+        require(self.r1_gamma >= 0, "r1_gamma", self.r1_gamma, "at least 0")
+        require(self.r1_every >= 1, "r1_every", self.r1_every, "at least 1")
 
     def players(self) -> tuple[Player, ...]:
         generator, discriminator = (
-            Adam(lr=lambda progress, lr=lr: lr, betas=self.betas) for lr in (self.generator_lr, self.discriminator_lr)
+            Adam(falling(lr, self.lr_linear_from), self.betas) for lr in (self.generator_lr, self.discriminator_lr)
         )
         return (
             Player("discriminator", "discriminator", discriminator),
-            Player("generator", "generator", generator, Ema(lambda progress: self.ema)),
+            Player("generator", "generator", generator, Ema(averaging(self.ema, self.ema_warmup))),
         )
 
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
-        dims = point_dims(data.shape, self.net)
-        heads = self.c_target is not None or self.clean_weight is not None
-        return {"generator": MixtureGenerator(dims, self.latent), "discriminator": MixtureDiscriminator(dims, heads)}
+        generator, discriminator = self._nets(data)
+        return {"generator": generator, "discriminator": discriminator}
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
         shape = batch.images.shape
         noises = ("noise_s", "noise_u", "noise_posterior", "noise_renoise")
-        draws = {"u": rng.uniform(shape[0]), "z": rng.uniform(shape[0], self.latent)}
+        u = rng.uniform(shape[0])
+        if self.trained_times == "visited":
+            u = (torch.arange(shape[0]) % self.steps + 1) / self.steps
+        draws = {"u": u, "z": rng.uniform(shape[0], self.latent)}
         return draws | {name: rng.normal(*shape) for name in noises}
 
     def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
-        """Discriminator, C and R: eq. 3.5 of their own; generator: the same game from the other side, with the cross
+        """Discriminator, C and R: eq. 13 and 14; generator: the same game from the other side, with the cross
         entropy. C minimises its regression error, the generator maximises it."""
         with torch.set_grad_enabled(player == "generator"):
-            play = self.play(nets["generator"], batch.images, draws)
+            play = self.play(nets["generator"], batch.images, draws, batch.labels)
         on_fake = self.judge(nets["discriminator"], play, play.fake if self.sees == "marginal" else play.x0)
-        regression = self._regression(on_fake, play)
+        regression, afd_weight = self._regression(on_fake, play), self.afd_weight_at(step)
         if player == "generator":
             adversarial = loss_on_real(on_fake.logits)
             afd = self.cross_entropy(play).mean()
-            loss = self.adversarial_weight * adversarial + self.afd_weight * (afd - regression)
+            loss = self.adversarial_weight * adversarial + afd_weight * (afd - regression)
             return loss, _detached(generator_loss=loss, generator_adversarial=adversarial, afd=afd)
-        on_real = self.judge(nets["discriminator"], play, play.x_s if self.sees == "marginal" else batch.images)
+        real = play.x_s if self.sees == "marginal" else batch.images
+        due = self.r1_gamma > 0 and step % self.r1_every == 0
+        real = real.detach().requires_grad_(due)
+        on_real = self.judge(nets["discriminator"], play, real)
         adversarial = loss_on_real(on_real.logits) + loss_on_fake(on_fake.logits)
-        loss = self.adversarial_weight * adversarial + self.afd_weight * regression
+        loss = self.adversarial_weight * adversarial + afd_weight * regression
         if self.clean_weight is not None:
             loss = loss + self.clean_weight * (_head(on_real.clean) - batch.images).square().mean()
-        return loss, _detached(discriminator_loss=loss, discriminator_adversarial=adversarial, regression=regression)
+        metrics = {"discriminator_adversarial": adversarial, "regression": regression}
+        if due:
+            metrics["r1"] = self.r1_gamma / 2 * squared_gradient(on_real.logits, real)
+            loss = loss + metrics["r1"]
+        return loss, _detached(discriminator_loss=loss, **metrics)
 
     @torch.no_grad()
     def sample(self, nets: Nets, sampling: Sampling, labels: Tensor | None, rng: ImageRng) -> Tensor:
         """One network call per step, z fresh for each; the last returns the generator's image."""
         generate, steps = nets["generator"], sampling.steps or self.steps
+        told = [labels] if self.conditional else []
         x = rng.normal(*shape_of(generate))
         for i in reversed(range(steps)):
             times = pair_of_times(x.new_full((len(x),), i / steps), x.new_full((len(x),), (i + 1) / steps))
-            x0 = generate(x, 1000 * times.u, rng.uniform(self.latent))
+            x0 = generate(x, 1000 * times.u, rng.uniform(self.latent), *told)
             if i == 0:
                 x = x0
             elif sampling.noise == "fresh":
@@ -148,14 +191,16 @@ class SIDDM:
         """q(x_s | x_u, x_0)."""
         return posterior(times.alpha_bar_s, times.beta)
 
-    def play(self, generator: nn.Module, x0: Tensor, draws: Draws) -> Play:
+    def play(self, generator: nn.Module, x0: Tensor, draws: Draws, labels: Tensor | None = None) -> Play:
         """A forward chain of each image x0 [B, *shape] and the model's answer to it."""
+        told = [labels] if self.conditional else []
         times = self.times(draws["u"])
         x_s = diffuse(x0, times.alpha_bar_s, draws["noise_s"])
         x_u = diffuse(x_s, 1 - times.beta, draws["noise_u"])
-        made = generator(x_u, 1000 * times.u, draws["z"])
+        made = generator(x_u, 1000 * times.u, draws["z"], *told)
         fake = self.posterior(times).sample(made, x_u, draws["noise_posterior"])
-        return Play(times, x_s, x_u, made, fake, diffuse(fake, 1 - times.beta, draws["noise_renoise"]))
+        renoised = diffuse(fake, 1 - times.beta, draws["noise_renoise"])
+        return Play(times, x_s, x_u, made, fake, renoised, labels)
 
     def cross_entropy(self, play: Play) -> Tensor:
         """[B] -log q(x_u | x'_s) up to constants, averaged over an image's values.
@@ -181,7 +226,52 @@ class SIDDM:
         return weight if self.afd_clip is None else weight.clamp(max=self.afd_clip)
 
     def judge(self, discriminator: nn.Module, play: Play, x: Tensor) -> Verdict:
-        return discriminator(x, 1000 * play.times.s, play.x_u if self.sees_pair else None)
+        told = [play.labels] if self.conditional else []
+        return discriminator(x, 1000 * play.times.s, play.x_u if self.sees_pair else None, *told)
+
+    def afd_weight_at(self, step: int) -> float:
+        if self.afd_anneal is None or self.afd_weight_last is None:
+            return self.afd_weight
+        first, last = self.afd_anneal
+        done = min(max((step - first) / (last - first), 0.0), 1.0)
+        return self.afd_weight * (self.afd_weight_last / self.afd_weight) ** done
+
+    def _check_annealing(self) -> None:
+        last, between = self.afd_weight_last, self.afd_anneal
+        require((last is None) == (between is None), "afd_anneal", between, "it with afd_weight_last, or neither")
+        require(last is None or last > 0, "afd_weight_last", last, "more than 0, or none")
+        require(last is None or self.afd_weight > 0, "afd_weight", self.afd_weight, "more than 0 to be annealed")
+        require(between is None or 0 <= between[0] < between[1], "afd_anneal", between, "two steps, the first before")
+
+    @property
+    def _dropout(self) -> float:
+        return self.dropout if self.dropout is not None else 0.1 if self.net == "unet" else 0.0
+
+    def _nets(self, data: DataSpec) -> tuple[nn.Module, nn.Module]:
+        """Generator, then discriminator."""
+        shape, classes = data.shape, data.classes if self.conditional else 0
+        heads = self.c_target is not None or self.clean_weight is not None
+        if self.net != "unet":
+            size = {"latent": self.latent, "width": self.width, "depth": self.depth, "classes": classes}
+            return flat_players(self.net, shape, data.std, **size, pair=self.sees_pair, heads=heads)
+        square_size(shape, self.net)
+        generator = SIDDMGenerator(shape, self._trunk(shape, classes, self.latent))
+        seen = (1 + self.sees_pair) * shape[0], *shape[1:]
+        return generator, SIDDMDiscriminator(shape[0], self._trunk(seen, classes), heads=heads)
+
+    def _trunk(self, shape: tuple[int, ...], classes: int, latent: int = 0) -> Trunk:
+        return Trunk(
+            shape[1],
+            shape[0],
+            model_channels=self.width or 256,
+            channel_mult=self.channel_mult,
+            num_res_blocks=self.depth or 2,
+            attn_resolutions=self.attention,
+            num_head_channels=self.head_width,
+            dropout=self._dropout,
+            latent=latent,
+            classes=classes,
+        )
 
 
 def alpha_bar(time: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from methods.core.ancestral import StepNet, chain_denoiser, walk
 from methods.core.chains import Chain, Schedule, chain_of, look_up
 from methods.core.checks import require
 from methods.core.posterior import diffuse
+from methods.core.rates import averaging, falling
 from methods.core.rng import ImageRng, StepRng
 from methods.core.types import (
     Adam,
@@ -31,8 +32,12 @@ from methods.core.types import (
     Wrap,
     unwrapped,
 )
+from methods.nets.ddpm_unet import DDPMUNet
+from methods.nets.film_gan import StateJudge
 from methods.nets.mixture_mlp import mlp
 from methods.nets.mlp import ResidualMlp
+from methods.nets.shapes import square_size
+from methods.nets.stylegan2_discriminator import StyleGAN2Discriminator
 
 
 @dataclass(frozen=True)
@@ -53,21 +58,31 @@ class Sampling:
 
 @dataclass(frozen=True)
 class TDPM:
-    """Defaults: the official CIFAR-10 recipe but for the networks. Unconditional: labels are not looked at."""
+    """Defaults: the official CIFAR-10 recipe but for the networks, which for images are `net: unet` and
+    `judge: stylegan2` with discriminator_lr 2.5e-3."""
 
     kept: int = 500  # states that are denoised; 0: a plain GAN
     steps: int = 1000  # of the fine chain
     schedule: Schedule = "linear"
     prior: Literal["shared", "separate"] = "shared"  # made by the denoising network, or by one of its own
     release_indexing: bool = False  # the prior is trained one state noisier than the first denoised, as in the release
-    net: Literal["mlp"] = "mlp"
-    width: int = 256
-    depth: int = 3
+    net: Literal["unet", "mlp"] = "mlp"  # unet: the paper's, for square images; mlp for points too
+    judge: Literal["stylegan2", "mlp", "residual-mlp"] = "mlp"  # residual-mlp: ours, compares a group of states
+    conditional: bool = False  # on the classes, where the data have any; then the judge is residual-mlp
+    width: int = 256  # channels at channel_mult 1 (paper: 128), or hidden units; of MLP judges too
+    depth: int = 3  # residual blocks per resolution (paper: 2), or of the mlp; of MLP judges too
+    channel_mult: tuple[int, ...] = (1, 2, 2, 2)  # unet: width at each resolution, finest first
+    attention: tuple[int, ...] = (16,)  # unet: pixels per side where blocks attend
+    dropout: float | None = None  # None: 0.1 for the unet, 0 for the mlp
+    judge_base: int = 16384  # stylegan2: channels times pixels per side of a level, ...
+    judge_max: int = 512  # ... of no more channels than these
     denoiser_lr: float = 2e-4
     prior_lr: float = 2e-5
     discriminator_lr: float = 2e-4  # 2.5e-3 is for StyleGAN2's equalised layers
+    lr_linear_from: float | None = None  # ours: the share of the training before the rates fall; None: never
     clip_norm: float | None = 1.0  # of the denoiser's gradient
     ema: float = 0.9999  # of the denoiser's steps only, also where the prior trains the same network
+    ema_warmup: bool = False  # ours: at first averages forget faster
     r1_gamma: float = 0.01
     r1_every: int = 16  # steps; not rescaled by it
 
@@ -76,30 +91,44 @@ class TDPM:
     def __post_init__(self) -> None:
         last = self.steps - 1 if self.release_indexing else self.steps
         require(0 <= self.kept <= last, "kept", self.kept, f"between 0 and {last}")
+        told = self.conditional and self.judge != "residual-mlp"
+        require(not told, "judge", self.judge, "'residual-mlp' beside conditional")
+        require(self.width >= 1, "width", self.width, "at least 1")
+        require(self.depth >= 1, "depth", self.depth, "at least 1")
+        require(len(self.channel_mult) >= 1, "channel_mult", self.channel_mult, "at least one resolution")
+        require(min(self.channel_mult) >= 1, "channel_mult", self.channel_mult, "factors of at least 1")
+        require(0 <= self._dropout < 1, "dropout", self.dropout, "a probability below 1")
+        require(self.net == "unet" or not self.dropout, "dropout", self.dropout, "none for the mlp (leave it out)")
+        require(min(self.judge_base, self.judge_max) >= 1, "judge_base", self.judge_base, "channels of at least 1")
+        since = self.lr_linear_from
+        require(since is None or 0 <= since < 1, "lr_linear_from", since, "a share below 1, or none")
+        require(self.r1_gamma >= 0, "r1_gamma", self.r1_gamma, "at least 0")
         require(self.r1_every >= 1, "r1_every", self.r1_every, "at least 1")
         require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
 
     def players(self) -> tuple[Player, ...]:
         """The average is taken between the denoiser's step and the prior's on the same network."""
-        average = Ema(lambda progress: self.ema)
-        denoiser = Adam(lambda progress: self.denoiser_lr, clip_norm=self.clip_norm)
-        prior, discriminator = (
-            Adam(lambda progress, lr=lr: lr, betas=(0.0, 0.99)) for lr in (self.prior_lr, self.discriminator_lr)
+        average = Ema(averaging(self.ema, self.ema_warmup))
+        denoiser, prior, discriminator = (
+            falling(lr, self.lr_linear_from) for lr in (self.denoiser_lr, self.prior_lr, self.discriminator_lr)
         )
+        game = (0.0, 0.99)
         adversaries = (
-            Player("prior", self.prior_net, prior, None if self.kept and self.prior == "shared" else average),
-            Player("discriminator", "discriminator", discriminator),
+            Player(
+                "prior", self.prior_net, Adam(prior, game), None if self.kept and self.prior == "shared" else average
+            ),
+            Player("discriminator", "discriminator", Adam(discriminator, game)),
         )
-        return (Player("denoiser", "denoiser", denoiser, average), *adversaries) if self.kept else adversaries
+        first = Player("denoiser", "denoiser", Adam(denoiser, clip_norm=self.clip_norm), average)
+        return (first, *adversaries) if self.kept else adversaries
 
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
+        classes = data.classes if self.conditional else 0
         names = {"denoiser", self.prior_net} if self.kept else {self.prior_net}
         nets: dict[str, nn.Module] = {
-            name: StepNet(ResidualMlp(data.shape, width=self.width, blocks=self.depth), data.shape)
-            for name in sorted(names)
+            name: StepNet(self._body(data.shape, classes), data.shape, classes) for name in sorted(names)
         }
-        judge = nn.Sequential(nn.Flatten(), mlp(math.prod(data.shape), 1, self.width, self.depth))
-        return nets | {"discriminator": judge}
+        return nets | {"discriminator": self._judge(data.shape, classes)}
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
         count, *shape = batch.images.shape
@@ -113,18 +142,20 @@ class TDPM:
     def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
         """denoiser: squared error of the noise, summed over an image; prior and discriminator: their game on states."""
         if player == "denoiser":
-            loss = self.denoising_errors(nets["denoiser"], batch.images, draws["index"], draws["noise"]).mean()
+            net, labels = nets["denoiser"], batch.labels
+            loss = self.denoising_errors(net, batch.images, draws["index"], draws["noise"], labels).mean()
             return loss, {"denoiser_loss": loss.detach()}
         with torch.set_grad_enabled(player == "prior"):
-            fake = self.begin(nets, draws["z"])
-        on_fake = nets["discriminator"](fake)
+            fake = self.begin(nets, draws["z"], batch.labels)
+        judge, told = nets["discriminator"], self._told(batch.labels)
+        on_fake = judge(fake, *told)
         if player == "prior":
             loss = loss_on_real(on_fake)
             return loss, {"prior_loss": loss.detach()}
         real = self.prior_target(batch.images, draws["noise"])
         due = step % self.r1_every == 0
         real = real.detach().requires_grad_(due)
-        on_real = nets["discriminator"](real)
+        on_real = judge(real, *told)
         loss = loss_on_real(on_real) + loss_on_fake(on_fake)
         metrics = {"discriminator_loss": loss.detach()}
         if due:
@@ -132,10 +163,12 @@ class TDPM:
             loss, metrics["r1"] = loss + r1, r1.detach()
         return loss, metrics
 
-    def denoising_errors(self, net: nn.Module, x0: Tensor, index: Tensor, noise: Tensor) -> Tensor:
+    def denoising_errors(
+        self, net: nn.Module, x0: Tensor, index: Tensor, noise: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
         """[B] |noise - predicted|^2, summed over an image's values."""
         x_t = diffuse(x0, look_up(self.chain.alpha_bar, index), noise)
-        return (noise - net(x_t, index)).square().flatten(1).sum(1)
+        return (noise - net(x_t, index, *self._told(labels))).square().flatten(1).sum(1)
 
     def prior_target(self, x0: Tensor, noise: Tensor) -> Tensor:
         """The state that the prior is to imitate; without a chain, the image."""
@@ -144,12 +177,13 @@ class TDPM:
         level = self.kept if self.release_indexing else self.kept - 1
         return diffuse(x0, self.chain.alpha_bar[level].expand(len(x0)), noise)
 
-    def begin(self, nets: Nets, z: Tensor) -> Tensor:
+    def begin(self, nets: Nets, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """The noisiest kept state, from z ~ N(0, I) [B, *shape]."""
-        return nets[self.prior_net](z, torch.full((len(z),), self.kept, device=z.device))
+        step = torch.full((len(z),), self.kept, device=z.device)
+        return nets[self.prior_net](z, step, *self._told(labels))
 
     def denoiser(self, net: nn.Module, labels: Tensor | None) -> Denoiser:
-        return chain_denoiser(net, self.kept_chain)
+        return chain_denoiser(lambda x, step: net(x, step, *self._told(labels)), self.kept_chain)
 
     @torch.no_grad()
     def sample(
@@ -157,7 +191,7 @@ class TDPM:
     ) -> Tensor:
         net = nets[self.prior_net]
         assert isinstance(net, StepNet)
-        x = self.begin(nets, rng.normal(*net.shape))
+        x = self.begin(nets, rng.normal(*net.shape), labels)
         if self.kept == 0:
             return x.float()
         chain = self.kept_chain.spaced(sampling.spacing)
@@ -177,6 +211,38 @@ class TDPM:
     @property
     def kept_chain(self) -> Chain:
         return self.chain.kept(torch.arange(self.kept))
+
+    def _told(self, labels: Tensor | None) -> list[Tensor | None]:
+        """What networks are given of the classes."""
+        return [labels] if self.conditional else []
+
+    @property
+    def _dropout(self) -> float:
+        return self.dropout if self.dropout is not None else 0.1 if self.net == "unet" else 0.0
+
+    def _body(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        if self.net == "mlp":
+            return ResidualMlp(shape, label_dim=classes, width=self.width, blocks=self.depth)
+        square_size(shape, self.net)
+        return DDPMUNet(
+            shape,
+            model_channels=self.width,
+            channel_mult=self.channel_mult,
+            num_res_blocks=self.depth,
+            attn_resolutions=self.attention,
+            dropout=self._dropout,
+            classes=classes,
+        )
+
+    def _judge(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        match self.judge:
+            case "stylegan2":
+                size = square_size(shape, self.judge)
+                base, most = self.judge_base, self.judge_max
+                return StyleGAN2Discriminator(size, shape[0], channel_base=base, channel_max=most)
+            case "residual-mlp":
+                return StateJudge(shape, classes, self.width, self.depth)
+        return nn.Sequential(nn.Flatten(), mlp(math.prod(shape), 1, self.width, self.depth))
 
 
 def antithetic(half: Tensor, kept: int, count: int) -> Tensor:

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from methods.core.shapes import per_channel
 from methods.nets.choices import require_choice
 from methods.nets.edm_trunk import add_condition
+from methods.nets.embeddings import sinusoids
 from methods.nets.fir import Fir
 from methods.nets.layers import Conv2d, Linear, xavier_uniform, zeros
 from methods.nets.minibatch_std import with_deviation
-from methods.nets.mixture_mlp import Verdict, sinusoids
 from methods.nets.ncsnpp_blocks import NEAR_ZERO, UNIT_SUM
+from methods.nets.verdict import Verdict
 
 Size = Literal["small", "large"]
 WIDTHS: dict[Size, tuple[int, ...]] = {"small": (2, 2, 4, 8, 8), "large": (2, 4, 8, 8, 8, 8, 8)}  # in model_channels
@@ -87,23 +88,12 @@ class DownBlock(nn.Module):
         self.conv1 = nn.Sequential(Conv2d(inputs, outputs, 3, weight=xavier_uniform, bias=zeros))
         self.conv2 = nn.Sequential(Conv2d(outputs, outputs, 3, weight=NEAR_ZERO, bias=zeros))
         self.dense_t1 = Linear(time_channels, outputs, weight=xavier_uniform, bias=zeros)
-        self.skip = nn.Sequential(Pointwise(inputs, outputs))
+        self.skip = nn.Sequential(Conv2d(inputs, outputs, 1, weight=xavier_uniform, bias=None))
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         h = self.conv1(_act(x))
         h = _act(h + per_channel(self.dense_t1(time).to(h.dtype), h))
         return (self.conv2(self.fir(h)) + self.skip(self.fir(x))) * UNIT_SUM
-
-
-class Pointwise(nn.Module):
-    """A 1x1 convolution without a bias."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(xavier_uniform((outputs, inputs, 1, 1), inputs, outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight.to(x.dtype))
 
 
 def _act(x: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from methods.core.shapes import per_channel
 from methods.nets.adm_blocks import GROUPS, Upsample
 from methods.nets.adm_trunk import level_widths
 from methods.nets.edm_trunk import add_condition
+from methods.nets.embeddings import sinusoids
 from methods.nets.layers import Conv2d, GroupNorm, Linear, attend
-from methods.nets.mixture_mlp import sinusoids
 
 
 class DDPMUNet(nn.Module):
@@ -179,8 +179,9 @@ class Downsample(nn.Module):
         self.conv = Conv2d(channels, channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.conv.weight.to(x.dtype), self.conv.bias.to(x.dtype)
-        return F.conv2d(F.pad(x, (0, 1, 0, 1)), weight, bias, stride=2)
+        weight, bias = self.conv.weight, self.conv.bias
+        assert bias is not None
+        return F.conv2d(F.pad(x, (0, 1, 0, 1)), weight.to(x.dtype), bias.to(x.dtype), stride=2)
 
 
 def _norm(channels: int) -> GroupNorm:

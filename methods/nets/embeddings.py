@@ -29,6 +29,14 @@ def sin_cos_embedding(t: Tensor, dim: int) -> Tensor:
     return torch.cat([phases.sin(), phases.cos()], dim=1)
 
 
+def sinusoids(time: Tensor, width: int) -> Tensor:
+    """[B] float -> [B, width]: `sin_cos_embedding` as the few-step papers round it; a zero last if width is odd."""
+    half = width // 2
+    falling = torch.arange(half, dtype=time.dtype, device=time.device) * (-math.log(10000) / (half - 1))
+    phases = time.outer(falling.exp())
+    return F.pad(torch.cat([phases.sin(), phases.cos()], dim=1), (0, width % 2))
+
+
 def octave_embedding(t: Tensor, dim: int) -> Tensor:
     """[B] float -> [B, dim], dim even: sines, then cosines, of t times 8 ... 1/1024, evenly in octaves.
 

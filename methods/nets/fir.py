@@ -1,7 +1,7 @@
 """Resampling by a small smoothing filter, alone or joined to a convolution (Karras et al. 2020, arXiv:1912.04958).
 
 The published way writes zeros between pixels and filters all of them; strided convolutions give the same numbers.
-Filters are not in the state dictionaries: the few-step papers' checkpoints hold none.
+Filters are in the state dictionaries of EDM's networks only: the few-step papers' checkpoints hold none.
 """
 
 from typing import Literal
@@ -9,7 +9,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.nets.layers import xavier_uniform, zeros
+from methods.nets.layers import Draw, xavier_uniform, zeros
 from methods.nets.resample import Resampling, filter_down
 
 TAPS = (1, 3, 3, 1)
@@ -52,6 +52,25 @@ class FirConv(nn.Module):
         weight = self.weight.to(x.dtype)
         resampled = (conv_up if self.direction == "up" else conv_down)(x, weight, self.kernel)
         return resampled + self.bias.to(x.dtype).reshape(-1, 1, 1)
+
+
+class FusedConvDown(nn.Module):
+    """EDM's: a convolution and a downsampling in one, [B, inputs, H, W] -> [B, outputs, H/2, W/2]."""
+
+    resample_filter: Tensor
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, taps: tuple[int, ...], weight: Draw, bias: Draw
+    ) -> None:
+        super().__init__()
+        fans = inputs * kernel**2, outputs * kernel**2
+        self.weight = nn.Parameter(weight((outputs, inputs, kernel, kernel), *fans))
+        self.bias = nn.Parameter(bias((outputs,), *fans))
+        self.register_buffer("resample_filter", Resampling("down", taps).kernel())
+
+    def forward(self, x: Tensor) -> Tensor:
+        halved = conv_down(x, self.weight.to(x.dtype), self.resample_filter)
+        return halved + self.bias.to(x.dtype).reshape(-1, 1, 1)
 
 
 def conv_down(x: Tensor, weight: Tensor, kernel: Tensor) -> Tensor:

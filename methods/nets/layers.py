@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.nets.resample import Resampling, filter_down
+from methods.nets.resample import Resampling
 
 Draw = Callable[[tuple[int, ...], int, int], Tensor]  # (shape, fan_in, fan_out) -> fresh values
 
@@ -65,7 +65,10 @@ class Conv1d(nn.Module):
 
 
 class Conv2d(nn.Module):
-    """[B, inputs, H, W] -> [B, outputs, H, W], or half the size with stride 2; `resampling` comes first."""
+    """[B, inputs, H, W] -> [B, outputs, H, W], or half the size with stride 2; `resampling` comes first.
+
+    bias None: without one.
+    """
 
     resample_filter: Tensor
 
@@ -78,12 +81,12 @@ class Conv2d(nn.Module):
         stride: int = 1,
         resampling: Resampling | None = None,
         weight: Draw = torch_uniform,
-        bias: Draw = torch_uniform,
+        bias: Draw | None = torch_uniform,
     ) -> None:
         super().__init__()
         fans = inputs * kernel**2, outputs * kernel**2
         self.weight = nn.Parameter(weight((outputs, inputs, kernel, kernel), *fans))
-        self.bias = nn.Parameter(bias((outputs,), *fans))
+        self.bias = None if bias is None else nn.Parameter(bias((outputs,), *fans))
         self.stride, self.padding, self.resampling = stride, kernel // 2, resampling
         if resampling is not None:
             self.register_buffer("resample_filter", resampling.kernel())
@@ -91,31 +94,8 @@ class Conv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.resampling is not None:
             x = self.resampling.apply(x, self.resample_filter)
-        return F.conv2d(x, self.weight.to(x.dtype), self.bias.to(x.dtype), self.stride, self.padding)
-
-
-class FusedConvDown(nn.Module):
-    """A convolution, then a downsampling: [B, inputs, H, W] -> [B, outputs, H/2, W/2].
-
-    All padding is before the convolution, so pixels near the border differ from two separate steps.
-    """
-
-    resample_filter: Tensor
-
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, *, taps: tuple[int, ...], weight: Draw, bias: Draw
-    ) -> None:
-        super().__init__()
-        fans = inputs * kernel**2, outputs * kernel**2
-        self.weight = nn.Parameter(weight((outputs, inputs, kernel, kernel), *fans))
-        self.bias = nn.Parameter(bias((outputs,), *fans))
-        resampling = Resampling("down", taps)
-        self.padding = kernel // 2 + resampling.padding
-        self.register_buffer("resample_filter", resampling.kernel())
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.conv2d(x, self.weight.to(x.dtype), padding=self.padding)
-        return filter_down(x, self.resample_filter, padding=0) + self.bias.to(x.dtype).reshape(-1, 1, 1)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.conv2d(x, self.weight.to(x.dtype), bias, self.stride, self.padding)
 
 
 class GroupNorm(nn.GroupNorm):

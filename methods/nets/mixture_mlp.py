@@ -1,20 +1,12 @@
 """Small networks for points of the plane, as SIDDM's simulation on 25 Gaussians uses them (official code's widths)."""
 
-import math
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class Verdict(NamedTuple):
-    """What a discriminator says of x_s."""
-
-    logits: Tensor  # [B, ...] any number per image; > 0: real
-    noisier: Tensor | None = None  # [B, *shape] C: its guess of x_t, the noisier neighbour
-    clean: Tensor | None = None  # [B, *shape] R: its guess of x_0
+from methods.nets.embeddings import sinusoids
+from methods.nets.verdict import Verdict
 
 
 class TimeEmbedding(nn.Module):
@@ -31,14 +23,6 @@ class TimeEmbedding(nn.Module):
         return self.main(sinusoids(time.to(like), self.width))
 
 
-def sinusoids(time: Tensor, width: int) -> Tensor:
-    """[B] -> [B, width]: sines, then cosines, of time * exp(-j log(10000) / (half - 1)); a zero if width is odd."""
-    half = width // 2
-    falling = torch.arange(half, dtype=time.dtype, device=time.device) * (-math.log(10000) / (half - 1))
-    phases = time.outer(falling.exp())
-    return F.pad(torch.cat([phases.sin(), phases.cos()], 1), (0, width % 2))
-
-
 def mlp(inputs: int, outputs: int, hidden: int = 100, depth: int = 3) -> nn.Sequential:
     """`depth` hidden layers with SiLU, then a linear one."""
     widths = [inputs, *[hidden] * depth]
@@ -52,12 +36,21 @@ class MixtureGenerator(nn.Module):
     shape: that of one point, (D,).
     """
 
-    def __init__(self, dims: int, latent: int = 0, outputs: int | None = None, time_width: int = 128) -> None:
+    def __init__(
+        self,
+        dims: int,
+        latent: int = 0,
+        outputs: int | None = None,
+        time_width: int = 128,
+        *,
+        hidden: int = 100,
+        depth: int = 3,
+    ) -> None:
         super().__init__()
         outputs = outputs or dims
         self.shape = (dims,)
         self.t_embed = TimeEmbedding(time_width)
-        self.decode = mlp(dims + time_width + latent, outputs)
+        self.decode = mlp(dims + time_width + latent, outputs, hidden, depth)
         self.out = nn.Linear(outputs + dims, outputs)
 
     def forward(self, x: Tensor, time: Tensor, z: Tensor | None = None) -> Tensor:
@@ -68,10 +61,12 @@ class MixtureGenerator(nn.Module):
 class MixtureDiscriminator(nn.Module):
     """(x_s [B, D], time [B], x_t [B, D] or None: zeros in its place) -> two logits per point, trained to one label."""
 
-    def __init__(self, dims: int, heads: bool = False, time_width: int = 128, hidden: int = 100) -> None:
+    def __init__(
+        self, dims: int, heads: bool = False, time_width: int = 128, *, hidden: int = 100, depth: int = 4
+    ) -> None:
         super().__init__()
         self.t_embed = TimeEmbedding(time_width)
-        self.encode = nn.Sequential(*mlp(2 * dims + time_width, 2, hidden, depth=4)[:-1])
+        self.encode = nn.Sequential(*mlp(2 * dims + time_width, 2, hidden, depth)[:-1])
         self.gan_linear = nn.Linear(hidden, 2)
         self.noisier = nn.Linear(hidden, dims) if heads else None
         self.clean = nn.Linear(hidden, dims) if heads else None
@@ -82,17 +77,3 @@ class MixtureDiscriminator(nn.Module):
         if self.noisier is None or self.clean is None:
             return Verdict(self.gan_linear(features))
         return Verdict(self.gan_linear(features), self.noisier(features), self.clean(features))
-
-
-def point_dims(shape: tuple[int, ...], net: str) -> int:
-    """The dimension of points; these networks take nothing else."""
-    if len(shape) != 1:
-        raise ValueError(f"net {net!r} is for points of shape [D], but the data have shape {list(shape)}")
-    return shape[0]
-
-
-def shape_of(net: nn.Module) -> tuple[int, ...]:
-    """Of one of its samples: every network that samples start from remembers it."""
-    shape = net.shape
-    assert isinstance(shape, tuple), type(net)
-    return shape

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from methods.nets.choices import require_choice
 from methods.nets.edm_trunk import add_condition
+from methods.nets.embeddings import sinusoids
 from methods.nets.fir import TAPS, Fir, FirConv
 from methods.nets.layers import Conv2d, Draw, Linear, xavier_uniform, zeros
-from methods.nets.mixture_mlp import sinusoids
 from methods.nets.ncsnpp_blocks import (
     NEAR_ZERO,
     UNIT_SUM,

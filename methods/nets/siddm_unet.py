@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from methods.nets.adm_blocks import BlockStyle, Downsample, ResBlock, Stage, Upsample, adm_norm
 from methods.nets.adm_trunk import attention_at, descend, embed, level_widths, middle_block, time_embedding
 from methods.nets.layers import Conv2d, zeros
-from methods.nets.mixture_mlp import Verdict
+from methods.nets.verdict import Verdict
 
 
 class Trunk(nn.Module):

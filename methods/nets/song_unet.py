@@ -13,7 +13,8 @@ from methods.nets.choices import require_choice
 from methods.nets.edm_blocks import BlockStyle, edm_norm
 from methods.nets.edm_trunk import Trunk, add_condition
 from methods.nets.embeddings import FourierEmbedding, SinCosEmbedding
-from methods.nets.layers import Conv2d, FusedConvDown, Linear, scaled, xavier_uniform, zeros
+from methods.nets.fir import FusedConvDown
+from methods.nets.layers import Conv2d, Linear, scaled, xavier_uniform, zeros
 from methods.nets.resample import Resample, Resampling
 
 UNIT_SUM = math.sqrt(0.5)  # keeps the variance of a sum of two

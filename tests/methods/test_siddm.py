@@ -10,7 +10,8 @@ from torch.testing import assert_close
 from methods.core.posterior import diffuse
 from methods.core.rng import SeededRng, StepRng
 from methods.core.types import Batch
-from methods.nets.mixture_mlp import MixtureGenerator, Verdict
+from methods.nets.mixture_mlp import MixtureGenerator
+from methods.nets.verdict import Verdict
 from methods.siddm import SIDDM, Play, Sampling, pair_of_times
 from tests.methods.toy import POINTS, X, trained
 

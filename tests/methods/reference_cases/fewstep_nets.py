@@ -11,8 +11,8 @@ from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradien
 from methods.ddgan import DDGAN
 from methods.nets.ddgan_discriminator import DDGANDiscriminator
 from methods.nets.ddpm_unet import DDPMUNet
+from methods.nets.embeddings import sinusoids
 from methods.nets.fir import Fir, FirConv
-from methods.nets.mixture_mlp import sinusoids
 from methods.nets.ncsnpp_blocks import AdaptiveGroupNorm, AttentionBlock, NormAfter, PixelNorm
 from methods.nets.ncsnpp_generator import NCSNppGenerator, Pyramid
 from methods.nets.resample import Resampling

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from methods.core.posterior import diffuse, implicit_step
 from methods.core.rng import InjectedRng
 from methods.core.types import Batch, DataSpec
-from methods.nets.mixture_mlp import sinusoids
+from methods.nets.embeddings import sinusoids
 from methods.siddm import SIDDM, Sampling, alpha_bar
 from tests.methods.reference_cases.fixture import Fixture, case, close
 
