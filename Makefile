@@ -12,6 +12,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .PHONY: reproduce test test-slow lint format bench ui system clean
 
 reproduce: $(READY)  ## the whole study: data, training, sampling, evaluation, report
+	@git rev-parse --git-dir >/dev/null 2>&1 || grep -qs no_scm .dvc/config .dvc/config.local || \
+		{ echo "no git checkout here, which DVC wants: run 'git init', or 'dvc config core.no_scm true'" >&2; exit 2; }
 	TRILEMMA_WORKERS=$(WORKERS) dvc repro
 	trilemma report
 

@@ -120,9 +120,7 @@ def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000) -> None:
 
 def main() -> None:
     """Exit code 2 for what the user can mend, 1 for anything else, 143 when told to stop."""
-    os.environ.setdefault(
-        "OMP_NUM_THREADS", "1"
-    )  # of torch and numpy: more threads on shared cores are slower, and vary
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's and numpy's: more are slower on shared cores, and vary
     try:
         app(standalone_mode=True)
     except (TrilemmaError, ValueError) as error:  # ValueError: what a user can cause, found by the mathematics
