@@ -39,6 +39,7 @@ def _stage(verb: str, summary: str) -> None:
 
 _stage("prepare", "Check a dataset's records and write them as shards.")
 _stage("features", "Train the dataset's feature network and cache its reference statistics.")
+_stage("immune", "Check that the dataset's metrics notice faults whose answer is known.")
 _stage("pretrain", "Train a run's generator.")
 _stage("generate", "Sample the fakes that guides train against.")
 _stage("discriminate", "Train a guide to tell real pictures from fakes.")

@@ -41,6 +41,13 @@ def features(study: Study, name: str) -> Call:
     return _call(study, "features", name, name, {"data": _out(study, "prepare", name)}, dataset.features)
 
 
+def immune(study: Study, name: str) -> Call:
+    """Known-answer cases for the dataset's metrics, at the n that every run is measured at."""
+    dataset = pick(study.datasets, name, "dataset")
+    inputs = {"data": _out(study, "prepare", name), "features": _out(study, "features", name)}
+    return _call(study, "immune", name, name, inputs, {"images": dataset.evaluate.images})
+
+
 def pretrain(study: Study, name: str) -> Call:
     run = pick(study.runs, name, "run")
     module, _ = method_modules(run.method, study.root)
@@ -77,7 +84,7 @@ def evaluate(study: Study, name: str) -> Call:
 
 
 STAGES: dict[str, Callable[[Study, str], Call]] = {
-    stage.__name__: stage for stage in (prepare, features, pretrain, generate, discriminate, sample, evaluate)
+    stage.__name__: stage for stage in (prepare, features, immune, pretrain, generate, discriminate, sample, evaluate)
 }
 
 
@@ -88,6 +95,7 @@ def entries(study: Study) -> dict[str, list[str]]:
     return {
         "prepare": list(study.datasets),
         "features": list(study.datasets),
+        "immune": list(study.datasets),
         "pretrain": list(study.runs),
         "generate": [name for name in study.runs if name in used],
         "discriminate": list(study.guides),

@@ -18,6 +18,7 @@ from pipeline.feature_files import Features
 from pipeline.feature_metrics import Real, compute
 from pipeline.shards import Pictures
 
+IMMUNITY_FILE = "immunity.json"  # what the stage leaves
 WATCHED = ("fd", "kid", "precision", "recall", "density", "coverage")
 DRAWS = 100  # real against real, to know what is usual
 REPEATS = 3  # splits on which a fault is seeded: its mean effect must be beyond the limit of a single value

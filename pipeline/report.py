@@ -1,5 +1,6 @@
 """`trilemma report`: what was measured and what it cost, as a page with tables and pictures."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pipeline.artifacts import read_artifact
 from pipeline.config import Study, load_study
 from pipeline.dag import STAGES, entries
 from pipeline.figures import Bar, bars, loss_curves, save
+from pipeline.immune import IMMUNITY_FILE
 from pipeline.pictures import grid, path_grid
 from pipeline.runner import open_store
 from pipeline.shards import read_pictures
@@ -98,6 +100,8 @@ def _dataset(study: Study, dataset: str, folder: Path) -> Iterator[str]:
     if len(comparisons):
         yield "### Guided against unguided, the same sampling seeds"
         yield _comparison_table(comparisons)
+    yield "### What these metrics can see"
+    yield _immunity(study, dataset)
     for run, guidance in values[["run", "guidance"]].drop_duplicates().itertuples(index=False):
         entry = run if guidance == "none" else guidance
         yield f"### {entry}"
@@ -143,6 +147,24 @@ def _comparison_table(table: pd.DataFrame) -> str:
         for row in table.to_dict("records")
     ]
     return _markdown(["guidance", "metric", "unguided", "guided", "difference [95 %]", "verdict"], rows)
+
+
+def _immunity(study: Study, dataset: str) -> str:
+    """The known-answer cases, and the smallest change that one value shows."""
+    found = json.loads((study.folder / "out" / "immune" / dataset / IMMUNITY_FILE).read_text())
+    faults = [
+        [case["fault"], ", ".join(case["by"]) if case["detected"] else "**missed**"] for case in found["findings"]
+    ]
+    powers = [
+        [metric, f"{found['usual'][metric]:.3g}", f"{power:.2g}"] for metric, power in found["resolving_power"].items()
+    ]
+    verdict = "All is well" if found["is_healthy"] else "**Do not trust these metrics here**"
+    about = (
+        f"{verdict}: known faults were seeded into real pictures (n = {found['n']} against {found['n_real']} others); "
+        f"{found['clean_repetitions']} clean repetitions raised {found['clean_alarms']} false alarms."
+    )
+    cases = _markdown(["fault", "noticed by"], faults)
+    return "\n\n".join([about, cases, _markdown(["metric", "real against real", "a single value resolves"], powers)])
 
 
 def _save_bars(values: pd.DataFrame, file: Path) -> Path:
