@@ -1,5 +1,6 @@
 """The `trilemma` command: parses and calls. Nothing heavy is imported at the top."""
 
+import gc
 import json
 import os
 import sys
@@ -122,6 +123,7 @@ def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000) -> None:
 def main() -> None:
     """Exit code 2 for what the user can mend, 1 for anything else, 143 when told to stop."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's and numpy's: more are slower on shared cores, and vary
+    gc.set_threshold(50_000)  # not a search for garbage at every 700 objects that torch and MLflow make: a second
     try:
         app(standalone_mode=True)
     except (TrilemmaError, ValueError) as error:  # ValueError: what a user can cause, found by the mathematics
