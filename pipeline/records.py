@@ -26,6 +26,7 @@ class Source(Protocol):
     """A dataset module's frozen dataclass `Source`: its fields are the options of an entry.
 
     One that reads files has a field `path`: a file or folder, which enters keys by its content alone.
+    A property `facts`, where there is one, goes into the facts of the prepared data: what is known of their law.
     """
 
     @property

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import ArtifactError
 
 ROWS = 50_000  # at most, per file
-SHARD_BYTES = 2**24  # of pictures, at most, per file
+SHARD_BYTES = 2**25  # of pictures, at most, per file
 
 
 class Pictures(NamedTuple):
@@ -45,20 +45,24 @@ class Rows:
     """The images of several shards as one array to take rows from, without bringing them together."""
 
     def __init__(self, parts: list[np.ndarray]) -> None:
-        self.parts, self.starts = parts, np.cumsum([0, *map(len, parts)])
+        self.starts = np.cumsum([0, *map(len, parts)])
         self.shape, self.dtype = (int(self.starts[-1]), *parts[0].shape[1:]), parts[0].dtype
+        self._whole = np.dtype((np.void, parts[0][0].nbytes))  # a row as one element, which is copied at once
+        self._parts = [part.reshape(len(part), -1).view(self._whole).ravel() for part in parts]
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index: np.ndarray) -> np.ndarray:
         """index: [k] row numbers; the rows in that order, copied."""
-        taken = np.empty((len(index), *self.shape[1:]), self.dtype)
-        part_of = np.searchsorted(self.starts, index, side="right") - 1
-        for part in np.unique(part_of):
-            here = part_of == part
-            taken[here] = self.parts[part][index[here] - self.starts[part]]
-        return taken
+        order = np.argsort(index)
+        ordered = index[order]
+        bounds = np.searchsorted(ordered, self.starts)
+        taken = np.empty(len(index), self._whole)
+        for part, start, low, high in zip(self._parts, self.starts, bounds, bounds[1:]):
+            if low < high:
+                taken[order[low:high]] = part[ordered[low:high] - start]
+        return taken.view(self.dtype).reshape(-1, *self.shape[1:])
 
 
 def rows_per_shard(shape: tuple[int, ...], dtype: np.dtype) -> int:

@@ -15,11 +15,12 @@ import numpy as np
 
 from pipeline.decoding import Preprocess, decode_picture
 from pipeline.errors import UserError
-from pipeline.records import Record
+from pipeline.records import BadRecord, Record
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 LABELS = "dataset.json"  # {"labels": [["00000/img00000000.png", 6], ...]} or {"labels": null}
 SPLIT_SEED = 20260
+LARGEST = 2**28  # bytes of a picture file
 
 
 @dataclass(frozen=True)
@@ -60,21 +61,26 @@ class Source:
         """Of the pictures, relative, sorted."""
         if self._archive is None:
             folder = Path(self.path)
-            found = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+            files = [file for file in folder.rglob("*") if file.is_file()]
+            found = [file.relative_to(folder).as_posix() for file in files]
+            leaving = [file.name for file in files if not file.resolve().is_relative_to(folder.resolve())]
         else:
             found = self._archive.namelist()
-        leaving = [name for name in found if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
+            leaving = [name for name in found if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
         if leaving:
-            raise UserError(f"{self.path}: {leaving[0]!r} leads out of it: do not use this archive")
+            raise UserError(f"{self.path}: {leaving[0]!r} leads out of it: take it out, or do not use these data")
         pictures = sorted(name for name in found if _is_picture(PurePosixPath(name)))
         if not pictures:
             raise UserError(f"{self.path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
         return pictures
 
     @cached_property
+    def _has_splits(self) -> bool:
+        return {self.train, self.held_out} <= {PurePosixPath(name).parts[0] for name in self._names}
+
+    @cached_property
     def _splits(self) -> dict[str, str]:
-        first = {PurePosixPath(name).parts[0] for name in self._names}
-        if {self.train, self.held_out} <= first:
+        if self._has_splits:
             split_of = {self.train: "train", self.held_out: "held_out"}
             stray = [name for name in self._names if PurePosixPath(name).parts[0] not in split_of]
             if stray:
@@ -93,10 +99,7 @@ class Source:
         if listed is not None:
             classes = max(listed.values(), default=-1) + 1
             return tuple(map(str, range(classes))), listed
-        split = set(self._splits.values()) and {self.train, self.held_out} <= {
-            PurePosixPath(name).parts[0] for name in self._names
-        }
-        class_of = {name: PurePosixPath(name).parent.parts[int(bool(split)) :] for name in self._names}
+        class_of = {name: PurePosixPath(name).parent.parts[int(self._has_splits) :] for name in self._names}
         names = sorted({"/".join(parts) for parts in class_of.values()})
         if "" in names:
             bare = next(name for name, parts in class_of.items() if not parts)
@@ -115,10 +118,12 @@ class Source:
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{self.path}/{LABELS} has no list of [name, label] under `labels`: {error}") from None
 
-    @property
-    def _read(self) -> Callable[[str], bytes]:
+    def _read(self, name: str) -> bytes:
         archive = self._archive
-        return (lambda name: (Path(self.path) / name).read_bytes()) if archive is None else archive.read
+        size = (Path(self.path) / name).stat().st_size if archive is None else archive.getinfo(name).file_size
+        if size > LARGEST:
+            raise BadRecord(f"{self.path}/{name} has {size} bytes, more than the {LARGEST} allowed")
+        return (Path(self.path) / name).read_bytes() if archive is None else archive.read(name)
 
 
 def _decoded(read: Callable[[str], bytes], name: str, where: str, preprocess: Preprocess) -> np.ndarray:

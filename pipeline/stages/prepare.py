@@ -57,13 +57,15 @@ class Kind(NamedTuple):
     @classmethod
     def of(cls, source: Source, name: str) -> "Kind":
         """By the first record that can be used."""
+        first = ""
         for record in source.records():
             try:
                 image = record.load()
-            except BadRecord:
-                continue  # counted when its shard is made
+            except BadRecord as error:  # counted when its shard is made
+                first = first or str(error)
+                continue
             return cls(name, len(source.label_names), image.shape, image.dtype)
-        raise UserError(f"{name}: no record can be used: see its options")
+        raise UserError(f"{name}: no record can be used: {first or 'there are none'}; see its options")
 
     def checked(self, item: Numbered) -> np.ndarray | str:
         """The picture, or why it cannot be used."""
@@ -141,6 +143,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
             "across": len(np.intersect1d(train, held_out, assume_unique=True)),
         },
         bad_records=len(bad),
+        **getattr(source, "facts", {}),
     )
     if bad:
         (out.path / "bad_records.json").write_text(json.dumps(bad[:NAMED], indent=1) + "\n")
