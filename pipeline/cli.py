@@ -38,7 +38,24 @@ def _stage(verb: str, summary: str) -> None:
     app.command(verb, help=summary, rich_help_panel="Stages, in the order of the chain")(command)
 
 
-_stage("prepare", "Check a dataset's records and write them as shards.")
+@app.command(rich_help_panel="Stages, in the order of the chain")
+def prepare(
+    name: Name,
+    workers: Workers = 0,
+    address: Address = None,
+    piece: PieceOption = 512,
+    source: Annotated[
+        Path | None, typer.Option(envvar="TRILEMMA_DATA", help="where an entry's `path` is looked for")
+    ] = None,
+) -> None:
+    """Check a dataset's records and write them as shards."""
+    from pipeline.runner import run_stage
+
+    if source is not None:
+        os.environ["TRILEMMA_DATA"] = str(source.absolute())
+    run_stage("prepare", name, workers, address, piece)
+
+
 _stage("features", "Train the dataset's feature network and cache its reference statistics.")
 _stage("immune", "Check that the dataset's metrics notice faults whose answer is known.")
 _stage("pretrain", "Train a run's generator.")

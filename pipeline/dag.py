@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.artifacts import key_of
 from pipeline.code import code_version
 from pipeline.config import Study, method_modules, pick
+from pipeline.external import OUTSIDE, locate
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Call:
     stage: str
     name: str  # the entry of params.yaml
     dataset: str
-    inputs: dict[str, Path]  # artifacts, by the role they play
+    inputs: dict[str, Path]  # artifacts, by the role they play; under "files", what lies outside the study
     config: dict[str, Any]  # checked against the stage's `Config` when it runs
     modules: tuple[str, ...]  # whose code decides the result
     out: Path
@@ -32,8 +33,12 @@ class Call:
 
 def prepare(study: Study, name: str) -> Call:
     dataset = pick(study.datasets, name, "dataset")
-    config = {"source": dataset.source, "options": dataset.options}
-    return _call(study, "prepare", name, name, {}, config, f"pipeline.datasets.{dataset.source}")
+    options = dict(dataset.options)
+    path, on_bad_record = options.pop("path", None), options.pop("on_bad_record", None)
+    config = {"source": dataset.source, "options": options}
+    config |= {"on_bad_record": on_bad_record} if on_bad_record is not None else {}
+    inputs = {} if path is None else {OUTSIDE: locate(path, study.folder, f"datasets.{name}.options")}
+    return _call(study, "prepare", name, name, inputs, config, f"pipeline.datasets.{dataset.source}")
 
 
 def features(study: Study, name: str) -> Call:

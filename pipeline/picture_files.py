@@ -4,7 +4,6 @@ Read are: a folder of Parquet files with an `image` column (ours, or encoded pic
 one such file, a folder or a zip of picture files, and `.npz` or `.npy` of uint8 pictures.
 """
 
-import io
 import zipfile
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -14,14 +13,14 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
+from pipeline.decoding import decode_picture
 from pipeline.errors import UserError
+from pipeline.records import BadRecord
 
 CHUNK = 512  # pictures in memory at once; a multiple of every extractor's tile
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 ARRAY_SUFFIXES = frozenset({".npz", ".npy"})
-MODES = {"L": "L", "1": "L", "RGB": "RGB", "YCbCr": "RGB"}  # of a picture file -> how it is read
 
 
 class Picture(NamedTuple):
@@ -151,23 +150,9 @@ def _is_picture(path: Path) -> bool:
 def _decoded(encoded: Iterable[tuple[str, bytes]]) -> Iterator[Picture]:
     for where, content in encoded:
         try:
-            with Image.open(io.BytesIO(content)) as image:
-                yield Picture(_pixels(image, where), where)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(f"{where} is not a readable picture: {error}") from None
-
-
-def _pixels(image: Image.Image, where: str) -> np.ndarray:
-    """[C, H, W]; colour tables are looked up, an alpha channel is dropped if nothing shows through."""
-    if image.mode in ("P", "PA", "LA", "RGBA"):
-        with_alpha = image.convert("RGBA")
-        if with_alpha.getchannel("A").getextrema() != (255, 255):
-            raise UserError(f"{where} is transparent in places: put it on a background first")
-        image = with_alpha.convert("L" if image.mode == "LA" else "RGB")
-    if image.mode not in MODES:
-        raise UserError(f"{where} has mode {image.mode}: pass 8-bit grey or RGB")
-    values = np.asarray(image.convert(MODES[image.mode]))
-    return values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))
+            yield Picture(decode_picture(content, where), where)
+        except BadRecord as error:
+            raise UserError(str(error)) from None
 
 
 def _of_array(file: Path) -> Iterator[Picture]:

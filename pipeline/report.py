@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.image import imsave
 
-from pipeline.artifacts import read_artifact
 from pipeline.config import Study, load_study
 from pipeline.dag import STAGES, entries
 from pipeline.figures import Bar, bars, loss_curves, save
 from pipeline.immune import IMMUNITY_FILE
 from pipeline.pictures import grid, path_grid
-from pipeline.runner import open_store
+from pipeline.runner import inputs_of, open_store
 from pipeline.shards import read_pictures
 
 README_START, README_END = "<!-- results -->", "<!-- end of results -->"
@@ -83,7 +82,7 @@ def cost_table(study: Study) -> pd.DataFrame:
     for stage, names in entries(study).items():
         for name in names:
             call = STAGES[stage](study, name)
-            inputs = {role: read_artifact(path).digest for role, path in call.inputs.items()}
+            inputs = {role: artifact.digest for role, artifact in inputs_of(study, call).items()}
             key = call.key(study.root, inputs)
             computed = [line for line in store.notes(key) if line["event"] == "computed"]
             rows += [line | {"key": key[:12]} for line in computed[-1:]]

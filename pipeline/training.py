@@ -20,6 +20,7 @@ from methods.core.pixels import from_uint8
 from methods.core.types import Batch, DataSpec, Draws, Nets, Trainable
 from pipeline.artifacts import Draft
 from pipeline.errors import TrilemmaError, UserError
+from pipeline.shards import Rows
 from pipeline.weights import save_weights
 
 if TYPE_CHECKING:  # circumstance only: an edit there must not change the key of any result
@@ -207,7 +208,7 @@ def _averaged_networks(job: Job, training: TrainState) -> dict[str, nn.Module]:
 class Epochs:
     """Batches of pictures held in memory: a fresh permutation per epoch, each batch from (seed, step) alone."""
 
-    images: np.ndarray  # uint8, or float32 points
+    images: np.ndarray | Rows  # uint8, or float32 points
     labels: np.ndarray | None
     batch: int
     seed: int

@@ -11,7 +11,7 @@ from methods.core.rng import TILE, sample_tiles
 from methods.core.types import DataSpec, Generator, Nets
 from pipeline.artifacts import Artifact, Draft
 from pipeline.config import Block, build_method
-from pipeline.shards import read_pictures
+from pipeline.shards import map_images
 from pipeline.stage import Around
 from pipeline.training import Epochs, Job, Precision, outcome_of, train, write_trained
 from pipeline.weights import data_spec
@@ -36,10 +36,10 @@ class Config:
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
     method = build_method(config.method, config.model)
-    pictures = read_pictures(inputs["data"].path, "train")
+    images, labels = map_images(inputs["data"].path, "train")
     data = data_spec(inputs["data"].manifest.facts)
     block = config.train
-    batches = Epochs(pictures.images, pictures.labels if data.classes else None, block.batch, block.seed)
+    batches = Epochs(images, labels if data.classes else None, block.batch, block.seed)
     preview = Preview(method, data) if len(data.shape) == 3 else None
     job = Job(method, data, batches, block.steps, block.batch, block.seed, block.precision, preview=preview)
     around.launch.fit(train, job, around.state, around.watch)
