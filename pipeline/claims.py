@@ -66,8 +66,8 @@ def join(reports: Path) -> Iterator[Claim]:
     tables: dict[str, pd.DataFrame | None] = {}
     for row, key in zip(printed, keys):
         analogue = next((entry for entry in analogues if _answers(entry, key)), None)
-        found, note = (None, f"a training on {row['dataset']}") if analogue is None else _measured(
-            analogue, key, reports, tables
+        found, note = (
+            (None, f"a training on {row['dataset']}") if analogue is None else _measured(analogue, key, reports, tables)
         )
         yield Claim(key, float(row["value"]), row["mark"], row["source"], found, note)
 

@@ -112,6 +112,18 @@ def measure(
     print_measurement(found, as_json)
 
 
+@app.command("import", rich_help_panel="Anybody's networks")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="an official checkpoint")],
+    format: Annotated[str, typer.Option("--as", help="edm, adm, iddpm, ddgan or dg")],
+    name: Annotated[str | None, typer.Option(help="an entry under runs: that it must fit")] = None,
+) -> None:
+    """Check a checkpoint, and print the entry that makes a run of it."""
+    from pipeline.importers.entry import print_entry
+
+    print_entry(Path.cwd(), file, format, name)
+
+
 @weights.command("verify")
 def verify_weights(folder: Folder = None, as_json: Json = False) -> None:
     """Compare the weights of feature networks with their recorded SHA-256."""

@@ -37,7 +37,7 @@ def prepare(study: Study, name: str) -> Call:
     path, on_bad_record = options.pop("path", None), options.pop("on_bad_record", None)
     config = {"source": dataset.source, "options": options}
     config |= {"on_bad_record": on_bad_record} if on_bad_record is not None else {}
-    inputs = {} if path is None else {OUTSIDE: locate(path, study.folder, f"datasets.{name}.options")}
+    inputs = {} if path is None else {OUTSIDE: locate(path, study.folder, f"datasets.{name}.options.path")}
     return _call(study, "prepare", name, name, inputs, config, f"pipeline.datasets.{dataset.source}")
 
 
@@ -56,8 +56,12 @@ def immune(study: Study, name: str) -> Call:
 def pretrain(study: Study, name: str) -> Call:
     run = pick(study.runs, name, "run")
     module, _ = method_modules(run.method, study.root)
-    config = {"method": run.method, "model": run.model, "train": run.train}
-    return _call(study, "pretrain", name, run.dataset, {"data": _out(study, "prepare", run.dataset)}, config, module)
+    train = dict(run.train)
+    imported = train.pop("imported", None)  # somebody's checkpoint: its content enters the key, not its name
+    inputs = {"data": _out(study, "prepare", run.dataset)}
+    inputs |= {} if imported is None else {OUTSIDE: locate(imported, study.folder, f"runs.{name}.train.imported")}
+    config = {"method": run.method, "model": run.model, "train": train}
+    return _call(study, "pretrain", name, run.dataset, inputs, config, module)
 
 
 def generate(study: Study, name: str) -> Call:

@@ -20,7 +20,7 @@ def locate(path: str, study: Path, entry: str) -> Path:
     found = next((place for place in places if place.exists()), None)
     if found is None:
         looked = " and ".join(str(place) for place in places)
-        raise UserError(f"{entry}.path: {path!r} is neither of {looked}: set {DATA} or --source to the folder it is in")
+        raise UserError(f"{entry}: {path!r} is neither of {looked}: set {DATA} or --source to the folder it is in")
     return found.resolve()
 
 

@@ -11,10 +11,13 @@ from methods.core.rng import TILE, sample_tiles
 from methods.core.types import DataSpec, Generator, Nets
 from pipeline.artifacts import Artifact, Draft
 from pipeline.config import Block, build_method
+from pipeline.errors import UserError
+from pipeline.external import OUTSIDE
+from pipeline.importers.checkpoints import Format, fit, formats, read_checkpoint
 from pipeline.shards import map_images
 from pipeline.stage import Around
 from pipeline.training import Epochs, Job, Precision, outcome_of, train, write_trained
-from pipeline.weights import data_spec
+from pipeline.weights import data_spec, save_weights
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,11 @@ class Train:
     batch: int = 128  # images per step, over all workers
     seed: int = 0
     precision: Precision = "float32"
+    format: Format | None = None  # of the file that `imported` names: somebody's trained network instead of a training
+
+    def __post_init__(self) -> None:
+        if self.format is not None and (self.steps, self.batch, self.seed) != (2000, 128, 0):
+            raise ValueError("train.format: an imported network is not trained: leave steps, batch and seed out")
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,9 @@ class Config:
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
     method = build_method(config.method, config.model)
+    if OUTSIDE in inputs:
+        _take_over(method, inputs, config.train, out)
+        return
     images, labels = map_images(inputs["data"].path, "train")
     data = data_spec(inputs["data"].manifest.facts)
     block = config.train
@@ -44,6 +55,16 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
     job = Job(method, data, batches, block.steps, block.batch, block.seed, block.precision, preview=preview)
     around.launch.fit(train, job, around.state, around.watch)
     write_trained(out, outcome_of(around.state), data, block.seed)
+
+
+def _take_over(method: Generator, inputs: Mapping[str, Artifact], block: Train, out: Draft) -> None:
+    """Somebody's checkpoint as if it had been trained here."""
+    if block.format is None:
+        raise UserError(f"train.imported needs train.format: one of {', '.join(formats())}")
+    file, data = inputs[OUTSIDE].path, data_spec(inputs["data"].manifest.facts)
+    weights = fit(read_checkpoint(file, block.format), block.format, method.build(data), str(file))
+    save_weights(out.path, weights)
+    out.facts.update(steps=0, shape=list(data.shape), classes=data.classes, std=data.std, source=inputs[OUTSIDE].digest)
 
 
 @dataclass(frozen=True)

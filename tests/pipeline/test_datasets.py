@@ -129,7 +129,7 @@ def test_a_path_is_looked_for_in_the_data_folder(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("TRILEMMA_DATA", str(tmp_path))
     data = as_parquet(tmp_path / "one")
     assert locate("one", tmp_path / "study", "datasets.x") == data
-    with pytest.raises(TrilemmaError, match=r"datasets\.x\.path: 'two' is neither of .* set TRILEMMA_DATA or --source"):
+    with pytest.raises(TrilemmaError, match=r"datasets\.x: 'two' is neither of .* set TRILEMMA_DATA or --source"):
         locate("two", tmp_path / "study", "datasets.x")
 
 
