@@ -75,6 +75,18 @@ def bars(panels: Mapping[str, Sequence[Bar]]) -> Figure:
     return figure
 
 
+@mpl.rc_context(STYLE)
+def scatter(points: np.ndarray, centres: np.ndarray) -> Figure:
+    """points: [n, 2], and the centres of the true modes [K, 2]; the frame is the same for any points."""
+    figure, (axes,) = _panels(1, height=3.4)
+    axes.scatter(*points.T, s=1, linewidths=0, color=COLOURS[0], rasterized=True)
+    axes.scatter(*centres.T, s=9, marker="+", linewidths=0.5, color=COLOURS[1])
+    margin = 0.12 * float(np.ptp(centres))
+    axes.set(xlim=(centres.min() - margin, centres.max() + margin), aspect="equal")
+    axes.set_ylim(axes.get_xlim())
+    return figure
+
+
 def save(figure: Figure, file: Path) -> Path:
     """As PNG or SVG, by the name: without dates and versions."""
     nothing = {"Date": None, "Creator": None} if file.suffix == ".svg" else {"Software": None}

@@ -105,7 +105,7 @@ def _compute(
         ) as draft:
             stage.run(inputs, config, draft, Around(launch, state, watch, piece))
         store.put(key, call.out)
-        cost = _cost(started, launch)
+        cost = _cost(started, launch) | watch.noted
         watch.cost(cost)
     state.clear()
     done = {"event": "computed", "resumed": resumed, "mlflow_run": watch.spec.run_id}

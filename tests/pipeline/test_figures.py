@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from pipeline.figures import Bar, bars, loss_curves, save
+from pipeline.figures import Bar, bars, loss_curves, save, scatter
 from tests.pipeline.children import ROOT
 
 
@@ -46,6 +46,13 @@ def test_bars_have_their_intervals_and_the_floor() -> None:
     assert np.allclose(floors, 1.2)
     assert len(recall.collections) == 1
     assert [label.get_text() for label in fd.get_yticklabels()] == ["edm-digits", "edm-digits with its guide"]
+
+
+def test_points_and_centres_lie_in_a_frame_that_the_points_do_not_move() -> None:
+    centres = np.array([[0.0, 0.0], [10.0, 10.0]])
+    frames = [scatter(points, centres).axes[0] for points in (centres, centres * 50)]
+    assert frames[0].get_xlim() == frames[1].get_xlim() == pytest.approx((-1.2, 11.2))
+    assert [len(np.asarray(drawn.get_offsets())) for drawn in frames[0].collections] == [2, 2]
 
 
 DRAW = """
