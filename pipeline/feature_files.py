@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.label_files import known_classes
 from pipeline.picture_files import ARRAY_SUFFIXES, fixed_shape, load_array, parquet_files, read_table
 from pipeline.shards import decode
 
@@ -17,6 +18,7 @@ class Features(NamedTuple):
     logits: np.ndarray | None = None  # [n, classes]
     spatial: np.ndarray | None = None  # [n, d'] for sFID
     shape: tuple[int, ...] | None = None  # (C, H, W) of the pictures, if there were any
+    labels: np.ndarray | None = None  # [n] int64: the class asked for or shown, if every sample has one
 
     def __len__(self) -> int:  # type: ignore[override]
         return len(self.features)
@@ -38,7 +40,7 @@ def read_features(source: Path) -> Features:
     logits = _checked(arrays["logits"], source, "logits") if "logits" in arrays else None
     if logits is not None and len(logits) != len(features):
         raise UserError(f"{source}: {len(features)} rows of `features` but {len(logits)} of `logits`")
-    return Features(features, logits)
+    return Features(features, logits, labels=known_classes(source, len(features)) if logits is not None else None)
 
 
 def _points(file: Path) -> np.ndarray:

@@ -77,11 +77,13 @@ def fixed_shape(table: pa.Table) -> tuple[tuple[int, ...], np.dtype] | None:
     return tuple(map(int, described[b"shape"].decode().split(","))), np.dtype(described[b"dtype"].decode())
 
 
-def load_array(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz`, or that of an `.npy` under the name `array`."""
+def load_array(file: Path, *only: str) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz`, or those of these names; that of an `.npy` under the name `array`."""
     try:
         loaded = np.load(file, allow_pickle=False)
-        return {name: loaded[name] for name in loaded.files} if file.suffix == ".npz" else {"array": loaded}
+        if file.suffix != ".npz":
+            return {"array": loaded}
+        return {name: loaded[name] for name in loaded.files if not only or name in only}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{file} is not readable as {file.suffix}: {error}") from None
 
