@@ -91,6 +91,21 @@ def runs(as_json: Json = False) -> None:
     print(json.dumps(found, indent=2)) if as_json else print_runs(found)
 
 
+@app.command()
+def compare(
+    names: Annotated[list[str], typer.Argument(metavar="RUN RUN ...", help="evaluated runs or guided entries")],
+    apart_from: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD", help="of the cards, which may differ")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare evaluated runs with the first one named, by shared seeds."""
+    from pipeline.compare import compare, print_comparison
+    from pipeline.config import load_study
+
+    print_comparison(compare(load_study(Path.cwd() / "params.yaml"), names, apart_from or ()), as_json)
+
+
 @app.command(rich_help_panel="Anybody's pictures")
 def measure(
     generated: Annotated[Path, typer.Argument(help="folder or zip of pictures, Parquet, .npz, .npy, FOLDER/SPLIT")],
