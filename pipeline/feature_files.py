@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.label_files import known_classes
-from pipeline.picture_files import ARRAY_SUFFIXES, fixed_shape, load_array, parquet_files, read_table
+from pipeline.picture_files import ARRAY_SUFFIXES, fixed_shape, load_array, read_table, table_files
 from pipeline.shards import decode
 
 
@@ -26,8 +26,8 @@ class Features(NamedTuple):
 
 def read_features(source: Path) -> Features:
     """A table of floats, every value finite; rows keep their order."""
-    if parquet_files(source):
-        return Features(np.concatenate([_points(file) for file in parquet_files(source)]))
+    if table_files(source):
+        return Features(np.concatenate([_points(file) for file in table_files(source)]))
     if not source.exists():
         raise UserError(f"{source} does not exist: pass .npz, .npy or a folder of shards")
     if source.suffix not in ARRAY_SUFFIXES:

@@ -1,4 +1,4 @@
-"""Class labels beside pictures or features: the column `label` of Parquet files, the array `labels` of an `.npz`."""
+"""Class labels beside pictures or features: column `label` of Parquet or Arrow, array `labels` of `.npz`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.picture_files import load_array, parquet_files
+from pipeline.picture_files import load_array, read_table, table_files
 
 COLUMN, ARRAY = "label", "labels"
 
@@ -21,7 +20,7 @@ class Label(NamedTuple):
 
 def read_labels(source: Path) -> list[Label] | None:
     """One per sample, in the order of the samples; None if the source has no whole numbers there."""
-    if files := parquet_files(source):
+    if files := table_files(source):
         columns = [(file, _column(file)) for file in files]
     else:
         columns = [(source, _array(source))]
@@ -45,9 +44,10 @@ def _located(file: Path, column: np.ndarray) -> Iterator[Label]:
 
 
 def _column(file: Path) -> np.ndarray | None:
-    if COLUMN not in pq.read_schema(file).names:
+    table = read_table(file)
+    if COLUMN not in table.column_names:
         return None
-    column = pq.read_table(file, columns=[COLUMN])[COLUMN]
+    column = table[COLUMN]
     if not pa.types.is_integer(column.type):
         return None
     return column.cast(pa.int64()).fill_null(-1).to_numpy()
