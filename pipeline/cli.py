@@ -18,7 +18,7 @@ app = typer.Typer(
     help="Train, guide, sample, measure and compare fast generative methods. `dvc repro` runs everything in order.",
 )
 
-weights = typer.Typer(no_args_is_help=True, help="Weights of feature networks: verify, fetch.")
+weights = typer.Typer(no_args_is_help=True, help="Weights of feature networks: verify, fetch, train.")
 app.add_typer(weights, name="weights", rich_help_panel="Anybody's pictures")
 
 Name = Annotated[str, typer.Argument(help="an entry of params.yaml")]
@@ -91,6 +91,21 @@ def runs(as_json: Json = False) -> None:
     print(json.dumps(found, indent=2)) if as_json else print_runs(found)
 
 
+@app.command()
+def compare(
+    names: Annotated[list[str], typer.Argument(metavar="RUN RUN ...", help="evaluated runs or guided entries")],
+    apart_from: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD", help="of the cards, which may differ")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare evaluated runs with the first one named, by shared seeds."""
+    from pipeline.compare import compare, print_comparison
+    from pipeline.config import load_study
+
+    print_comparison(compare(load_study(Path.cwd() / "params.yaml"), names, apart_from or ()), as_json)
+
+
 @app.command(rich_help_panel="Anybody's pictures")
 def measure(
     generated: Annotated[Path, typer.Argument(help="folder or zip of pictures, Parquet, .npz, .npy, FOLDER/SPLIT")],
@@ -104,11 +119,12 @@ def measure(
 ) -> None:
     """Measure generated pictures or features against real ones."""
     from pipeline.measure import measure, numbers
+    from pipeline.measure_cache import Cache
     from pipeline.measure_table import print_measurement
     from pipeline.picture_files import located
 
     sides = located(generated, source), located(real, source)
-    found = measure(*sides, extractor, metrics.split(",") if metrics else None, numbers(seeds), images)
+    found = measure(*sides, extractor, metrics.split(",") if metrics else None, numbers(seeds), images, Cache.at_hand())
     print_measurement(found, as_json)
 
 
@@ -139,6 +155,19 @@ def fetch_weights(name: Annotated[str, typer.Argument(help="an extractor")], fol
     from pipeline.extractor_weights import fetch, known_weights, weights_folder
 
     print(fetch(name, folder or weights_folder(), known_weights(name)))
+
+
+@weights.command("train")
+def train_weights(
+    source: Annotated[Path, typer.Argument(help="labelled pictures: Parquet with `label`, .npz with `labels`")],
+    out: Annotated[Path, typer.Argument(help="FILE.safetensors, for `measure --extractor`")],
+    epochs: Annotated[int, typer.Option(min=1)] = 60,
+    seed: int = 0,
+) -> None:
+    """Train a small feature network on the classes of one's own pictures."""
+    from pipeline.extractor_training import train_extractor
+
+    print(train_extractor(source, out, epochs, seed))
 
 
 @app.command()
