@@ -65,6 +65,16 @@ _stage("sample", "Sample the pictures to evaluate, of a run or a guided entry.")
 _stage("evaluate", "Measure the sampled pictures.")
 
 
+@app.command(rich_help_panel="Stages, in the order of the chain")
+def toys(name: Name) -> None:
+    """Check guidance and denoising where everything is known, and write reports/toys/NAME."""
+    from pipeline.runner import run_stage
+    from pipeline.toy_page import write_toy_page
+
+    run_stage("toys", name)
+    write_toy_page(Path.cwd(), name)
+
+
 @app.command()
 def table(dataset: Annotated[str, typer.Argument(help="a dataset of params.yaml")]) -> None:
     """Write a dataset's tables under reports/tables/."""

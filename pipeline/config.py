@@ -68,6 +68,13 @@ class GuidedEntry:
 
 
 @dataclass(frozen=True)
+class ToyEntry:
+    """A world without data, in which everything is known."""
+
+    train: Block  # `Config` of the stage
+
+
+@dataclass(frozen=True)
 class Study:
     """One params.yaml."""
 
@@ -77,6 +84,7 @@ class Study:
     runs: dict[str, RunEntry]
     guides: dict[str, GuideEntry]
     guided: dict[str, GuidedEntry]
+    toys: dict[str, ToyEntry]
 
     @property
     def folder(self) -> Path:
@@ -87,7 +95,13 @@ class Study:
         return self.folder.name if self.root != self.folder else "root"
 
 
-KINDS: dict[str, type] = {"datasets": DatasetEntry, "runs": RunEntry, "guides": GuideEntry, "guided": GuidedEntry}
+KINDS: dict[str, type] = {
+    "datasets": DatasetEntry,
+    "runs": RunEntry,
+    "guides": GuideEntry,
+    "guided": GuidedEntry,
+    "toys": ToyEntry,
+}
 
 
 def load_study(file: Path) -> Study:

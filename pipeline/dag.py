@@ -97,8 +97,14 @@ def evaluate(study: Study, name: str) -> Call:
     return _call(study, "evaluate", name, dataset, inputs | {"samples": _out(study, "sample", name)}, {})
 
 
+def toys(study: Study, name: str) -> Call:
+    """Needs no data: its worlds are closed forms."""
+    return _call(study, "toys", name, "toys", {}, pick(study.toys, name, "toy").train)
+
+
 STAGES: dict[str, Callable[[Study, str], Call]] = {
-    stage.__name__: stage for stage in (prepare, features, immune, pretrain, generate, discriminate, sample, evaluate)
+    stage.__name__: stage
+    for stage in (prepare, features, immune, pretrain, generate, discriminate, sample, evaluate, toys)
 }
 
 
@@ -115,6 +121,7 @@ def entries(study: Study) -> dict[str, list[str]]:
         "discriminate": list(study.guides),
         "sample": sampled,
         "evaluate": sampled,
+        "toys": list(study.toys),
     }
 
 

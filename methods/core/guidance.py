@@ -75,10 +75,14 @@ def guided(denoise: Denoiser, *guides: Guide) -> Denoiser:
 
 
 def _pull(x: Tensor, at: At, present: list[tuple[Guide, Tensor]]) -> tuple[Tensor | None, Tensor | None]:
-    """The summed gradient, None if there is nothing to add, and the summed log density ratios."""
+    """The summed gradient, None if there is nothing to add, and the summed log density ratios.
+
+    Differentiable for a caller that differentiates: a likelihood needs the divergence of the push.
+    """
     log_ratio: Tensor | None = None
+    is_differentiated = torch.is_grad_enabled() and x.requires_grad
     with torch.enable_grad():
-        x = x.detach().requires_grad_()
+        x = x if is_differentiated else x.detach().requires_grad_()
         total = x.new_zeros(())
         for guide, inside in present:
             said = at.sigma.new_full(at.sigma.shape, OUTSIDE)
@@ -89,5 +93,7 @@ def _pull(x: Tensor, at: At, present: list[tuple[Guide, Tensor]]) -> tuple[Tenso
                 said = torch.where(inside, log_weight.detach(), OUTSIDE)
             if guide.is_density_ratio:
                 log_ratio = said if log_ratio is None else log_ratio + said
-        push = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
+        if not total.requires_grad:
+            return None, log_ratio
+        push = torch.autograd.grad(total, x, allow_unused=True, create_graph=is_differentiated)[0]
     return push, log_ratio
