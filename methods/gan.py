@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient
+from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient, standing
 from methods.core.checks import require
 from methods.core.rates import averaging, falling
 from methods.core.rng import ImageRng, StepRng
@@ -100,6 +100,7 @@ class GAN:
         on_real = nets["discriminator"](real, *told)
         loss = loss_on_real(on_real) + loss_on_fake(on_fake)
         metrics = {"discriminator_loss": loss.detach()}
+        metrics |= standing(on_real, on_fake, batch.images, fake, *told)
         if due:
             r1 = self.r1_gamma / 2 * squared_gradient(on_real, real)
             loss, metrics["r1"] = loss + r1, r1.detach()
