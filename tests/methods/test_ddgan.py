@@ -79,6 +79,10 @@ def test_the_learning_rate_falls_along_a_cosine_in_epochs() -> None:
     assert rates[50] == pytest.approx((method.generator_lr + method.lr_min) / 2)
 
 
+def test_both_players_have_the_official_momenta() -> None:
+    assert {player.optimiser.betas for player in METHOD.players()} == {(0.5, 0.9)}
+
+
 def test_the_average_starts_at_the_first_steps_result() -> None:
     state, _ = trained(METHOD, steps=1)
     assert_equal_average(state)
