@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient
+from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient, standing
 from methods.core.checks import require
 from methods.core.posterior import Posterior, diffuse, implicit_step, posterior
 from methods.core.rates import averaging, falling
@@ -163,6 +163,8 @@ class SIDDM:
         if due:
             metrics["r1"] = self.r1_gamma / 2 * squared_gradient(on_real.logits, real)
             loss = loss + metrics["r1"]
+        told, noisiest = [batch.labels] if self.conditional else [], play.times.u > 1 - 0.5 / self.steps
+        metrics |= standing(on_real.logits, on_fake.logits, batch.images, play.x0, *told, counted=noisiest)
         return loss, _detached(discriminator_loss=loss, **metrics)
 
     @torch.no_grad()

@@ -154,7 +154,8 @@ def _parameters(net: nn.Module) -> dict[str, Tensor]:
 
 def _optimiser(adam: Adam, net: nn.Module) -> torch.optim.Optimizer:
     kind = torch.optim.AdamW if adam.decoupled else torch.optim.Adam
-    return kind(net.parameters(), lr=0.0, betas=adam.betas, eps=adam.eps, weight_decay=adam.weight_decay)
+    decay = adam.weight_decay
+    return kind(net.parameters(), lr=0.0, betas=adam.betas, eps=adam.eps, weight_decay=decay, fused=True)
 
 
 def like(value: Tensor, other: Tensor) -> Tensor:

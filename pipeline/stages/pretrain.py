@@ -28,11 +28,14 @@ class Train:
     batch: int = 128  # images per step, over all workers
     seed: int = 0
     precision: Precision = "float32"
+    collapse: float | None = 0.02  # adversarial methods: stop when images differ by a smaller share than real ones
     format: Format | None = None  # of the file that `imported` names: somebody's trained network instead of a training
 
     def __post_init__(self) -> None:
         if self.format is not None and (self.steps, self.batch, self.seed) != (2000, 128, 0):
             raise ValueError("train.format: an imported network is not trained: leave steps, batch and seed out")
+        if self.collapse is not None and not 0 <= self.collapse < 1:
+            raise ValueError(f"collapse: {self.collapse} came, a share below 1 or null was wanted")
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,26 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
     if OUTSIDE in inputs:
         _take_over(method, inputs, config.train, out)
         return
-    images, labels = map_images(inputs["data"].path, "train")
     data = data_spec(inputs["data"].manifest.facts)
     block = config.train
-    batches = Epochs(images, labels if data.classes else None, block.batch, block.seed)
-    preview = Preview(method, data) if len(data.shape) == 3 else None
-    job = Job(method, data, batches, block.steps, block.batch, block.seed, block.precision, preview=preview)
+
+    def batches(split: str) -> Epochs:
+        images, labels = map_images(inputs["data"].path, split)
+        return Epochs(images, labels if data.classes else None, block.batch, block.seed)
+
+    adversarial = any(player.name == "discriminator" for player in method.players())
+    job = Job(
+        method,
+        data,
+        batches("train"),
+        block.steps,
+        block.batch,
+        block.seed,
+        block.precision,
+        unseen=batches("held_out") if adversarial else None,
+        collapse=block.collapse if adversarial else None,
+        preview=Preview(method, data) if len(data.shape) == 3 else None,
+    )
     around.launch.fit(train, job, around.state, around.watch)
     write_trained(out, outcome_of(around.state), data, block.seed)
 
