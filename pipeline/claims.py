@@ -156,18 +156,21 @@ def _measured(
     unknown = [column for column in wanted if column not in table.columns]
     if unknown:
         raise UserError(f"{ANALOGUES}: {file} has no column {', '.join(unknown)}; it has {', '.join(table.columns)}")
-    rows = table
-    for column, value in wanted.items():
-        rows = rows[rows[column] == value] if column != "card" else rows[rows[column].str.startswith(value)]
+    rows = [row for row in table.to_dict("records") if all(_fits(row, *part) for part in wanted.items())]
     where = f"{file}:{';'.join(f'{column}={value}' for column, value in wanted.items())}"
     if len(rows) == 0:
         return None, f"a row {where}"
     if len(rows) > 1:
         raise UserError(f"{ANALOGUES}: {len(rows)} rows of {where}: name one of them")
-    row = rows.iloc[0]
+    (row,) = rows
     low, high = (float(row[name] or math.nan) for name in ("ci_low", "ci_high"))
     seeds = int(float(row["train_seeds"])), int(float(row.get("sample_seeds") or 1))
     return Found(float(row["value"]), low, high, *seeds, row["card"], analogue["scale"], where), ""
+
+
+def _fits(row: dict[str, str], column: str, value: str) -> bool:
+    """A card is named by how it begins."""
+    return row[column].startswith(value) if column == "card" else row[column] == value
 
 
 def _printed(papers: Path) -> list[dict[str, str]]:
