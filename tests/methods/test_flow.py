@@ -12,7 +12,7 @@ from methods.core.chains import chain_of
 from methods.core.flow import begin, flow, grid_along, reverse_sde, sub_vp_path, ve_path, vp_path
 from methods.core.mixtures import Mixture
 from methods.core.noise import GeometricVE, LinearVP, SubVP, edm_grid
-from methods.core.rng import ImageRng, SeededRng
+from methods.core.rng import ImageRng, SeededRng, sample_tiles
 from methods.core.samplers import LINEAR, Path, heun
 from methods.core.types import At, DataSpec, Prediction, Source, Wrap, unwrapped
 from methods.ddpm import DDPM
@@ -154,6 +154,16 @@ def test_rk45_asks_until_its_tolerance_is_met() -> None:
         return len(seen)
 
     assert calls(1e-2) < calls(1e-4) < calls(1e-6)
+
+
+def test_the_adaptive_solvers_image_is_the_same_in_any_range() -> None:
+    """Its steps suit a whole tile, and a tile never depends on what was asked for."""
+    nets, sampling = SMALL.build(POINTS), EDM.Sampling(solver="rk45", tolerance=1e-2)
+
+    def images(seeds: range) -> Tensor:
+        return torch.cat(list(sample_tiles(lambda _, rng: SMALL.sample(nets, sampling, None, rng), seeds, None)))
+
+    assert torch.equal(images(range(90, 130)), images(range(200))[90:130])
 
 
 @pytest.mark.parametrize(
