@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from methods.core.devices import current_device
 from methods.core.guidance import guided
 from methods.core.pixels import to_uint8
-from methods.core.rng import TILE, ImageRng, sample_tiles
+from methods.core.rng import TILE, ImageRng, SeededRng, sample_tiles
 from methods.core.types import At, DataSpec, Denoiser, Diffusion, Prediction, Wrap, unwrapped
 from pipeline.artifacts import Artifact, Draft
 from pipeline.config import Block, build, build_method
@@ -81,9 +81,12 @@ class Painter:
             if not isinstance(self.method, Diffusion):
                 return self.method.sample(self.nets, self.sampling, labels, rng)
             guides = [adviser.method.guide(adviser.nets, labels, adviser.use) for adviser in self.guides]
-            return self.method.sample(
-                self.nets, self.sampling, labels, rng, wrap=lambda denoise: wrap(guided(denoise, *guides))
-            )
+
+            def wrapped(denoise: Denoiser) -> Denoiser:
+                denoise = finite(denoise, rng, "the network")
+                return wrap(finite(guided(denoise, *guides), rng, "a guide") if guides else denoise)
+
+            return self.method.sample(self.nets, self.sampling, labels, rng, wrap=wrapped)
 
         return sample_tiles(sample, seeds, label_of, self.device)
 
@@ -96,6 +99,26 @@ class Painter:
         method = build_method(block["method"], block["model"])
         use = build(method.Use, block["use"], f"{block['guide']}: use")
         return Adviser(method, use, load_networks(folder, method, self.data, self.device))
+
+
+def finite(denoise: Denoiser, rng: ImageRng, who: str) -> Denoiser:
+    """As it was, but NaN and infinity are told where they first appear."""
+
+    def watched(x: Tensor, at: At) -> Prediction:
+        said = denoise(x, at)
+        parts = [part.flatten(1) for part in (said.x0, said.push) if part is not None]
+        bad = ~torch.cat(parts, 1).isfinite().all(1)
+        if bad.any():
+            row = int(bad.int().argmax())
+            seed = rng.generators[row].initial_seed() if isinstance(rng, SeededRng) else f"of row {row}"
+            where = f"step {at.step} (sigma {float(at.sigma[row]):.4g}), seed {seed}"
+            raise TrilemmaError(
+                f"sampling: {who} gave NaN or infinity in {where}: "
+                "its weights are broken, or the steps too few for these settings"
+            )
+        return said
+
+    return watched
 
 
 class Adviser(NamedTuple):
