@@ -91,7 +91,7 @@ class DigitsNetwork:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(fold(seed, "extractor"))
             network = cls(images.shape[1:], int(labels.max()) + 1)
-            network._fit(_scaled(images), torch.from_numpy(np.asarray(labels, dtype=np.int64)), epochs)
+            network._fit(_scaled(images), torch.tensor(labels, dtype=torch.int64), epochs)
         network.scale.fill_(float(np.sqrt(np.square(network(images), dtype=np.float64).mean())))
         return network
 
