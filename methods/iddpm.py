@@ -38,7 +38,9 @@ Objective: TypeAlias = Literal["mse", "rescaled-mse", "kl", "rescaled-kl"]
 class Sampling:
     """One network call per state visited."""
 
-    spacing: str | None = "250"  # evenly; "90,60,20": by section; "ddim50": one stride; None: all
+    spacing: str | None = (
+        None  # "250": evenly; "90,60,20": by section; "ddim50": one stride; None: 250, or all if fewer
+    )
     eta: float | None = None  # None: ancestral; else DDIM, 0 deterministic
     clip: bool = True  # the predicted image, to [-1, 1]
     cfg_weight: float = 0.0  # classifier-free guidance: 0 none (Ho and Salimans' w; DiT's and DG's scale is 1 + w)
@@ -173,7 +175,7 @@ class IDDPM:
         denoise = wrap(
             asked(lambda of: self.denoiser(net, of), labels, net.classes, self.label_dropout, sampling.cfg_weight)
         )
-        x, chain = rng.normal(*net.shape), self.chain.spaced(sampling.spacing)
+        x, chain = rng.normal(*net.shape), self.chain.spaced(sampling.spacing or str(min(self.steps, 250)))
         return walk(denoise, x, chain, rng, sampling.eta, self.variance, sampling.clip, source)
 
     @property

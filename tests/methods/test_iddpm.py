@@ -12,7 +12,7 @@ from methods.core.posterior import diffuse
 from methods.core.rng import SeededRng
 from methods.core.variational import bound_terms, discretized_log_likelihood, prior_bits
 from methods.iddpm import IDDPM, Sampling
-from tests.methods.toy import trained
+from tests.methods.toy import POINTS, trained
 
 GENERATOR = torch.Generator().manual_seed(0)
 X0, NOISE = (torch.rand(6, 1, 4, 4, generator=GENERATOR).double() * 2 - 1 for _ in range(2))
@@ -91,3 +91,14 @@ def test_iddpm_trains_through_the_one_loop_and_samples_a_spaced_chain() -> None:
     assert out.isfinite().all()
     assert len(seen) == 8
     assert all(share.shape == (4, 2) for share in seen)
+
+
+def test_unless_told_it_visits_250_states_or_all_of_a_shorter_chain() -> None:
+    for steps, calls in ((40, 40), (300, 250)):
+        method, seen = IDDPM(steps=steps, net="mlp", width=8, depth=1), []
+
+        def noted(denoise, seen=seen):
+            return lambda x, at: seen.append(at) or denoise(x, at)
+
+        method.sample(method.build(POINTS), Sampling(), None, SeededRng([0]), noted)
+        assert len(seen) == calls
