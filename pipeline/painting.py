@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
 from methods.core.devices import current_device
-from methods.core.guidance import guided
+from methods.core.guidance import OUTSIDE, guided
 from methods.core.pixels import to_uint8
 from methods.core.rng import TILE, ImageRng, sample_tiles
 from methods.core.types import At, DataSpec, Denoiser, Diffusion, Prediction, Wrap, unwrapped
@@ -27,6 +29,7 @@ from pipeline.stage import Around
 from pipeline.weights import data_spec, load_networks
 
 PATHS = 8  # pictures whose denoising is kept
+LOG_RATIO = "log_ratio.parquet"  # of guided entries: what their discriminators say along the path
 
 
 @dataclass(frozen=True)
@@ -131,12 +134,7 @@ def paint_sets(
 ) -> None:
     """Every set's pictures as shards of that name; network evaluations per image among the facts."""
     facts = inputs["run"].manifest.facts
-    settings = asdict(sampler) | {"facts": facts}
-    settings["digests"] = [inputs[role].digest for role in sorted(inputs)]  # other weights, other painter
-    guides = tuple(inputs[guide.guide].path for guide in sampler.guides)
-    artist = painter(
-        recipe := Recipe(json.dumps(settings), inputs["run"].path, guides)
-    )  # what does not fit, fails here
+    artist = painter(recipe := recipe_of(inputs, sampler))  # what does not fit, fails here
     pieces = {name: _pieces(recipe, seeds, around) for name, seeds in sets.items()}
     counts = _paint([piece for of_set in pieces.values() for piece in of_set], around)
     for name, of_set in pieces.items():
@@ -147,8 +145,16 @@ def paint_sets(
         path = denoising_path(artist, next(iter(sets.values())).start)
         np.save(out.path / "path.npy", path)
         around.watch.path(path)
+        _write_log_ratios(artist, next(iter(sets.values())).start, out.path / LOG_RATIO)
     out.facts.update(counts, shape=facts["shape"], classes=facts["classes"], images=sum(map(len, sets.values())))
     out.seeds.update({name: [seeds.start, seeds.stop] for name, seeds in sets.items()})
+
+
+def recipe_of(inputs: Mapping[str, Artifact], sampler: Sampler) -> Recipe:
+    """inputs: the run, and its guides by name."""
+    settings = asdict(sampler) | {"facts": inputs["run"].manifest.facts}
+    settings["digests"] = [inputs[role].digest for role in sorted(inputs)]  # other weights, other painter
+    return Recipe(json.dumps(settings), inputs["run"].path, tuple(inputs[of.guide].path for of in sampler.guides))
 
 
 def _pieces(recipe: Recipe, seeds: range, around: Around) -> list[Piece]:
@@ -183,6 +189,37 @@ def denoising_path(artist: Painter, seed: int) -> np.ndarray:
 
     list(artist.paint(range(seed, seed + PATHS), recording))
     return stored(torch.stack(states).cpu(), artist.data)
+
+
+def log_ratios(artist: Painter, seed: int) -> list[dict[str, float | str]]:
+    """What the guiding discriminators say of a tile of pictures at every step, where they push it and where they only
+    look on: mean log density ratio and its standard error. A guided sample should look as real as the data, 0.
+    """
+    rows: list[dict[str, float | str]] = []
+
+    def watching(path: str) -> Wrap:
+        def watch(denoise: Denoiser) -> Denoiser:
+            def watched(x: Tensor, at: At) -> Prediction:
+                said = denoise(x, at)
+                if at.order == 1 and said.log_ratio is not None and said.log_ratio.max() < OUTSIDE:
+                    mean, error = said.log_ratio.mean().item(), said.log_ratio.std().item() / len(x) ** 0.5
+                    sigma = at.sigma.mean().item()
+                    rows.append({"path": path, "step": at.step, "sigma": sigma, "mean": mean, "error": error})
+                return said if path == "guided" else said._replace(push=None, log_ratio=None)
+
+            return watched
+
+        return watch
+
+    for path in ("guided", "unguided"):
+        list(artist.paint(range(seed, seed + TILE), watching(path)))
+    return rows
+
+
+def _write_log_ratios(artist: Painter, seed: int, file: Path) -> None:
+    rows = log_ratios(artist, seed) if artist.guides else []
+    if rows:
+        pq.write_table(pa.Table.from_pylist(rows), file)
 
 
 def stored(images: Tensor, data: DataSpec) -> np.ndarray:

@@ -102,6 +102,17 @@ def heun(
     return x
 
 
+def sdedit_start(images: Tensor, sigma: float, sigmas: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a sampler starts that is to keep to `images` [B, *shape], and the levels it then goes through, for `heun`:
+    sigma, and those of `sigmas` below it (Meng et al. 2022, arXiv:2108.01073, algorithm 1).
+
+    noise: standard normal. The larger sigma, the less is left of the images.
+    """
+    if not sigmas[-2] < sigma <= sigmas[0]:
+        raise ValueError(f"start: {sigma} came, a level above {sigmas[-2]:.3g} and at most {sigmas[0]:.3g} was wanted")
+    return images.double() + sigma * noise, torch.cat([sigmas.new_tensor([sigma]), sigmas[sigmas < sigma]])
+
+
 class Path(NamedTuple):
     """A curve x(t) = s(t) (x0 + sigma(t) noise); all functions are elementwise (EDM eq. 4)."""
 
