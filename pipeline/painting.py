@@ -11,25 +11,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
 from methods.core.devices import current_device
-from methods.core.guidance import OUTSIDE, guided
+from methods.core.guidance import guided
 from methods.core.pixels import to_uint8
-from methods.core.rng import TILE, ImageRng, sample_tiles
+from methods.core.rng import TILE, ImageRng, SeededRng, sample_tiles
 from methods.core.types import At, DataSpec, Denoiser, Diffusion, Prediction, Wrap, unwrapped
 from pipeline.artifacts import Artifact, Draft
 from pipeline.config import Block, build, build_method
+from pipeline.denoising_paths import LOG_RATIO, denoising_path, write_log_ratios
 from pipeline.errors import ConfigError, TrilemmaError
 from pipeline.shards import Pictures, decode, encode, write_pictures
 from pipeline.stage import Around
 from pipeline.weights import data_spec, load_networks
-
-PATHS = 8  # pictures whose denoising is kept
-LOG_RATIO = "log_ratio.parquet"  # of guided entries: what their discriminators say along the path
 
 
 @dataclass(frozen=True)
@@ -84,9 +80,12 @@ class Painter:
             if not isinstance(self.method, Diffusion):
                 return self.method.sample(self.nets, self.sampling, labels, rng)
             guides = [adviser.method.guide(adviser.nets, labels, adviser.use) for adviser in self.guides]
-            return self.method.sample(
-                self.nets, self.sampling, labels, rng, wrap=lambda denoise: wrap(guided(denoise, *guides))
-            )
+
+            def wrapped(denoise: Denoiser) -> Denoiser:
+                denoise = finite(denoise, rng, "the network")
+                return wrap(finite(guided(denoise, *guides), rng, "a guide") if guides else denoise)
+
+            return self.method.sample(self.nets, self.sampling, labels, rng, wrap=wrapped)
 
         return sample_tiles(sample, seeds, label_of, self.device)
 
@@ -99,6 +98,26 @@ class Painter:
         method = build_method(block["method"], block["model"])
         use = build(method.Use, block["use"], f"{block['guide']}: use")
         return Adviser(method, use, load_networks(folder, method, self.data, self.device))
+
+
+def finite(denoise: Denoiser, rng: ImageRng, who: str) -> Denoiser:
+    """As it was, but NaN and infinity are told where they first appear."""
+
+    def watched(x: Tensor, at: At) -> Prediction:
+        said = denoise(x, at)
+        parts = [part.flatten(1) for part in (said.x0, said.push) if part is not None]
+        bad = ~torch.cat(parts, 1).isfinite().all(1)
+        if bad.any():
+            row = int(bad.int().argmax())
+            seed = rng.generators[row].initial_seed() if isinstance(rng, SeededRng) else f"of row {row}"
+            where = f"step {at.step} (sigma {float(at.sigma[row]):.4g}), seed {seed}"
+            raise TrilemmaError(
+                f"sampling: {who} gave NaN or infinity in {where}: "
+                "its weights are broken, or the steps too few for these settings"
+            )
+        return said
+
+    return watched
 
 
 class Adviser(NamedTuple):
@@ -142,10 +161,10 @@ def paint_sets(
         write_pictures(out.path, name, pictures)
         around.watch.samples(name, pictures.images, 0)
     if isinstance(artist.method, Diffusion):
-        path = denoising_path(artist, next(iter(sets.values())).start)
+        path = stored(denoising_path(artist, next(iter(sets.values())).start), artist.data)
         np.save(out.path / "path.npy", path)
         around.watch.path(path)
-        _write_log_ratios(artist, next(iter(sets.values())).start, out.path / LOG_RATIO)
+        write_log_ratios(artist, next(iter(sets.values())).start, out.path / LOG_RATIO)
     out.facts.update(counts, shape=facts["shape"], classes=facts["classes"], images=sum(map(len, sets.values())))
     out.seeds.update({name: [seeds.start, seeds.stop] for name, seeds in sets.items()})
 
@@ -172,54 +191,6 @@ def _paint(pieces: list[Piece], around: Around) -> dict[str, float]:
         sums.update({name: count * len(piece.seeds) for name, count in tally.counts.items()})
     around.watch.note_cost("seconds_per_image", seconds / total)
     return {name: count / total for name, count in sums.items()}
-
-
-def denoising_path(artist: Painter, seed: int) -> np.ndarray:
-    """What the denoiser makes of the first pictures at every step: [steps, n, *shape], uint8 if pictures."""
-    states: list[Tensor] = []
-
-    def recording(denoise: Denoiser) -> Denoiser:
-        def recorded(x: Tensor, at: At) -> Prediction:
-            prediction = denoise(x, at)
-            if at.order == 1:
-                states.append(prediction.x0[:PATHS])
-            return prediction
-
-        return recorded
-
-    list(artist.paint(range(seed, seed + PATHS), recording))
-    return stored(torch.stack(states).cpu(), artist.data)
-
-
-def log_ratios(artist: Painter, seed: int) -> list[dict[str, float | str]]:
-    """What the guiding discriminators say of a tile of pictures at every step, where they push it and where they only
-    look on: mean log density ratio and its standard error. A guided sample should look as real as the data, 0.
-    """
-    rows: list[dict[str, float | str]] = []
-
-    def watching(path: str) -> Wrap:
-        def watch(denoise: Denoiser) -> Denoiser:
-            def watched(x: Tensor, at: At) -> Prediction:
-                said = denoise(x, at)
-                if at.order == 1 and said.log_ratio is not None and said.log_ratio.max() < OUTSIDE:
-                    mean, error = said.log_ratio.mean().item(), said.log_ratio.std().item() / len(x) ** 0.5
-                    sigma = at.sigma.mean().item()
-                    rows.append({"path": path, "step": at.step, "sigma": sigma, "mean": mean, "error": error})
-                return said if path == "guided" else said._replace(push=None, log_ratio=None)
-
-            return watched
-
-        return watch
-
-    for path in ("guided", "unguided"):
-        list(artist.paint(range(seed, seed + TILE), watching(path)))
-    return rows
-
-
-def _write_log_ratios(artist: Painter, seed: int, file: Path) -> None:
-    rows = log_ratios(artist, seed) if artist.guides else []
-    if rows:
-        pq.write_table(pa.Table.from_pylist(rows), file)
 
 
 def stored(images: Tensor, data: DataSpec) -> np.ndarray:

@@ -11,12 +11,12 @@ from matplotlib.image import imsave
 
 from pipeline.config import Study, load_study
 from pipeline.dag import STAGES, entries
+from pipeline.denoising_paths import LOG_RATIO
 from pipeline.extractor_weights import INCEPTION
 from pipeline.figures import Bar, bars, log_ratio_curves, loss_curves, save, scatter
 from pipeline.immune import IMMUNITY_FILE
 from pipeline.judge import facts_of
 from pipeline.mixture_judge import raw
-from pipeline.painting import LOG_RATIO
 from pipeline.pictures import grid, path_grid
 from pipeline.runner import inputs_of, open_store
 from pipeline.shards import read_pictures

@@ -4,8 +4,9 @@ Realism against faithfulness over the noise level that it starts from. The guide
 the run's own samples; the paper's for image-to-image is trained against translated pictures.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +14,10 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from methods.core.guidance import guided
-from methods.core.noise import edm_grid
+from methods.core.guidance import Guide, guided
 from methods.core.pixels import from_uint8, to_uint8
 from methods.core.rng import TILE, SeededRng
-from methods.core.samplers import heun, sdedit_start
+from methods.core.types import Denoiser, Source
 from pipeline.artifacts import Artifact, Draft
 from pipeline.errors import UserError
 from pipeline.features import DigitsNetwork, FeatureStats, Reference
@@ -29,7 +29,6 @@ from pipeline.stages.features import NETWORK, reference_file
 
 ROWS, EXAMPLES = "translations.parquet", "examples.npy"
 SHOWN = 8  # pictures among the examples
-STEPS = 18  # of the whole path, of which a translation takes those below its start
 FIRST_SEED, STRIDE = 2_000_000_000, 1_000_000  # of the noise: no other stage's, and between two sets
 BLOCK = 2  # pixels per side that the corruption makes one
 GUIDANCE = (True, False)
@@ -94,8 +93,11 @@ def _translated(
         labels = torch.from_numpy(chosen.labels)[index].to(artist.device) if artist.data.classes else None
         advisers = artist.guides if is_guided else []
         guides = [adviser.method.guide(adviser.nets, labels, adviser.use) for adviser in advisers]
-        (net,) = artist.nets.values()
-        images = source[index].to(artist.device)
-        noise = SeededRng(range(seed + first, seed + first + TILE), artist.device).normal(*images.shape[1:])
-        x, levels = sdedit_start(images, start, edm_grid(STEPS), noise)
-        yield heun(guided(artist.method.denoiser(net, labels), *guides), x, levels).float().cpu()
+        rng = SeededRng(range(seed + first, seed + first + TILE), artist.device)
+        begin = Source(source[index].to(artist.device), start)
+        wrap = partial(_steered, guides)
+        yield artist.method.sample(artist.nets, artist.sampling, labels, rng, wrap, begin).cpu()
+
+
+def _steered(guides: Sequence[Guide], denoise: Denoiser) -> Denoiser:
+    return guided(denoise, *guides)

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from pipeline.artifacts import read_artifact
+from pipeline.denoising_paths import LOG_RATIO
 from pipeline.errors import UserError
-from pipeline.painting import LOG_RATIO
 from pipeline.shards import read_pictures
 from pipeline.stages.translate import EXAMPLES, ROWS, blocky
 from tests.pipeline.toy_study import ToyStudy
