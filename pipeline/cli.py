@@ -66,6 +66,16 @@ _stage("evaluate", "Measure the sampled pictures.")
 
 
 @app.command(rich_help_panel="Stages, in the order of the chain")
+def translate(name: Name) -> None:
+    """Make corrupted pictures real again, with and without guides, and write reports/translations/NAME."""
+    from pipeline.runner import run_stage
+    from pipeline.translation_page import write_translation_page
+
+    run_stage("translate", name)
+    write_translation_page(Path.cwd(), name)
+
+
+@app.command(rich_help_panel="Stages, in the order of the chain")
 def toys(name: Name) -> None:
     """Check guidance and denoising where everything is known, and write reports/toys/NAME."""
     from pipeline.runner import run_stage

@@ -75,6 +75,16 @@ class ToyEntry:
 
 
 @dataclass(frozen=True)
+class TranslationEntry:
+    """Held-out pictures, corrupted, that a guided entry makes real again, with and without its guides."""
+
+    guided: str
+    starts: list[float]  # noise levels, in image units
+    images: int
+    sets: int  # of noise
+
+
+@dataclass(frozen=True)
 class Study:
     """One params.yaml."""
 
@@ -84,6 +94,7 @@ class Study:
     runs: dict[str, RunEntry]
     guides: dict[str, GuideEntry]
     guided: dict[str, GuidedEntry]
+    translations: dict[str, TranslationEntry]
     toys: dict[str, ToyEntry]
 
     @property
@@ -100,6 +111,7 @@ KINDS: dict[str, type] = {
     "runs": RunEntry,
     "guides": GuideEntry,
     "guided": GuidedEntry,
+    "translations": TranslationEntry,
     "toys": ToyEntry,
 }
 
@@ -232,6 +244,9 @@ def _check_references(study: Study) -> None:
                 raise ConfigError("a run has the same name: rename one of them")
             for use in guided.guides:
                 pick(study.guides, use.get("guide", ""), "guide")
+    for name, translation in study.translations.items():
+        with _naming(f"translations.{name}"):
+            pick(study.guided, translation.guided, "guided entry")
 
 
 @contextmanager

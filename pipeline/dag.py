@@ -5,7 +5,7 @@ never pays for torch.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,17 @@ def evaluate(study: Study, name: str) -> Call:
     return _call(study, "evaluate", name, dataset, inputs | {"samples": _out(study, "sample", name)}, {})
 
 
+def translate(study: Study, name: str) -> Call:
+    """Image to image: a guided entry's networks, started from pictures."""
+    entry = pick(study.translations, name, "translation")
+    dataset = study.runs[study.guided[entry.guided].run].dataset
+    how = {key: value for key, value in asdict(entry).items() if key != "guided"}
+    config = {"sampler": _sampler(study, entry.guided)} | how
+    inputs = {role: _out(study, role, dataset) for role in ("prepare", "features")}
+    call = _sample_call(study, "translate", entry.guided, config)
+    return replace(call, name=name, inputs=inputs | call.inputs, out=_out(study, "translate", name))
+
+
 def toys(study: Study, name: str) -> Call:
     """Needs no data: its worlds are closed forms."""
     return _call(study, "toys", name, "toys", {}, pick(study.toys, name, "toy").train)
@@ -104,7 +115,7 @@ def toys(study: Study, name: str) -> Call:
 
 STAGES: dict[str, Callable[[Study, str], Call]] = {
     stage.__name__: stage
-    for stage in (prepare, features, immune, pretrain, generate, discriminate, sample, evaluate, toys)
+    for stage in (prepare, features, immune, pretrain, generate, discriminate, sample, evaluate, translate, toys)
 }
 
 
@@ -121,6 +132,7 @@ def entries(study: Study) -> dict[str, list[str]]:
         "discriminate": list(study.guides),
         "sample": sampled,
         "evaluate": sampled,
+        "translate": list(study.translations),
         "toys": list(study.toys),
     }
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import matplotlib as mpl
 import numpy as np
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     import pandas as pd
 
+Numbers: TypeAlias = Sequence[float] | np.ndarray
 PANELS_PER_ROW = 3
 COLOURS = ("#2b5c8a", "#c44e2b")  # what is measured, and what it is held against
 MANY_COLOURS = (*COLOURS, "#4f8a3b", "#7a4fa3", "#b8902c", "#3a9aa0")
@@ -44,10 +45,10 @@ class Curve(NamedTuple):
     """One curve of a panel; all its parts are equally long."""
 
     label: str
-    x: Sequence[float]
-    value: Sequence[float]
-    low: Sequence[float] | None = None  # of the 95 % interval
-    high: Sequence[float] | None = None
+    x: Numbers
+    value: Numbers
+    low: Numbers | None = None  # of the 95 % interval
+    high: Numbers | None = None
     is_printed: bool = False  # a paper's own numbers, drawn dashed
 
 
@@ -121,6 +122,20 @@ def loss_curves(history: "pd.DataFrame") -> Figure:
         least, most = history[drawn].min(axis=None), history[drawn].max(axis=None)
         if least > 0 and most > LOG_SCALE_FROM * least:
             axes.set_yscale("log")
+    return figure
+
+
+def log_ratio_curves(rows: "pd.DataFrame") -> Figure:
+    """What a discriminator says along denoising paths that it pushes and that it only looks at, noise falling.
+
+    rows: path, sigma, and the mean log density ratio there with its standard error.
+    """
+    drawn = []
+    for path, along in rows.groupby("path", sort=False):
+        sigma, mean, error = along[["sigma", "mean", "error"]].to_numpy().T
+        drawn.append(Curve(str(path), sigma, mean, mean - 1.96 * error, mean + 1.96 * error))
+    figure = curves({"log density ratio, 0 is as real as the data": Panel(drawn, "noise level", is_log=True)})
+    figure.axes[0].invert_xaxis()
     return figure
 
 

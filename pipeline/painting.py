@@ -21,12 +21,11 @@ from methods.core.rng import TILE, ImageRng, SeededRng, sample_tiles
 from methods.core.types import At, DataSpec, Denoiser, Diffusion, Prediction, Wrap, unwrapped
 from pipeline.artifacts import Artifact, Draft
 from pipeline.config import Block, build, build_method
+from pipeline.denoising_paths import LOG_RATIO, denoising_path, write_log_ratios
 from pipeline.errors import ConfigError, TrilemmaError
 from pipeline.shards import Pictures, decode, encode, write_pictures
 from pipeline.stage import Around
 from pipeline.weights import data_spec, load_networks
-
-PATHS = 8  # pictures whose denoising is kept
 
 
 @dataclass(frozen=True)
@@ -154,12 +153,7 @@ def paint_sets(
 ) -> None:
     """Every set's pictures as shards of that name; network evaluations per image among the facts."""
     facts = inputs["run"].manifest.facts
-    settings = asdict(sampler) | {"facts": facts}
-    settings["digests"] = [inputs[role].digest for role in sorted(inputs)]  # other weights, other painter
-    guides = tuple(inputs[guide.guide].path for guide in sampler.guides)
-    artist = painter(
-        recipe := Recipe(json.dumps(settings), inputs["run"].path, guides)
-    )  # what does not fit, fails here
+    artist = painter(recipe := recipe_of(inputs, sampler))  # what does not fit, fails here
     pieces = {name: _pieces(recipe, seeds, around) for name, seeds in sets.items()}
     counts = _paint([piece for of_set in pieces.values() for piece in of_set], around)
     for name, of_set in pieces.items():
@@ -167,11 +161,19 @@ def paint_sets(
         write_pictures(out.path, name, pictures)
         around.watch.samples(name, pictures.images, 0)
     if isinstance(artist.method, Diffusion):
-        path = denoising_path(artist, next(iter(sets.values())).start)
+        path = stored(denoising_path(artist, next(iter(sets.values())).start), artist.data)
         np.save(out.path / "path.npy", path)
         around.watch.path(path)
+        write_log_ratios(artist, next(iter(sets.values())).start, out.path / LOG_RATIO)
     out.facts.update(counts, shape=facts["shape"], classes=facts["classes"], images=sum(map(len, sets.values())))
     out.seeds.update({name: [seeds.start, seeds.stop] for name, seeds in sets.items()})
+
+
+def recipe_of(inputs: Mapping[str, Artifact], sampler: Sampler) -> Recipe:
+    """inputs: the run, and its guides by name."""
+    settings = asdict(sampler) | {"facts": inputs["run"].manifest.facts}
+    settings["digests"] = [inputs[role].digest for role in sorted(inputs)]  # other weights, other painter
+    return Recipe(json.dumps(settings), inputs["run"].path, tuple(inputs[of.guide].path for of in sampler.guides))
 
 
 def _pieces(recipe: Recipe, seeds: range, around: Around) -> list[Piece]:
@@ -189,23 +191,6 @@ def _paint(pieces: list[Piece], around: Around) -> dict[str, float]:
         sums.update({name: count * len(piece.seeds) for name, count in tally.counts.items()})
     around.watch.note_cost("seconds_per_image", seconds / total)
     return {name: count / total for name, count in sums.items()}
-
-
-def denoising_path(artist: Painter, seed: int) -> np.ndarray:
-    """What the denoiser makes of the first pictures at every step: [steps, n, *shape], uint8 if pictures."""
-    states: list[Tensor] = []
-
-    def recording(denoise: Denoiser) -> Denoiser:
-        def recorded(x: Tensor, at: At) -> Prediction:
-            prediction = denoise(x, at)
-            if at.order == 1:
-                states.append(prediction.x0[:PATHS])
-            return prediction
-
-        return recorded
-
-    list(artist.paint(range(seed, seed + PATHS), recording))
-    return stored(torch.stack(states).cpu(), artist.data)
 
 
 def stored(images: Tensor, data: DataSpec) -> np.ndarray:

@@ -11,8 +11,9 @@ from matplotlib.image import imsave
 
 from pipeline.config import Study, load_study
 from pipeline.dag import STAGES, entries
+from pipeline.denoising_paths import LOG_RATIO
 from pipeline.extractor_weights import INCEPTION
-from pipeline.figures import Bar, bars, loss_curves, save, scatter
+from pipeline.figures import Bar, bars, log_ratio_curves, loss_curves, save, scatter
 from pipeline.immune import IMMUNITY_FILE
 from pipeline.judge import facts_of
 from pipeline.mixture_judge import raw
@@ -221,6 +222,7 @@ def _entry_pictures(study: Study, run: str, entry: str, figures: Path) -> Iterat
     path = out / "sample" / entry / "path.npy"
     if path.is_file() and samples.ndim == 4:
         yield _picture(path_grid(list(np.load(path))), figures / f"{entry}-path.png", "denoising, left to right")
+    yield from _log_ratio(out / "sample" / entry / LOG_RATIO, figures / f"{entry}-log-ratio.png")
     trained = [(out / "pretrain" / run, entry)] if run == entry else []
     if run != entry:
         guides = [use["guide"] for use in study.guided[entry].guides]
@@ -228,6 +230,13 @@ def _entry_pictures(study: Study, run: str, entry: str, figures: Path) -> Iterat
     for folder, name in trained:
         file = save(loss_curves(pd.read_parquet(folder / "history.parquet")), figures / f"{name}-training.png")
         yield f"![training of {name}](figures/{file.name})"
+
+
+def _log_ratio(rows: Path, file: Path) -> Iterator[str]:
+    """Of entries that a discriminator guides."""
+    if rows.is_file():
+        save(log_ratio_curves(pd.read_parquet(rows)), file)
+        yield f"![what the discriminator says along guided and unguided paths](figures/{file.name})"
 
 
 def _picture(image: np.ndarray, file: Path, caption: str) -> str:

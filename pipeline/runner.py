@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from pipeline.launch import Launch
 
 TILE = 64
-ALONE = ("prepare", "features", "immune", "toys")  # nothing in them to spread: no workers are started for them
+ALONE = (
+    "prepare",
+    "features",
+    "immune",
+    "translate",
+    "toys",
+)  # nothing in them to spread: no workers are started for them
 
 
 def run_stage(verb: str, name: str, workers: int = 0, address: str | None = None, piece: int = 512) -> None:

@@ -151,9 +151,9 @@ def _matched(x: Tensor, heard: list[_Said], is_differentiated: bool) -> Tensor:
 def _gradient(log_weight: Tensor, x: Tensor, is_differentiated: bool) -> Tensor:
     if not log_weight.requires_grad:
         return torch.zeros_like(x)
-    gradient = torch.autograd.grad(
+    (gradient,) = torch.autograd.grad(
         log_weight.sum(), x, allow_unused=True, retain_graph=True, create_graph=is_differentiated
-    )[0]
+    )
     return torch.zeros_like(x) if gradient is None else gradient
 
 

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from methods.core.mixtures import Mixture, log_ratio
 from methods.core.noise import LinearVP
 from methods.core.rng import StepRng
 from methods.core.types import At, Batch, DataSpec, Denoiser
-from methods.discriminator_guidance import Discriminator
+from methods.discriminator_guidance import Discriminator, Ratio
 from pipeline.artifacts import Artifact, Draft
 from pipeline.stage import Around
 
@@ -96,7 +96,8 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
 
 def _methods(config: Config) -> dict[str, Discriminator]:
     """By the loss that they estimate the density ratio by."""
-    return {"bce": Discriminator(body="mlp", width=config.width, depth=config.depth, lr=config.lr)}
+    mlp = Discriminator(body="mlp", width=config.width, depth=config.depth, lr=config.lr)
+    return {ratio: replace(mlp, density_ratio=ratio) for ratio in get_args(Ratio)}
 
 
 def _training(world: World, method: Discriminator, config: Config) -> Iterator[tuple[int, Denoiser]]:

@@ -44,6 +44,8 @@ guided:
     run: toy
     guides: [{guide: dg-toy, weight: 1.0}]
     sample: {}
+translations:
+  blocky: {guided: toy-dg, starts: [0.1, 5.0], images: 70, sets: 2}
 toys:
   exact: {train: {steps: 12, batch: 16, width: 8, depth: 1}}
 """
