@@ -1,10 +1,10 @@
-"""What `pretrain` and `discriminate` share: the loop, its checkpoints, its history and early stopping."""
+"""What `pretrain`, `classify` and `discriminate` share: the loop, its checkpoints, its history and early stopping."""
 
 import copy
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -60,6 +60,7 @@ class Job:
     seed: int
     precision: Precision
     held_out: HeldOut | None = None
+    given: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # weights of networks trained elsewhere
     unseen: Callable[[int], Batch] | None = None  # batches never trained on: does a discriminator rate them lower?
     collapse: float | None = None  # stop when generated images differ by less than this share of what real ones do
     preview: Callable[[Nets], np.ndarray] | None = None  # pictures for those who look on, uint8 [n, C, H, W]
@@ -91,6 +92,8 @@ class Outcome:
 def train(worker: "Worker", job: Job, state: "State", watch: "Watch") -> None:
     """Train to the end, or on from the last checkpoint; rank 0 leaves the outcome in `state`."""
     training = TrainState.fresh(job.method, job.data, job.seed, worker.device, getattr(torch, job.precision))
+    for name, weights in job.given.items():
+        training.nets[name].load_state_dict(weights)
     outcome = _resume(training, state, worker.device)
     with watch.opened() if worker.rank == 0 else nullcontext() as view:
         if view is not None:

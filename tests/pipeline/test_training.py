@@ -15,9 +15,10 @@ from methods.discriminator_guidance import Discriminator
 from methods.edm import EDM
 from pipeline import training
 from pipeline.errors import TrilemmaError, UserError
+from pipeline.held_out import split
 from pipeline.launch import Worker
 from pipeline.shards import Pictures
-from pipeline.stages.discriminate import Pairs, _split
+from pipeline.stages.discriminate import Pairs
 from pipeline.store import State, Store
 from pipeline.training import Epochs, HeldOut, Job, outcome_of, train
 
@@ -115,7 +116,7 @@ def test_a_guide_keeps_the_weights_of_least_held_out_loss_and_stops(state: State
 
 def test_held_out_pictures_are_of_every_class_and_never_trained_on() -> None:
     pictures = Pictures(IMAGES, np.arange(60) % 10, np.arange(60))
-    kept, held_out = _split(pictures, 0.2)
+    kept, held_out = split(pictures, 0.2)
     assert not set(kept.seeds) & set(held_out.seeds)
     assert set(held_out.labels) == set(range(10)) == set(kept.labels)
 
