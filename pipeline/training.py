@@ -35,7 +35,7 @@ CHECKPOINT_SECONDS = 5.0
 CHECKPOINT = "training.pt"
 
 Row = dict[str, float]
-Precision = Literal["float32", "float64"]
+Precision = Literal["float32", "float64", "bf16"]  # bf16: products and sums of a loss only; weights are float32
 
 
 class HeldOut(NamedTuple):
@@ -70,6 +70,11 @@ class Job:
         """Five previews in a training."""
         return max(self.steps // 5 // RECORD_EVERY, 1) * RECORD_EVERY
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights."""
+        return torch.float64 if self.precision == "float64" else torch.float32
+
     def __post_init__(self) -> None:
         for name in ("steps", "batch"):
             if getattr(self, name) < 1:
@@ -91,7 +96,7 @@ class Outcome:
 
 def train(worker: "Worker", job: Job, state: "State", watch: "Watch") -> None:
     """Train to the end, or on from the last checkpoint; rank 0 leaves the outcome in `state`."""
-    training = TrainState.fresh(job.method, job.data, job.seed, worker.device, getattr(torch, job.precision))
+    training = TrainState.fresh(job.method, job.data, job.seed, worker.device, job.dtype)
     for name, weights in job.given.items():
         training.nets[name].load_state_dict(weights)
     outcome = _resume(training, state, worker.device)
@@ -120,6 +125,7 @@ def _go_on(
         all_reduce=worker.all_reduce,
         rank=worker.rank,
         world=worker.world,
+        autocast=torch.bfloat16 if job.precision == "bf16" else None,
     ):
         window.append(metrics)
         step = outcome.steps = training.step
