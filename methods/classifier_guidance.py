@@ -8,13 +8,12 @@ log-probabilities over to a denoiser's x and sigma, so it steers any diffusion m
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from methods.core.ancestral import StepNet
 from methods.core.chains import Chain, chain_of, look_up
 from methods.core.checks import require
 from methods.core.guidance import Guide, WeightLaw, constant, switched
@@ -22,7 +21,7 @@ from methods.core.noise import LinearVP
 from methods.core.posterior import diffuse
 from methods.core.rng import StepRng
 from methods.core.shapes import per_sample
-from methods.core.types import Adam, At, Batch, DataSpec, Draws, LogWeight, Metrics, Nets, Player, Progress
+from methods.core.types import Adam, At, Batch, DataSpec, Draws, Metrics, Nets, Player, Progress
 from methods.nets.adm_encoder import EncoderUNetModel, Pool
 from methods.nets.encoder import MlpEncoder
 
@@ -85,7 +84,7 @@ class Classifier:
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
         if data.classes < 2:
             raise ValueError(f"a classifier needs labelled data of at least 2 classes; these have {data.classes}")
-        return {"classifier": StepNet(self._body(data.shape, data.classes), data.shape)}
+        return {"classifier": StepClassifier(self._body(data.shape, data.classes))}
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
         return {"index": rng.integers(self.steps, len(batch.images)), "noise": rng.normal(*batch.images.shape)}
@@ -95,7 +94,7 @@ class Classifier:
         if batch.labels is None:
             raise ValueError("a classifier trains on labels: this batch has none")
         x_t = diffuse(batch.images, look_up(self.chain.alpha_bar, draws["index"]), draws["noise"])
-        logits = nets["classifier"](x_t, draws["index"])
+        logits = nets["classifier"](x_t, draws["index"]).logits
         loss = cross_entropy(logits, batch.labels)
         if self.entropy_weight:
             loss = loss + self.entropy_weight * (math.log(logits.shape[1]) - entropy(logits)).mean()
@@ -106,13 +105,8 @@ class Classifier:
         """Towards the classes labels [B]."""
         if labels is None:
             raise ValueError("classifier guidance needs the classes asked for: pass labels")
-        net, chain = nets["classifier"], self.chain
-
-        def logits(x: Tensor, at: At) -> Tensor:
-            sigma = at.sigma.to(x)
-            return net(x * per_sample(torch.rsqrt(1 + sigma**2), x), chain.index_of(sigma))
-
-        return Guide(class_log_weight(logits, labels, use), use.law)
+        log_weight = class_log_weight(lambda said, at: said.logits, labels, use)
+        return Guide(log_weight, use.law, trunk=Trunk(self, nets["classifier"]))
 
     def learning_rate(self, progress: Progress) -> float:
         return self.lr * (1 - progress.step / progress.steps)
@@ -121,7 +115,14 @@ class Classifier:
     def chain(self) -> Chain:
         return chain_of(self.schedule, self.steps)
 
-    def _body(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+    def feature_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Of what an image of this shape becomes before the pool."""
+        if self.net == "mlp":
+            return (self.width,)
+        smallest = shape[-1] >> (len(self.channel_mult) - 1)
+        return (self.width * self.channel_mult[-1], smallest, smallest)
+
+    def _body(self, shape: tuple[int, ...], classes: int) -> EncoderUNetModel | MlpEncoder:
         if self.net == "mlp":
             return MlpEncoder(shape, outputs=classes, width=self.width, blocks=self.depth)
         if len(shape) != 3 or shape[1] != shape[2]:
@@ -141,10 +142,43 @@ class Classifier:
         )
 
 
-def class_log_weight(logits: Callable[[Tensor, At], Tensor], labels: Tensor, use: Use) -> LogWeight:
+class Said(NamedTuple):
+    """What a classifier makes of noisy images."""
+
+    logits: Tensor  # [B, K]
+    features: Tensor  # [B, *feature_shape] before the pool
+
+
+class StepClassifier(nn.Module):
+    """A classifier that is told the step of the chain it was trained on."""
+
+    def __init__(self, body: EncoderUNetModel | MlpEncoder) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor, step: Tensor) -> Said:
+        """x: [B, *shape] any float, variance-preserving; step: [B] int64."""
+        dtype = next(self.body.parameters()).dtype
+        outputs = self.body.outputs(x.to(dtype), step.to(dtype))
+        return Said(self.body.pooled(outputs), outputs[-1])
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A trained classifier asked at a sampler's x and sigma. Equal ones are one: guides share its passes."""
+
+    classifier: Classifier
+    net: nn.Module
+
+    def __call__(self, x: Tensor, at: At) -> Said:
+        sigma = at.sigma.to(x)
+        return self.net(x * per_sample(torch.rsqrt(1 + sigma**2), x), self.classifier.chain.index_of(sigma))
+
+
+def class_log_weight(logits: Callable[[Any, At], Tensor], labels: Tensor, use: Use) -> Callable[[Any, At], Tensor]:
     """log p(label | x), scaled by entropy if `use` says so; the scale itself has no gradient."""
 
-    def log_weight(x: Tensor, at: At) -> Tensor:
+    def log_weight(x: Any, at: At) -> Tensor:
         said = logits(x, at)
         log_probability = torch.log_softmax(said, 1).gather(1, labels[:, None])[:, 0]
         if not use.entropy_driven:

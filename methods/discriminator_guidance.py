@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
+from methods.classifier_guidance import Classifier, Said, Trunk
 from methods.core.checks import check_labels, require
 from methods.core.guidance import Guide, WeightLaw, boosted, switched
 from methods.core.noise import CosineVP, LinearVP
@@ -20,8 +21,10 @@ from methods.core.rng import StepRng
 from methods.core.shapes import per_sample
 from methods.core.types import Adam, At, Batch, DataSpec, Draws, LogWeight, Metrics, Nets, Player
 from methods.nets.encoder import ConvEncoder, MlpEncoder
+from methods.nets.guidance_head import guidance_head
 
 VP = LinearVP()
+HEAD_WIDTH = 64  # channels of the head's attention heads, where it has as many
 TIMESTEPS = 999  # the network is told the time in steps, as the classifiers are whose features it may stand on
 
 Clock: TypeAlias = Literal["linear", "cosine"]  # schedule of the time that the network is told
@@ -71,14 +74,13 @@ class Use:
 
 @dataclass(frozen=True)
 class Discriminator:
-    """Tells noisy data from noisy samples at all noise levels, one network from scratch.
-
-    Training settings: the paper's for CIFAR-10, whose own network is a head of this width and depth on the frozen
-    features of an ImageNet classifier.
+    """Tells noisy data from noisy samples at all noise levels: a network from scratch, or the paper's own, a shallow
+    head of this width and depth on the frozen features of a trained classifier. Training settings: CIFAR-10's.
     """
 
-    body: Literal["mlp", "conv"] = "conv"
-    conditional: bool = True  # on the classes, where the data have any
+    body: Literal["mlp", "conv", "head"] = "conv"
+    trunk: Classifier | None = None  # whose features the head reads
+    conditional: bool = True  # on the classes, where the data have any; a trunk never is
     width: int = 128  # channels at full resolution, or hidden units
     depth: int = 2  # residual blocks per resolution, or of the mlp
     dropout: float = 0.0  # of the residual blocks of conv
@@ -95,7 +97,9 @@ class Discriminator:
         require(self.width >= 1, "width", self.width, "at least 1")
         require(self.depth >= 1, "depth", self.depth, "at least 1")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "a probability below 1")
-        require(self.body != "mlp" or self.dropout == 0, "dropout", self.dropout, "none for the mlp")
+        require(self.body == "conv" or self.dropout == 0, "dropout", self.dropout, "none but for conv")
+        wanted = "a classifier for the head, and for nothing else"
+        require((self.body == "head") == (self.trunk is not None), "trunk", self.trunk, wanted)
         require(0 < self.time_min < 1, "time_min", self.time_min, "between 0 and 1")
         require(self.lr > 0, "lr", self.lr, "more than 0")
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
@@ -106,7 +110,9 @@ class Discriminator:
 
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
         classes = data.classes if self.conditional else 0
-        return {"discriminator": Judge(self._body(data.shape, classes), classes, self.clock, self.density_ratio)}
+        judge = Judge(self._body(data.shape, classes), classes, self.clock, self.density_ratio)
+        nets: dict[str, nn.Module] = {"discriminator": judge}
+        return nets if self.trunk is None else nets | {"trunk": self.trunk.build(data)["classifier"]}
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
         shape = batch.images.shape
@@ -126,6 +132,8 @@ class Discriminator:
         tau = VP.importance_time(torch.cat([draws["time"], draws["fake_time"]]).double(), self.time_min)
         mean, std = VP.mean(tau).to(x0), VP.std(tau).to(x0)
         x_vp = per_sample(mean, x0) * x0 + per_sample(std, x0) * noise
+        if self.trunk is not None:
+            x_vp = nets["trunk"](x_vp, self.trunk.chain.index_of(VP.sigma(tau))).features
         log_ratio = judge_of(nets)(x_vp, tau, _labels(batch))
         real, fake = log_ratio[: len(batch.images)], log_ratio[len(batch.images) :]
         loss = ratio_loss(real, fake, self.density_ratio)
@@ -136,9 +144,12 @@ class Discriminator:
         """The discriminator as a guide of images with these labels [B], unused by an unconditional one."""
         judge = judge_of(nets)
         check_labels(labels, judge.classes)
-        return density_ratio_guide(lambda x_vp, tau: judge(x_vp, tau, labels), use)
+        trunk = None if self.trunk is None else Trunk(self.trunk, nets["trunk"])
+        return density_ratio_guide(lambda x_vp, tau: judge(x_vp, tau, labels), use, trunk=trunk)
 
     def _body(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        if self.trunk is not None:
+            return self._head(self.trunk.feature_shape(shape), classes)
         if self.body == "mlp":
             return MlpEncoder(shape, label_dim=classes, width=self.width, blocks=self.depth)
         if len(shape) != 3:
@@ -149,6 +160,19 @@ class Discriminator:
             model_channels=self.width,
             num_blocks=self.depth,
             dropout=self.dropout,
+        )
+
+    def _head(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """On features of this shape: a map from the U-Net's way down, a vector from the mlp."""
+        if len(shape) == 1:
+            return MlpEncoder(shape, label_dim=classes, width=self.width, blocks=self.depth)
+        return guidance_head(
+            shape[0],
+            image_size=shape[1],
+            model_channels=self.width,
+            num_res_blocks=self.depth,
+            num_head_channels=min(self.width, HEAD_WIDTH),
+            num_classes=classes or None,
         )
 
 
@@ -194,12 +218,12 @@ class Judge(nn.Module):
         self.is_softplus = density_ratio == "lsif"
 
     def forward(self, x_vp: Tensor, tau: Tensor, labels: Tensor | None = None) -> Tensor:
-        """x_vp [B, *shape]; tau [B] in (0, 1] of LinearVP; labels [B], unused without classes -> [B]."""
+        """x_vp [B, ...]; tau [B] in (0, 1] of LinearVP; labels [B], unused without classes -> [B]."""
         if self.classes and labels is None:
             raise ValueError("a conditional discriminator judges images of known classes: pass their labels")
         dtype = next(self.body.parameters()).dtype
         time = TIMESTEPS * told_time(tau, self.clock)
-        raw = self.body(x_vp.to(dtype), time.to(dtype), labels if self.classes else None)
+        raw = self.body(x_vp.to(dtype), time.to(dtype), labels if self.classes else None).flatten()
         return log_softplus(raw) if self.is_softplus else raw
 
 
@@ -209,17 +233,18 @@ def judge_of(nets: Nets) -> Judge:
     return judge
 
 
-def density_ratio_guide(log_odds: LogOdds, use: Use, together: bool = False) -> Guide:
-    """Any discriminator in VP coordinates as a guide; together: as in `Guide`."""
+def density_ratio_guide(log_odds: LogOdds, use: Use, together: bool = False, trunk: Trunk | None = None) -> Guide:
+    """Any discriminator in VP coordinates as a guide; with a trunk, of its features. together: as in `Guide`."""
     window = VP.sigma(torch.tensor([use.time_min, use.time_max], dtype=torch.float64)).tolist()
     return Guide(
-        log_density_ratio(log_odds, use.clip),
+        log_density_ratio(log_odds, use.clip) if trunk is None else feature_ratio(log_odds, use.clip),
         use.law,
         *window,
         orders=use.orders,
         is_density_ratio=True,
         together=together,
         matched=use.norm_scaling,
+        trunk=trunk,
     )
 
 
@@ -230,13 +255,23 @@ def by_order(weights: dict[int, float]) -> WeightLaw:
 
 def log_density_ratio(log_odds: LogOdds, clip: float = 1e-5) -> LogWeight:
     """log p_data / p_model of x at noise level sigma; no gradient where d is within `clip` of 0 or 1 (eq. 8)."""
-    bound = math.log((1 - clip) / clip) if clip else math.inf
+    bound = largest_log_odds(clip)
 
     def log_weight(x: Tensor, at: At) -> Tensor:
         x_vp = x * per_sample(torch.rsqrt(1 + at.sigma**2), x)
         return log_odds(x_vp, VP.time(at.sigma)).clamp(-bound, bound)
 
     return log_weight
+
+
+def feature_ratio(log_odds: LogOdds, clip: float) -> Callable[[Said, At], Tensor]:
+    """`log_density_ratio` of what a trunk made of x."""
+    bound = largest_log_odds(clip)
+    return lambda said, at: log_odds(said.features, VP.time(at.sigma)).clamp(-bound, bound)
+
+
+def largest_log_odds(clip: float) -> float:
+    return math.log((1 - clip) / clip) if clip else math.inf
 
 
 def told_time(tau: Tensor, clock: Clock) -> Tensor:

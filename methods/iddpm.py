@@ -1,5 +1,6 @@
 """Improved DDPM: learned variances and a hybrid loss (Nichol and Dhariwal 2021, arXiv:2102.09672); ADM trains alike."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -59,7 +60,12 @@ class Losses(NamedTuple):
 
 @dataclass(frozen=True)
 class IDDPM:
-    """Noise and variance of every state of a chain. Defaults: CIFAR-10. ADM: objective mse, times not rescaled."""
+    """Noise and variance of every state of a chain. Defaults: CIFAR-10.
+
+    ADM (arXiv:2105.05233) is this with 1000 steps, objective mse, times not rescaled, heads of 64 channels and block
+    resampling; the rows of its ablation are depth, heads, attention, block_resampling and rescale_residuals (table 1),
+    heads or head_width (table 2) and adaptive_norm (table 3).
+    """
 
     steps: int = 4000  # T
     schedule: Literal["linear", "cosine"] = "cosine"
@@ -76,6 +82,10 @@ class IDDPM:
     channel_mult: tuple[int, ...] = (1, 2, 2, 2)  # U-Net: width at each resolution, finest first
     attention: tuple[int, ...] = (16, 8)  # U-Net: pixels per side where blocks attend
     heads: int = 4
+    head_width: int | None = None  # channels of an attention head, however many heads; ADM: 64
+    block_resampling: bool = False  # U-Net: residual blocks halve and double, as BigGAN's and ADM's, not convolutions
+    rescale_residuals: bool = False  # U-Net: by sqrt(1/2); ADM's ablation
+    adaptive_norm: bool = True  # U-Net: time and class scale and shift after a norm (AdaGN), or are added before it
     dropout: float = 0.3  # of the U-Net
     lr: float = 1e-4
     ema: float = 0.9999
@@ -200,5 +210,8 @@ class IDDPM:
             channel_mult=self.channel_mult,
             num_classes=classes or None,
             num_heads=self.heads,
-            use_scale_shift_norm=True,
+            num_head_channels=self.head_width,
+            use_scale_shift_norm=self.adaptive_norm,
+            resblock_updown=self.block_resampling,
+            skip_scale=math.sqrt(0.5) if self.rescale_residuals else 1.0,
         )

@@ -60,6 +60,7 @@ _stage("features", "Train the dataset's feature network and cache its reference 
 _stage("immune", "Check that the dataset's metrics notice faults whose answer is known.")
 _stage("pretrain", "Train a run's generator.")
 _stage("generate", "Sample the fakes that guides train against.")
+_stage("classify", "Train a guide to tell the classes of noisy pictures.")
 _stage("discriminate", "Train a guide to tell real pictures from fakes.")
 _stage("sample", "Sample the pictures to evaluate, of a run or a guided entry.")
 _stage("evaluate", "Measure the sampled pictures.")

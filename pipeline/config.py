@@ -53,17 +53,30 @@ class RunEntry:
 
 
 @dataclass(frozen=True)
-class GuideEntry:
-    run: str
+class ClassifierEntry:
+    """A guide that needs no fakes."""
+
+    dataset: str
     method: str
     model: Block
     train: Block
 
 
 @dataclass(frozen=True)
+class GuideEntry:
+    """A guide that needs the fakes of a run."""
+
+    run: str
+    method: str
+    model: Block
+    train: Block
+    trunk: str | None = None  # a classifier, on whose frozen features it stands
+
+
+@dataclass(frozen=True)
 class GuidedEntry:
     run: str
-    guides: list[Block]  # each {guide: name} and fields of its method's `Use`
+    guides: list[Block]  # each {guide: name of a guide or classifier} and fields of its method's `Use`
     sample: Block  # what differs from the run's own
 
 
@@ -92,6 +105,7 @@ class Study:
     root: Path  # of the code
     datasets: dict[str, DatasetEntry]
     runs: dict[str, RunEntry]
+    classifiers: dict[str, ClassifierEntry]
     guides: dict[str, GuideEntry]
     guided: dict[str, GuidedEntry]
     translations: dict[str, TranslationEntry]
@@ -109,6 +123,7 @@ class Study:
 KINDS: dict[str, type] = {
     "datasets": DatasetEntry,
     "runs": RunEntry,
+    "classifiers": ClassifierEntry,
     "guides": GuideEntry,
     "guided": GuidedEntry,
     "translations": TranslationEntry,
@@ -233,20 +248,43 @@ def _check_references(study: Study) -> None:
         with _naming(f"runs.{name}"):
             pick(study.datasets, run.dataset, "dataset")
             method_modules(run.method, study.root)
+    for name, classifier in study.classifiers.items():
+        with _naming(f"classifiers.{name}"):
+            pick(study.datasets, classifier.dataset, "dataset")
+            method_modules(classifier.method, study.root)
     for name, guide in study.guides.items():
         with _naming(f"guides.{name}"):
-            pick(study.runs, guide.run, "run")
-            method_modules(guide.method, study.root)
+            _check_guide(study, name, guide)
     for name, guided in study.guided.items():
         with _naming(f"guided.{name}"):
-            pick(study.runs, guided.run, "run")
+            dataset = pick(study.runs, guided.run, "run").dataset
             if name in study.runs:
                 raise ConfigError("a run has the same name: rename one of them")
             for use in guided.guides:
-                pick(study.guides, use.get("guide", ""), "guide")
+                pick({**study.guides, **study.classifiers}, use.get("guide", ""), "guide")
+                if use["guide"] in study.classifiers:
+                    _check_dataset(study, use["guide"], dataset)
     for name, translation in study.translations.items():
         with _naming(f"translations.{name}"):
             pick(study.guided, translation.guided, "guided entry")
+
+
+def _check_guide(study: Study, name: str, guide: GuideEntry) -> None:
+    dataset = pick(study.runs, guide.run, "run").dataset
+    method_modules(guide.method, study.root)
+    if name in study.classifiers:
+        raise ConfigError("a classifier has the same name: rename one of them")
+    if "trunk" in guide.model:
+        raise ConfigError("model.trunk: write `trunk: NAME` of a classifier beside `model`, not in it")
+    if guide.trunk is not None:
+        pick(study.classifiers, guide.trunk, "classifier")
+        _check_dataset(study, guide.trunk, dataset)
+
+
+def _check_dataset(study: Study, classifier: str, dataset: str) -> None:
+    trained_on = study.classifiers[classifier].dataset
+    if trained_on != dataset:
+        raise ConfigError(f"classifier {classifier!r} knows {trained_on!r}, but the run's dataset is {dataset!r}")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.artifacts import key_of
 from pipeline.code import code_version
-from pipeline.config import Study, method_modules, pick
+from pipeline.config import Block, ClassifierEntry, GuideEntry, Study, method_modules, pick
 from pipeline.errors import ConfigError
 from pipeline.external import OUTSIDE, locate
 from pipeline.extractor_weights import INCEPTION, KNOWN, verified_path, weights_folder
@@ -75,12 +75,24 @@ def generate(study: Study, name: str) -> Call:
     return _sample_call(study, "generate", name, config)
 
 
+def classify(study: Study, name: str) -> Call:
+    """A guide that learns from data alone."""
+    classifier = pick(study.classifiers, name, "classifier")
+    module, _ = method_modules(classifier.method, study.root)
+    inputs = {"data": _out(study, "prepare", classifier.dataset)}
+    config = {"method": classifier.method, "model": classifier.model, "train": classifier.train}
+    return _call(study, "classify", name, classifier.dataset, inputs, config, module)
+
+
 def discriminate(study: Study, name: str) -> Call:
+    """A guide that learns to tell data from fakes."""
     guide = pick(study.guides, name, "guide")
     module, _ = method_modules(guide.method, study.root)
     dataset = study.runs[guide.run].dataset
     inputs = {"data": _out(study, "prepare", dataset), "fakes": _out(study, "generate", guide.run)}
-    config = {"method": guide.method, "model": guide.model, "train": guide.train}
+    if guide.trunk is not None:
+        inputs["trunk"] = _out(study, "classify", guide.trunk)
+    config = {"method": guide.method, "model": _model(study, name), "train": guide.train}
     return _call(study, "discriminate", name, dataset, inputs, config, module)
 
 
@@ -115,13 +127,25 @@ def toys(study: Study, name: str) -> Call:
 
 STAGES: dict[str, Callable[[Study, str], Call]] = {
     stage.__name__: stage
-    for stage in (prepare, features, immune, pretrain, generate, discriminate, sample, evaluate, translate, toys)
+    for stage in (
+        prepare,
+        features,
+        immune,
+        pretrain,
+        generate,
+        classify,
+        discriminate,
+        sample,
+        evaluate,
+        translate,
+        toys,
+    )
 }
 
 
 def entries(study: Study) -> dict[str, list[str]]:
     """The names each stage is called with, in the order of params.yaml."""
-    used = {study.guides[use["guide"]].run for guided in study.guided.values() for use in guided.guides}
+    used = {guide.run for guide in study.guides.values()}
     sampled = [*study.runs, *study.guided]
     return {
         "prepare": list(study.datasets),
@@ -129,6 +153,7 @@ def entries(study: Study) -> dict[str, list[str]]:
         "immune": list(study.datasets),
         "pretrain": list(study.runs),
         "generate": [name for name in study.runs if name in used],
+        "classify": list(study.classifiers),
         "discriminate": list(study.guides),
         "sample": sampled,
         "evaluate": sampled,
@@ -154,9 +179,10 @@ def _sampler(study: Study, name: str) -> dict[str, Any]:
     guides = [
         {
             "guide": use["guide"],
-            "method": study.guides[use["guide"]].method,
-            "model": study.guides[use["guide"]].model,
+            "method": _guide(study, use["guide"]).method,
+            "model": _model(study, use["guide"]),
             "use": {key: value for key, value in use.items() if key != "guide"},
+            "trunk": _trunk(study, use["guide"]),
         }
         for use in guided.guides
     ]
@@ -167,10 +193,32 @@ def _sample_call(study: Study, stage: str, name: str, config: dict[str, Any]) ->
     base = _run_of(study, name)
     inputs = {"run": _out(study, "pretrain", base)}
     sampler = config["sampler"]
-    inputs |= {use["guide"]: _out(study, "discriminate", use["guide"]) for use in sampler["guides"]}
+    for use in sampler["guides"]:
+        inputs |= {name: taught(study, name) for name in (use["guide"], use["trunk"]) if name is not None}
     methods = [sampler["method"], *(use["method"] for use in sampler["guides"])]
     modules = [method_modules(method, study.root)[0] for method in methods]
     return _call(study, stage, name, study.runs[base].dataset, inputs, config, *modules)
+
+
+def taught(study: Study, name: str) -> Path:
+    """The artifact of a guide or classifier."""
+    return _out(study, "classify" if name in study.classifiers else "discriminate", name)
+
+
+def _guide(study: Study, name: str) -> ClassifierEntry | GuideEntry:
+    return study.classifiers[name] if name in study.classifiers else study.guides[name]
+
+
+def _trunk(study: Study, name: str) -> str | None:
+    guide = _guide(study, name)
+    return guide.trunk if isinstance(guide, GuideEntry) else None
+
+
+def _model(study: Study, name: str) -> Block:
+    """A guide's `model` block, with that of the classifier it stands on."""
+    trunk = _trunk(study, name)
+    own = _guide(study, name).model
+    return own if trunk is None else own | {"trunk": study.classifiers[trunk].model}
 
 
 def _run_of(study: Study, name: str) -> str:

@@ -36,8 +36,8 @@ def print_runs(found: list[dict[str, Any]]) -> None:
 def _entry(study: Study, name: str, run: str, guides: list[str]) -> dict[str, Any]:
     dataset = study.runs[run].dataset
     stages = [("prepare", dataset), ("features", dataset), ("pretrain", run)]
-    stages += [("generate", run)] if guides else []
-    stages += [("discriminate", guide) for guide in guides] + [("sample", name), ("evaluate", name)]
+    stages += [stage for guide in guides for stage in _teaching(study, guide)]
+    stages = [*dict.fromkeys(stages), ("sample", name), ("evaluate", name)]
     return {
         "run": run,
         "guidance": name if guides else "none",
@@ -46,6 +46,15 @@ def _entry(study: Study, name: str, run: str, guides: list[str]) -> dict[str, An
         "stages": [{"stage": stage, "name": entry, "state": _state(study, stage, entry)} for stage, entry in stages],
         "metrics": _metrics(study, name),
     }
+
+
+def _teaching(study: Study, guide: str) -> list[tuple[str, str]]:
+    """What a guide or classifier comes from."""
+    if guide in study.classifiers:
+        return [("classify", guide)]
+    entry = study.guides[guide]
+    trunk = [] if entry.trunk is None else [("classify", entry.trunk)]
+    return [("generate", entry.run), *trunk, ("discriminate", guide)]
 
 
 def _state(study: Study, stage: str, name: str) -> str:

@@ -18,7 +18,7 @@ from methods.core.devices import current_device
 from methods.core.guidance import guided
 from methods.core.pixels import to_uint8
 from methods.core.rng import TILE, ImageRng, SeededRng, sample_tiles
-from methods.core.types import At, DataSpec, Denoiser, Diffusion, Prediction, Wrap, unwrapped
+from methods.core.types import At, DataSpec, Denoiser, Diffusion, Prediction, Trainable, Wrap, unwrapped
 from pipeline.artifacts import Artifact, Draft
 from pipeline.config import Block, build, build_method
 from pipeline.denoising_paths import LOG_RATIO, denoising_path, write_log_ratios
@@ -36,6 +36,7 @@ class Guidance:
     method: str
     model: Block
     use: Block
+    trunk: str | None  # the classifier whose features it reads
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Recipe:
     settings: str  # JSON: a Sampler, the run's facts, the digests of what it was trained on
     run: Path
     guides: tuple[Path, ...]
+    trunks: tuple[Path | None, ...]  # of the guides, where they have one
 
 
 class Painter:
@@ -67,7 +69,9 @@ class Painter:
         self.method = build_method(settings["method"], settings["model"])
         self.sampling = build(self.method.Sampling, settings["sample"], f"{settings['method']}: sample")
         self.nets = load_networks(recipe.run, self.method, self.data, self.device)
-        self.guides = [self._adviser(block, folder) for block, folder in zip(settings["guides"], recipe.guides)]
+        self._loaded: dict[Path, dict[str, nn.Module]] = {}
+        places = zip(settings["guides"], recipe.guides, recipe.trunks)
+        self.guides = [self._adviser(block, folder, trunk) for block, folder, trunk in places]
         if self.guides and not isinstance(self.method, Diffusion):
             raise ConfigError(f"{settings['method']} does not sample through a denoiser: it cannot be guided")
 
@@ -90,14 +94,24 @@ class Painter:
         return sample_tiles(sample, seeds, label_of, self.device)
 
     def counting(self) -> AbstractContextManager[dict[str, int]]:
-        """Counts rows through the generator's networks as `nfe`, through the guides' as `guide_calls`."""
-        guides = [net for adviser in self.guides for net in adviser.nets.values()]
-        return counting({"nfe": list(self.nets.values()), "guide_calls": guides})
+        """Counts rows through the generator's networks as `nfe`, through the guides' as `guide_calls`.
 
-    def _adviser(self, block: Block, folder: Path) -> "Adviser":
+        A head and its trunk are two networks; a trunk that guides share is one, called once.
+        """
+        guides = dict.fromkeys(net for adviser in self.guides for net in adviser.nets.values())
+        return counting({"nfe": list(self.nets.values()), "guide_calls": list(guides)})
+
+    def _adviser(self, block: Block, folder: Path, trunk: Path | None) -> "Adviser":
         method = build_method(block["method"], block["model"])
         use = build(method.Use, block["use"], f"{block['guide']}: use")
-        return Adviser(method, use, load_networks(folder, method, self.data, self.device))
+        given = {} if trunk is None else {"trunk": self._networks(trunk, method.trunk, {})["classifier"]}
+        return Adviser(method, use, self._networks(folder, method, given))
+
+    def _networks(self, folder: Path, method: Trainable, given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+        """Of a guide, in memory once."""
+        if folder not in self._loaded:
+            self._loaded[folder] = load_networks(folder, method, self.data, self.device, given)
+        return self._loaded[folder]
 
 
 def finite(denoise: Denoiser, rng: ImageRng, who: str) -> Denoiser:
@@ -173,7 +187,9 @@ def recipe_of(inputs: Mapping[str, Artifact], sampler: Sampler) -> Recipe:
     """inputs: the run, and its guides by name."""
     settings = asdict(sampler) | {"facts": inputs["run"].manifest.facts}
     settings["digests"] = [inputs[role].digest for role in sorted(inputs)]  # other weights, other painter
-    return Recipe(json.dumps(settings), inputs["run"].path, tuple(inputs[of.guide].path for of in sampler.guides))
+    guides = tuple(inputs[guide.guide].path for guide in sampler.guides)
+    trunks = tuple(None if guide.trunk is None else inputs[guide.trunk].path for guide in sampler.guides)
+    return Recipe(json.dumps(settings), inputs["run"].path, guides, trunks)
 
 
 def _pieces(recipe: Recipe, seeds: range, around: Around) -> list[Piece]:

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.image import imsave
 
 from pipeline.config import Study, load_study
-from pipeline.dag import STAGES, entries
+from pipeline.dag import STAGES, entries, taught
 from pipeline.denoising_paths import LOG_RATIO
 from pipeline.extractor_weights import INCEPTION
 from pipeline.figures import Bar, bars, log_ratio_curves, loss_curves, save, scatter
@@ -225,8 +225,7 @@ def _entry_pictures(study: Study, run: str, entry: str, figures: Path) -> Iterat
     yield from _log_ratio(out / "sample" / entry / LOG_RATIO, figures / f"{entry}-log-ratio.png")
     trained = [(out / "pretrain" / run, entry)] if run == entry else []
     if run != entry:
-        guides = [use["guide"] for use in study.guided[entry].guides]
-        trained = [(out / "discriminate" / guide, guide) for guide in guides]
+        trained = [(taught(study, use["guide"]), use["guide"]) for use in study.guided[entry].guides]
     for folder, name in trained:
         file = save(loss_curves(pd.read_parquet(folder / "history.parquet")), figures / f"{name}-training.png")
         yield f"![training of {name}](figures/{file.name})"

@@ -1,10 +1,10 @@
-"""What `pretrain` and `discriminate` share: the loop, its checkpoints, its history and early stopping."""
+"""What `pretrain`, `classify` and `discriminate` share: the loop, its checkpoints, its history and early stopping."""
 
 import copy
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -35,7 +35,7 @@ CHECKPOINT_SECONDS = 5.0
 CHECKPOINT = "training.pt"
 
 Row = dict[str, float]
-Precision = Literal["float32", "float64"]
+Precision = Literal["float32", "float64", "bf16"]  # bf16: products and sums of a loss only; weights are float32
 
 
 class HeldOut(NamedTuple):
@@ -60,6 +60,7 @@ class Job:
     seed: int
     precision: Precision
     held_out: HeldOut | None = None
+    given: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # weights of networks trained elsewhere
     unseen: Callable[[int], Batch] | None = None  # batches never trained on: does a discriminator rate them lower?
     collapse: float | None = None  # stop when generated images differ by less than this share of what real ones do
     preview: Callable[[Nets], np.ndarray] | None = None  # pictures for those who look on, uint8 [n, C, H, W]
@@ -68,6 +69,11 @@ class Job:
     def preview_every(self) -> int:
         """Five previews in a training."""
         return max(self.steps // 5 // RECORD_EVERY, 1) * RECORD_EVERY
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights."""
+        return torch.float64 if self.precision == "float64" else torch.float32
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch"):
@@ -90,7 +96,9 @@ class Outcome:
 
 def train(worker: "Worker", job: Job, state: "State", watch: "Watch") -> None:
     """Train to the end, or on from the last checkpoint; rank 0 leaves the outcome in `state`."""
-    training = TrainState.fresh(job.method, job.data, job.seed, worker.device, getattr(torch, job.precision))
+    training = TrainState.fresh(job.method, job.data, job.seed, worker.device, job.dtype)
+    for name, weights in job.given.items():
+        training.nets[name].load_state_dict(weights)
     outcome = _resume(training, state, worker.device)
     with watch.opened() if worker.rank == 0 else nullcontext() as view:
         if view is not None:
@@ -117,6 +125,7 @@ def _go_on(
         all_reduce=worker.all_reduce,
         rank=worker.rank,
         world=worker.world,
+        autocast=torch.bfloat16 if job.precision == "bf16" else None,
     ):
         window.append(metrics)
         step = outcome.steps = training.step

@@ -14,7 +14,7 @@ from pipeline.progress import Progress, progress
 from pipeline.tracking import Run, RunSpec, attach, connect
 
 SHOWN = 64  # pictures of a grid
-UNITS = {"pretrain": "step", "discriminate": "step", "evaluate": "set"}
+UNITS = {"pretrain": "step", "classify": "step", "discriminate": "step", "evaluate": "set"}
 
 
 class Watch:

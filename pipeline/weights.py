@@ -19,17 +19,31 @@ def save_weights(folder: Path, weights: Mapping[str, Mapping[str, Tensor]]) -> N
     save_file(flat, folder / FILE)
 
 
-def load_networks(folder: Path, method: Trainable, data: DataSpec, device: torch.device) -> dict[str, nn.Module]:
-    """Ready to sample with: weights loaded, evaluation mode, nothing to be trained."""
-    flat = load_file(folder / FILE, device=str(device))
-    nets = method.build(data)
-    for name, net in nets.items():
-        own = {key.partition("/")[2]: value for key, value in flat.items() if key.startswith(f"{name}/")}
-        _check_shapes(own, net.state_dict(), f"{folder / FILE}: {name}")
+def load_weights(folder: Path, device: torch.device | str = "cpu") -> dict[str, dict[str, Tensor]]:
+    """By network and name."""
+    weights: dict[str, dict[str, Tensor]] = {}
+    for key, value in load_file(folder / FILE, device=str(device)).items():
+        net, _, name = key.partition("/")
+        weights.setdefault(net, {})[name] = value
+    return weights
+
+
+def load_networks(
+    folder: Path,
+    method: Trainable,
+    data: DataSpec,
+    device: torch.device,
+    given: Mapping[str, nn.Module] | None = None,
+) -> dict[str, nn.Module]:
+    """Ready to sample with: weights loaded, evaluation mode, nothing to be trained. given: networks ready already."""
+    weights, nets, ready = load_weights(folder, device), method.build(data), dict(given or {})
+    for name in nets.keys() - ready.keys():
+        own = weights.get(name, {})
+        _check_shapes(own, nets[name].state_dict(), f"{folder / FILE}: {name}")
         dtype = next(value.dtype for value in own.values() if value.is_floating_point())
-        net.to(device, dtype).eval().requires_grad_(False)
-        net.load_state_dict(own)
-    return nets
+        nets[name].to(device, dtype).eval().requires_grad_(False)
+        nets[name].load_state_dict(own)
+    return nets | ready
 
 
 def _check_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str) -> None:

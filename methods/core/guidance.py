@@ -6,18 +6,19 @@ Classifier-free guidance is no such guide: it has no log w, but two denoisers (a
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from methods.core.checks import require
 from methods.core.shapes import per_sample
-from methods.core.types import At, Denoiser, LogWeight, Prediction
+from methods.core.types import At, Denoiser, Prediction
 
 OUTSIDE = 1e7  # log density ratio of a sample outside its guide's window: never taken for a bad one
 
 WeightLaw: TypeAlias = Callable[[At, Tensor], Tensor]  # where, and the guide's own log-weights [B] -> weights [B]
+Trunk: TypeAlias = Callable[[Tensor, At], Any]  # a frozen network's answer, on which guides stand
 
 
 def constant(weight: float) -> WeightLaw:
@@ -53,7 +54,7 @@ def switched(early: WeightLaw, late: WeightLaw, sigma: float) -> WeightLaw:
 class Guide:
     """One guide, as one sampling run uses it. Its label, if any, is bound in `log_weight`."""
 
-    log_weight: LogWeight
+    log_weight: Callable[[Any, At], Tensor]  # a LogWeight: of x, or of what the trunk answers, where there is one
     weight: WeightLaw
     sigma_min: float = 0.0  # it acts on samples with sigma in [sigma_min, sigma_max]
     sigma_max: float = math.inf
@@ -61,6 +62,7 @@ class Guide:
     is_density_ratio: bool = False  # then a prediction carries its log-weights as log_ratio
     together: bool = False  # the smallest sigma of the batch decides for all (the official code); else each for itself
     matched: bool = False  # its gradient is made as long as that of the other guides, before weights ("norm scaling")
+    trunk: Trunk | None = None  # asked once for all guides that have an equal one
 
     def __post_init__(self) -> None:
         require(self.sigma_min < self.sigma_max, "sigma_min", self.sigma_min, f"less than sigma_max, {self.sigma_max},")
@@ -72,11 +74,20 @@ class Guide:
         sigma = at.sigma.min().expand_as(at.sigma) if self.together else at.sigma
         return (sigma >= self.sigma_min) & (sigma <= self.sigma_max)
 
+    def weigh(self, x: Tensor, at: At, answers: dict[Trunk, Any]) -> Tensor:
+        """[B] log-weights of x; answers: what trunks said of this x so far, to ask each once."""
+        if self.trunk is None:
+            return self.log_weight(x, at)
+        if self.trunk not in answers:
+            answers[self.trunk] = self.trunk(x, at)
+        return self.log_weight(answers[self.trunk], at)
+
 
 def guided(denoise: Denoiser, *guides: Guide) -> Denoiser:
     """`denoise`, its predictions pushed by all guides at once: one backward pass for their weighted sum.
 
-    A guide outside its window or its orders costs nothing. A guide that says the same of every x changes no bit.
+    Guides of one trunk share its forward pass too. A guide outside its window or its orders costs nothing. A guide that
+    says the same of every x changes no bit.
     """
     if guides and all(guide.matched for guide in guides):
         raise ValueError("norm_scaling: no other guide's gradient to be as long as; leave it out, or add a classifier")
@@ -111,13 +122,14 @@ def _pull(x: Tensor, at: At, present: list[tuple[Guide, Tensor]]) -> tuple[Tenso
     """
     log_ratio: Tensor | None = None
     heard: list[_Said] = []
+    answers: dict[Trunk, Any] = {}
     is_differentiated = torch.is_grad_enabled() and x.requires_grad
     with torch.enable_grad():
         x = x if is_differentiated else x.detach().requires_grad_()
         for guide, inside in present:
             said = at.sigma.new_full(at.sigma.shape, OUTSIDE)
             if inside.any():
-                log_weight = guide.log_weight(x, at)
+                log_weight = guide.weigh(x, at, answers)
                 weights = guide.weight(at, log_weight.detach())
                 heard.append(_Said(guide, torch.where(inside, log_weight, 0), torch.where(inside, weights, 0)))
                 said = torch.where(inside, log_weight.detach(), OUTSIDE)

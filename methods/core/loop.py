@@ -76,11 +76,13 @@ def train_steps(
     all_reduce: AllReduce | None = None,
     rank: int = 0,
     world: int = 1,
+    autocast: torch.dtype | None = None,
 ) -> Iterator[dict[str, Tensor]]:
     """Train from state.step to `steps`, yielding each step's metrics after it is done.
 
     batches: the global batch of a step. Randomness of step k depends on (seed, k) alone and is drawn for the global
     batch, then sliced by rank, so 5 + 5 steps equal 10 and the number of workers changes rounding only (dropout apart).
+    autocast: precision of the networks' products and sums; weights, gradients, optimiser and averages stay as they are.
     """
     if batch % world:
         raise ValueError(f"a batch of {batch} images does not divide among {world} workers: choose a multiple")
@@ -91,7 +93,7 @@ def train_steps(
         metrics: dict[str, Tensor] = {}
         for player in method.players():
             if progress.step % player.every == 0:
-                metrics |= _step(method, player, state, whole, progress, seed, all_reduce, mine)
+                metrics |= _step(method, player, state, whole, progress, seed, all_reduce, mine, autocast)
         state.step += 1
         yield metrics
 
@@ -105,6 +107,7 @@ def _step(
     seed: int,
     all_reduce: AllReduce | None,
     mine: slice,
+    autocast: torch.dtype | None,
 ) -> dict[str, Tensor]:
     draws = method.draw(player.name, whole, StepRng(seed, progress.step, player.name))
     net = state.nets[player.net]
@@ -114,7 +117,8 @@ def _step(
     for name, other in state.nets.items():
         other.requires_grad_(name == player.net)
     torch.manual_seed(fold(seed, progress.step, player.name, mine.start))  # dropout
-    loss, metrics = method.loss(player.name, state.nets, local, draws, progress.step)
+    with torch.autocast(sample.device.type, autocast, enabled=autocast is not None):
+        loss, metrics = method.loss(player.name, state.nets, local, draws, progress.step)
     optimiser = state.optimisers[player.name]
     optimiser.zero_grad(set_to_none=True)
     loss.backward()

@@ -77,20 +77,22 @@ class EncoderUNetModel(nn.Module):
 
     def features(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
         """The middle block's output [B, last width, h, w], before any pool."""
-        return self._outputs(x, timesteps, y)[-1]
+        return self.outputs(x, timesteps, y)[-1]
 
     def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
         """x [B, in_channels, H, W], timesteps [B] in 0 ... 999, y [B] int or one-hot -> [B, out_channels]."""
-        outputs = self._outputs(x, timesteps, y)
-        if self.pool in ("spatial", "spatial_v2"):
-            return self.out(torch.cat([h.mean(dim=(2, 3)) for h in outputs], dim=1))
-        return self.out(outputs[-1])
+        return self.pooled(self.outputs(x, timesteps, y))
 
-    def _outputs(self, x: Tensor, timesteps: Tensor, y: Tensor | None) -> list[Tensor]:
+    def outputs(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> list[Tensor]:
         """Of every input block and of the middle block."""
         emb = embed(self.time_embed, self.label_emb, timesteps, y)
         outputs = descend(self.input_blocks, x, emb)
         return [*outputs, self.middle_block(outputs[-1], emb)]
+
+    def pooled(self, outputs: list[Tensor]) -> Tensor:
+        if self.pool in ("spatial", "spatial_v2"):
+            return self.out(torch.cat([h.mean(dim=(2, 3)) for h in outputs], dim=1))
+        return self.out(outputs[-1])
 
 
 def _pool(pool: Pool, channels: int, all_channels: int, size: int, heads: int, outputs: int) -> nn.Sequential:

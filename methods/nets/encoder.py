@@ -30,14 +30,21 @@ class MlpEncoder(nn.Module):
         blocks: int = 3,
     ) -> None:
         super().__init__()
-        self.outputs = outputs
+        self.is_single = outputs is None
         self.trunk = FilmTrunk(math.prod(shape), label_dim, width, blocks)
         self.last = Linear(width, outputs or 1)
 
     def forward(self, x: Tensor, noise_labels: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """x [B, *shape], noise_labels [B], class_labels [B, label_dim] or [B] int -> logits."""
-        logits = self.last(self.trunk(x, noise_labels, class_labels))
-        return logits.squeeze(1) if self.outputs is None else logits
+        return self.pooled(self.outputs(x, noise_labels, class_labels))
+
+    def outputs(self, x: Tensor, noise_labels: Tensor, class_labels: Tensor | None = None) -> list[Tensor]:
+        """What the last layer makes logits of: [B, width]."""
+        return [self.trunk(x, noise_labels, class_labels)]
+
+    def pooled(self, outputs: list[Tensor]) -> Tensor:
+        logits = self.last(outputs[-1])
+        return logits.squeeze(1) if self.is_single else logits
 
 
 class ConvEncoder(nn.Module):

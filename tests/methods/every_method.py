@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 import methods
+from methods.classifier_guidance import Classifier
 from methods.core.loop import batch_indices
 from methods.core.types import Batch, DataSpec, Trainable
 
@@ -45,6 +46,12 @@ MLP = {"net": "mlp", "width": 16, "depth": 1}
 NCSNPP = {"net": "ncsnpp", "width": 8, "depth": 1, "channel_mult": (1, 2), "attention": (4,), "latent": 4}
 NCSNPP |= {"style_width": 8, "mapping_layers": 1, "judge_width": 2}
 WIDE_UNET = {"net": "unet", "width": 32, "depth": 1, "channel_mult": (1, 1), "attention": (2,), "dropout": 0.0}
+HEAD = {"body": "head", "width": 32, "depth": 1}
+SMALL_MLP: dict[str, Any] = MLP | {"steps": 50}
+SMALL_UNET: dict[str, Any] = {
+    "steps": 50, "width": 32, "depth": 1, "channel_mult": (1, 2), "attention": (4,), "head_width": 16,
+}  # fmt: skip
+TINY_UNET: dict[str, Any] = SMALL_UNET | {"channel_mult": (1, 1), "attention": ()}
 
 # A method that is not named here is tried with its defaults on points.
 SMALL = (
@@ -52,13 +59,10 @@ SMALL = (
     Case("edm.EDM", UNET | {"augment": 0.2, "lr_rampup_images": 100}, "images", {"steps": 3}, "unet"),
     Case("discriminator_guidance.Discriminator", {"body": "mlp", "width": 16, "depth": 1}, variant="mlp"),
     Case("discriminator_guidance.Discriminator", {"width": 16, "depth": 1}, "images", variant="conv"),
-    Case("classifier_guidance.Classifier", MLP | {"steps": 50}, variant="mlp"),
-    Case(
-        "classifier_guidance.Classifier",
-        {"steps": 50, "width": 32, "depth": 1, "channel_mult": (1, 2), "attention": (4,), "head_width": 16},
-        "images",
-        variant="unet",
-    ),
+    Case("discriminator_guidance.Discriminator", HEAD | {"trunk": Classifier(**SMALL_MLP)}, variant="mlp-head"),
+    Case("discriminator_guidance.Discriminator", HEAD | {"trunk": Classifier(**TINY_UNET)}, "images", variant="head"),
+    Case("classifier_guidance.Classifier", SMALL_MLP, variant="mlp"),
+    Case("classifier_guidance.Classifier", SMALL_UNET, "images", variant="unet"),
     Case("ddpm.DDPM", MLP | {"steps": 50}, sampling={"spacing": "5"}, variant="mlp"),
     Case("ddpm.DDPM", UNET | {"steps": 50, "width": 32}, "images", {"spacing": "2"}, "unet"),
     Case("iddpm.IDDPM", MLP | {"steps": 50}, sampling={"spacing": "5"}, variant="mlp"),

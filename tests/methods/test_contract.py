@@ -124,7 +124,7 @@ def test_a_guide_weighs_each_image_alone(case: Case) -> None:
 
     def weights(rows: slice) -> Tensor:
         guide = method.guide(nets, labels[rows], method.Use())
-        return guide.log_weight(x[rows], At(torch.full((6,), 0.7)[rows], 0))
+        return guide.weigh(x[rows], At(torch.full((6,), 0.7)[rows], 0), {})
 
     whole = weights(slice(6))
     assert whole.shape == (6,)

@@ -1,6 +1,7 @@
 """Improved DDPM: what the hybrid loss trains, the learned variance, and the bound's terms."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from methods.core.ancestral import Reading, learned_log_variance, read_output
 from methods.core.chains import Chain, chain_of, linear_betas
 from methods.core.posterior import diffuse
 from methods.core.rng import SeededRng
+from methods.core.types import DataSpec
 from methods.core.variational import bound_terms, discretized_log_likelihood, prior_bits
 from methods.iddpm import IDDPM, Sampling
 from tests.methods.toy import POINTS, trained
@@ -102,3 +104,27 @@ def test_unless_told_it_visits_250_states_or_all_of_a_shorter_chain() -> None:
 
         method.sample(method.build(POINTS), Sampling(), None, SeededRng([0]), noted)
         assert len(seen) == calls
+
+
+def test_every_row_of_adms_ablation_is_another_network_that_can_be_trained() -> None:
+    small = IDDPM(steps=50, width=32, depth=1, channel_mult=(1, 2), attention=(4,), heads=1)
+    rows = [
+        small,
+        replace(small, depth=2),
+        replace(small, heads=2),
+        replace(small, head_width=16),
+        replace(small, attention=(8, 4)),
+        replace(small, block_resampling=True),
+        replace(small, rescale_residuals=True),
+        replace(small, adaptive_norm=False),
+    ]
+    said = []
+    for method in rows:
+        torch.manual_seed(0)
+        net = method.build(DataSpec((1, 8, 8), 0, 1.0))["denoiser"]
+        torch.manual_seed(1)
+        for parameter in net.parameters():
+            torch.nn.init.normal_(parameter, std=0.05)
+        said.append(net(torch.ones(1, 1, 8, 8), torch.tensor([7])).sum())
+    assert torch.stack(said).isfinite().all()
+    assert len({value.item() for value in said}) == len(rows)

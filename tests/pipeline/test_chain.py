@@ -43,7 +43,7 @@ def test_every_entry_of_params_is_made_and_complete(reproduced: ToyStudy) -> Non
 def test_tables_have_a_row_per_value_with_its_card_floor_and_interval(reproduced: ToyStudy) -> None:
     table = pd.read_csv(reproduced.folder / "reports/tables/digits.csv", keep_default_na=False, na_values=[""])
     assert list(table.columns) == COLUMNS
-    for guidance in ("none", "toy-dg"):
+    for guidance in ("none", "toy-dg", "toy-cg-dg"):
         rows = table[table.guidance == guidance]
         assert set(rows.run) == {"toy"}
         assert set(rows.metric) >= METRICS
@@ -83,7 +83,11 @@ def test_a_study_keeps_its_outs_and_its_lock_in_its_own_folder(reproduced: ToySt
 
 def test_runs_lists_states_and_metrics_as_json_and_nothing_else(reproduced: ToyStudy) -> None:
     listed = json.loads(reproduced.run("runs", "--json").stdout)
-    assert [(entry["run"], entry["guidance"]) for entry in listed] == [("toy", "none"), ("toy", "toy-dg")]
+    assert [(entry["run"], entry["guidance"]) for entry in listed] == [
+        ("toy", "none"),
+        ("toy", "toy-dg"),
+        ("toy", "toy-cg-dg"),
+    ]
     for entry in listed:
         assert {stage["state"] for stage in entry["stages"]} == {"complete"}
         assert {metric["metric"] for metric in entry["metrics"]} >= METRICS

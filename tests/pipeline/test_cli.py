@@ -211,6 +211,7 @@ def test_help_names_every_command_and_is_quick() -> None:
         "features",
         "pretrain",
         "generate",
+        "classify",
         "discriminate",
         "sample",
         "evaluate",

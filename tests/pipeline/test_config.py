@@ -13,7 +13,8 @@ GOOD = """
 root: {root}
 datasets: {{digits: {{source: digits}}}}
 runs: {{one: {{dataset: digits, method: edm.EDM, model: {{}}, train: {{}}, sample: {{}}}}}}
-guides: {{dg: {{run: one, method: discriminator_guidance.Discriminator, model: {{}}, train: {{}}}}}}
+classifiers: {{cg: {{dataset: digits, method: classifier_guidance.Classifier, model: {{}}, train: {{}}}}}}
+guides: {{dg: {{run: one, trunk: cg, method: discriminator_guidance.Discriminator, model: {{}}, train: {{}}}}}}
 guided: {{one-dg: {{run: one, guides: [{{guide: dg}}], sample: {{}}}}}}
 """
 
@@ -55,6 +56,10 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         ("dataset: digits", "dataset: faces", "runs.one: no dataset named 'faces'"),
         ("guide: dg", "guide: gd", "guided.one-dg: no guide named 'gd'"),
         ("run: one, guides", "run: two, guides", "guided.one-dg: no run named 'two'"),
+        ("cg: {{dataset: digits", "cg: {{dataset: faces", "classifiers.cg: no dataset named 'faces'"),
+        ("cg: {{", "dg: {{", "guides.dg: a classifier has the same name"),
+        ("trunk: cg", "trunk: gc", "guides.dg: no classifier named 'gc' in params.yaml; it has cg"),
+        ("Discriminator, model: {{}}", "Discriminator, model: {{trunk: 1}}", "model.trunk: write `trunk: NAME`"),
         ("one-dg:", "one:", "a run has the same name"),
         ("datasets:", "datasetz:", "unknown key 'datasetz'"),
         ("{{source: digits}}", "7", "a block of `key: value` was wanted"),
@@ -66,6 +71,15 @@ def test_a_mistake_is_named_in_one_line(tmp_path: Path, was: str, becomes: str, 
         study_of(tmp_path, GOOD.replace(was, becomes, 1))
     assert told in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("trunk", "entry"), [("trunk: cg, ", "guides.dg"), ("", "guided.one-dg")])
+def test_a_classifier_guides_runs_of_its_own_dataset(tmp_path: Path, trunk: str, entry: str) -> None:
+    text = GOOD.replace("trunk: cg, ", trunk).replace("[{{guide: dg}}]", "[{{guide: dg}}, {{guide: cg}}]")
+    assert study_of(tmp_path, text).guided["one-dg"].guides[1] == {"guide": "cg"}
+    text = text.replace("{{digits: {{source: digits}}}}", "{{digits: {{source: digits}}, odd: {{source: digits}}}}")
+    with pytest.raises(ConfigError, match=f"{entry}: classifier 'cg' knows 'odd', but the run's dataset is 'digits'"):
+        study_of(tmp_path, text.replace("cg: {{dataset: digits", "cg: {{dataset: odd"))
 
 
 def test_a_missing_file_says_where_to_go(tmp_path: Path) -> None:

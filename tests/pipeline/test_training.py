@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 import torch
 
+from methods.classifier_guidance import Classifier
 from methods.core.rng import StepRng
 from methods.core.types import Batch, DataSpec
 from methods.discriminator_guidance import Discriminator
 from methods.edm import EDM
 from pipeline import training
 from pipeline.errors import TrilemmaError, UserError
+from pipeline.held_out import split
 from pipeline.launch import Worker
 from pipeline.shards import Pictures
-from pipeline.stages.discriminate import Pairs, _split
+from pipeline.stages.discriminate import Pairs
 from pipeline.store import State, Store
-from pipeline.training import Epochs, HeldOut, Job, outcome_of, train
+from pipeline.training import Epochs, HeldOut, Job, Precision, outcome_of, train
 
 DATA = DataSpec((1, 4, 4), 2, 1.0)
 ALONE = Worker(0, 1, torch.device("cpu"), None)
@@ -59,23 +61,45 @@ def _checkpoint_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
 
 
-def job(steps: int = 100, lr: float = 1e-3, held_out: HeldOut | None = None) -> Job:
+def job(steps: int = 100, lr: float = 1e-3, held_out: HeldOut | None = None, precision: Precision = "float32") -> Job:
     method = EDM(net="mlp", width=8, depth=1, lr=lr, lr_rampup_images=0)
-    return Job(method, DATA, Epochs(IMAGES, LABELS, 16, 0), steps, 16, 0, "float32", held_out)
+    return Job(method, DATA, Epochs(IMAGES, LABELS, 16, 0), steps, 16, 0, precision, held_out)
 
 
-def test_a_killed_training_goes_on_to_the_same_bits(state: State, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_killed_training_goes_on_to_the_same_bits(precision: Precision, state: State, tmp_path: Path) -> None:
     other = Store(str(tmp_path / "other")).state("1" * 64)
-    train(ALONE, job(), other, Onlooker())
+    train(ALONE, job(precision=precision), other, Onlooker())
     with pytest.raises(KeyboardInterrupt):
-        train(ALONE, job(), state, Onlooker(kill_at=60))
+        train(ALONE, job(precision=precision), state, Onlooker(kill_at=60))
     onlooker = Onlooker()
-    train(ALONE, job(), state, onlooker)
+    train(ALONE, job(precision=precision), state, onlooker)
     undisturbed, resumed = outcome_of(other), outcome_of(state)
     assert resumed.history == undisturbed.history
     assert onlooker.rows == [20, 40, 60, 80, 100]  # the whole curve, old and new
     for name, value in undisturbed.weights["denoiser"].items():
         assert torch.equal(value, resumed.weights["denoiser"][name])
+
+
+def test_bf16_is_the_precision_of_a_loss_and_weights_stay_float32(state: State, tmp_path: Path) -> None:
+    other = Store(str(tmp_path / "other")).state("1" * 64)
+    train(ALONE, job(), other, Onlooker())
+    train(ALONE, job(precision="bf16"), state, Onlooker())
+    whole, narrow = outcome_of(other), outcome_of(state)
+    assert {value.dtype for value in narrow.weights["denoiser"].values()} == {torch.float32}
+    assert narrow.history != whole.history
+    assert narrow.history[-1]["loss"] == pytest.approx(whole.history[-1]["loss"], rel=0.05)
+
+
+def test_networks_given_are_trained_on_and_not_trained(state: State) -> None:
+    classifier = Classifier(net="mlp", width=8, depth=1)
+    torch.manual_seed(5)
+    given = {"trunk": classifier.build(DATA)["classifier"].state_dict()}
+    method = Discriminator(body="head", trunk=classifier, width=8, depth=1)
+    pairs = Pairs(Epochs(IMAGES[:30], LABELS[:30], 16, 0), Epochs(IMAGES[30:], LABELS[30:], 16, 1))
+    train(ALONE, Job(method, DATA, pairs, 20, 16, 0, "float32", given=given), state, Onlooker())
+    for name, value in outcome_of(state).weights["trunk"].items():
+        assert torch.equal(value, given["trunk"][name])
 
 
 def test_a_finished_training_does_nothing_again(state: State) -> None:
@@ -115,7 +139,7 @@ def test_a_guide_keeps_the_weights_of_least_held_out_loss_and_stops(state: State
 
 def test_held_out_pictures_are_of_every_class_and_never_trained_on() -> None:
     pictures = Pictures(IMAGES, np.arange(60) % 10, np.arange(60))
-    kept, held_out = _split(pictures, 0.2)
+    kept, held_out = split(pictures, 0.2)
     assert not set(kept.seeds) & set(held_out.seeds)
     assert set(held_out.labels) == set(range(10)) == set(kept.labels)
 

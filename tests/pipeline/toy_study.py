@@ -33,16 +33,32 @@ runs:
     model: {net: mlp, width: 16, depth: 1, lr: 2.0e-3, lr_rampup_images: 1000}
     train: {steps: 240, batch: 32}
     sample: {steps: 3}
+classifiers:
+  cg-digits:
+    dataset: digits
+    method: classifier_guidance.Classifier
+    model: {net: mlp, width: 16, depth: 1, steps: 50}
+    train: {steps: 60, batch: 32, check_every: 40}
 guides:
   dg-toy:
     run: toy
     method: discriminator_guidance.Discriminator
     model: {body: mlp, width: 16, depth: 1}
     train: {steps: 240, batch: 32, check_every: 40, patience: 100}
+  dg-trunk:
+    run: toy
+    trunk: cg-digits
+    method: discriminator_guidance.Discriminator
+    model: {body: head, width: 16, depth: 1}
+    train: {steps: 60, batch: 32, check_every: 40}
 guided:
   toy-dg:
     run: toy
     guides: [{guide: dg-toy, weight: 1.0}]
+    sample: {}
+  toy-cg-dg:
+    run: toy
+    guides: [{guide: cg-digits, scale: 1.0}, {guide: dg-trunk, weight: 1.0}]
     sample: {}
 translations:
   blocky: {guided: toy-dg, starts: [0.1, 5.0], images: 70, sets: 2}

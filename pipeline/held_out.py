@@ -1,0 +1,57 @@
+"""What `classify` and `discriminate` share: their training pictures split in two, and the weights kept that judge the
+unseen ones best."""
+
+from dataclasses import dataclass
+
+from methods.core.rng import StepRng
+from methods.core.types import Batch, Trainable
+from pipeline.artifacts import Draft
+from pipeline.errors import UserError
+from pipeline.shards import Pictures
+from pipeline.training import Epochs, HeldOut, Outcome, Precision
+
+
+@dataclass(frozen=True)
+class Train:
+    """The `train` block of a guide. Held-out pictures come from the training split, never from the evaluated one."""
+
+    steps: int = 2000  # at most
+    batch: int = 128  # real images per step, and for a discriminator as many fakes
+    seed: int = 0
+    precision: Precision = "float32"
+    held_out: float = 0.1  # share of the real and of the fake pictures
+    check_every: int = 100  # steps
+    patience: int = 5  # checks without a lower held-out loss
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"train.held_out: {self.held_out} came, a share between 0 and 1 was wanted")
+
+
+def split(pictures: Pictures, share: float) -> tuple[Pictures, Pictures]:
+    """All but the last ones, and those: the same pictures for any guide on this data, of every class."""
+    kept = len(pictures) - round(share * len(pictures))
+    if not 0 < kept < len(pictures):
+        raise UserError(
+            f"train.held_out: {share} of {len(pictures)} pictures leaves none to train on, or none to check"
+        )
+    return pictures.rows(slice(kept)), pictures.rows(slice(kept, None))
+
+
+def epochs(pictures: Pictures, classes: int, batch: int, seed: int) -> Epochs:
+    return Epochs(pictures.images, pictures.labels if classes else None, batch, seed)
+
+
+def held_out(method: Trainable, batch: Batch, block: Train) -> HeldOut:
+    """With draws fixed once, so that checks differ by the weights alone."""
+    (player,) = method.players()
+    draws = method.draw(player.name, batch, StepRng(block.seed, 0, "held out"))
+    return HeldOut(player.name, batch, draws, block.check_every, block.patience)
+
+
+def note_best(out: Draft, outcome: Outcome) -> None:
+    """How well the kept weights judge what they were not trained on, over all noise levels."""
+    best = next(row for row in outcome.history if row["step"] == outcome.best_step)
+    out.facts.update(
+        best_step=outcome.best_step, held_out_loss=outcome.best_loss, held_out_accuracy=best["held_out_accuracy"]
+    )

@@ -1,0 +1,35 @@
+"""classify: a guide that tells the classes of noisy pictures; kept where its held-out loss is least."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.artifacts import Artifact, Draft
+from pipeline.config import Block, build_method
+from pipeline.held_out import Train, epochs, held_out, note_best, split
+from pipeline.shards import read_pictures
+from pipeline.stage import Around
+from pipeline.training import Job, outcome_of, train, write_trained
+from pipeline.weights import data_spec
+
+
+@dataclass(frozen=True)
+class Config:
+    method: str
+    model: Block
+    train: Train
+
+
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
+    method = build_method(config.method, config.model)
+    block = config.train
+    data = data_spec(inputs["data"].manifest.facts)
+    kept, unseen = split(read_pictures(inputs["data"].path, "train"), block.held_out)
+    batches = epochs(kept, data.classes, block.batch, block.seed)
+    whole = epochs(unseen, data.classes, len(unseen), 0)(0)
+    job = Job(
+        method, data, batches, block.steps, block.batch, block.seed, block.precision, held_out(method, whole, block)
+    )
+    around.launch.fit(train, job, around.state, around.watch)
+    outcome = outcome_of(around.state)
+    write_trained(out, outcome, data, block.seed)
+    note_best(out, outcome)
