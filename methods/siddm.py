@@ -59,7 +59,7 @@ class Play(NamedTuple):
 @dataclass(frozen=True)
 class SIDDM:
     """Defaults: the paper's for images. Its simulation on 25 Gaussians: afd renoise, c_target and clean_weight none,
-    rates 1e-4 and 4e-4, ema 0. With sees_pair and afd_weight 0 it is DDGAN in continuous time.
+    rates 1e-4 and 4e-4, ema 0. With sees_pair and afd_weight 0 it is DDGAN in continuous time, R included.
     """
 
     steps: int = 4  # T
@@ -114,6 +114,8 @@ class SIDDM:
         self._check_annealing()
         since = self.lr_linear_from
         require(since is None or 0 <= since < 1, "lr_linear_from", since, "a share below 1, or none")
+        for rate in ("generator_lr", "discriminator_lr"):
+            require(getattr(self, rate) >= 0, rate, getattr(self, rate), "at least 0")
         require(self.r1_gamma >= 0, "r1_gamma", self.r1_gamma, "at least 0")
         require(self.r1_every >= 1, "r1_every", self.r1_every, "at least 1")
 
@@ -164,7 +166,8 @@ class SIDDM:
             metrics["r1"] = self.r1_gamma / 2 * squared_gradient(on_real.logits, real)
             loss = loss + metrics["r1"]
         told, noisiest = [batch.labels] if self.conditional else [], play.times.u > 1 - 0.5 / self.steps
-        metrics |= standing(on_real.logits, on_fake.logits, batch.images, play.x0, *told, counted=noisiest)
+        if self.adversarial_weight:  # else nobody plays, and images made from noise alone are rightly all the mean
+            metrics |= standing(on_real.logits, on_fake.logits, batch.images, play.x0, *told, counted=noisiest)
         return loss, _detached(discriminator_loss=loss, **metrics)
 
     @torch.no_grad()

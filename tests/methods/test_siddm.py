@@ -13,7 +13,7 @@ from methods.core.types import Batch
 from methods.nets.mixture_mlp import MixtureGenerator
 from methods.nets.verdict import Verdict
 from methods.siddm import SIDDM, Play, Sampling, pair_of_times
-from tests.methods.toy import POINTS, X, trained
+from tests.methods.toy import POINTS, STANDING, X, trained
 
 METHOD = SIDDM()
 BATCH = Batch(X)
@@ -39,6 +39,13 @@ def test_without_afd_only_the_game_is_left() -> None:
     nets, draws = game(METHOD)
     loss, metrics = replace(METHOD, afd_weight=0.0).loss("generator", nets, BATCH, draws, 0)
     assert_close(loss.detach(), metrics["generator_adversarial"])
+
+
+def test_without_the_game_nobody_asks_how_it_stands() -> None:
+    nets, draws = game(METHOD)
+    for weight in (1.0, 0.0):
+        _, metrics = replace(METHOD, adversarial_weight=weight).loss("discriminator", nets, BATCH, draws, 0)
+        assert (metrics.keys() >= STANDING) == (weight > 0)
 
 
 def test_each_head_learns_from_its_own_side() -> None:
@@ -67,6 +74,18 @@ def test_c_judges_fakes_and_r_judges_reals() -> None:
     assert verdict.noisier is not None
     weight = (1 / (2 * made.times.beta)).clamp(max=10.0)
     assert_close(metrics["regression"], (weight * (verdict.noisier - made.renoised).square().mean(1)).mean())
+
+
+def test_the_regulariser_also_joins_ddgans_game() -> None:
+    """SIDDM on pairs without the forward terms is DDGAN in continuous time."""
+    ddgan = replace(METHOD, sees_pair=True, afd_weight=0.0, c_target=None)
+    nets, draws = game(ddgan)
+    made = ddgan.play(nets["generator"], X, draws)
+    loss, _ = ddgan.loss("discriminator", nets, BATCH, draws, 0)
+    without, _ = replace(ddgan, clean_weight=None).loss("discriminator", nets, BATCH, draws, 0)
+    guess = ddgan.judge(nets["discriminator"], made, made.x_s).clean
+    assert guess is not None
+    assert_close(loss - without, (guess - X).square().mean())
 
 
 def test_the_discriminator_step_leaves_the_generator_alone() -> None:
