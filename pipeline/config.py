@@ -73,6 +73,8 @@ class Study:
 
     file: Path
     root: Path  # of the code
+    out: Path  # where artifacts lie
+    sweeps: dict[str, Block]  # see sweep_entry.py
     datasets: dict[str, DatasetEntry]
     runs: dict[str, RunEntry]
     guides: dict[str, GuideEntry]
@@ -101,7 +103,8 @@ def load_study(file: Path) -> Study:
         }
         for kind, entry_type in KINDS.items()
     }
-    study = Study(file, (file.parent / content.get("root", ".")).resolve(), **entries)
+    sweeps = _mapping(content.get("sweeps") or {}, f"{file.name}: sweeps")
+    study = Study(file, (file.parent / content.get("root", ".")).resolve(), file.parent / "out", sweeps, **entries)
     _check_references(study)
     return study
 
@@ -204,15 +207,15 @@ def _check_references(study: Study) -> None:
                 f"datasets.{name}.source: no pipeline/datasets/{dataset.source}.py{near}; there are {there}"
             )
     for name, run in study.runs.items():
-        with _naming(f"runs.{name}"):
+        with naming(f"runs.{name}"):
             pick(study.datasets, run.dataset, "dataset")
             method_modules(run.method, study.root)
     for name, guide in study.guides.items():
-        with _naming(f"guides.{name}"):
+        with naming(f"guides.{name}"):
             pick(study.runs, guide.run, "run")
             method_modules(guide.method, study.root)
     for name, guided in study.guided.items():
-        with _naming(f"guided.{name}"):
+        with naming(f"guided.{name}"):
             pick(study.runs, guided.run, "run")
             if name in study.runs:
                 raise ConfigError("a run has the same name: rename one of them")
@@ -221,7 +224,7 @@ def _check_references(study: Study) -> None:
 
 
 @contextmanager
-def _naming(entry: str) -> Iterator[None]:
+def naming(entry: str) -> Iterator[None]:
     """Puts the entry's name before the message of any ConfigError inside."""
     try:
         yield
