@@ -154,7 +154,7 @@ def _arm(study: Study, names: list[str]) -> Arm:
 
 
 def _repetition(study: Study, name: str) -> Repetition:
-    artifact = read_artifact(study.folder / "out" / "evaluate" / name)
+    artifact = read_artifact(study.out / "evaluate" / name)
     content = json.loads((artifact.path / METRICS_FILE).read_text())
     metrics = {metric["card"]["id"]: metric for metric in content["metrics"]}
     return Repetition(name, _train_seed(study, name), tuple(content["sets"]), content["counts"], metrics)

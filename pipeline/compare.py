@@ -131,7 +131,7 @@ def _arm(study: Study, name: str, notes: list[str]) -> Arm:
 
 
 def _is_evaluated(study: Study, name: str) -> bool:
-    return (study.folder / "out" / "evaluate" / name / MANIFEST).is_file()
+    return (study.out / "evaluate" / name / MANIFEST).is_file()
 
 
 def _aligned(first: Arm, other: Arm, name: str, first_name: str, apart_from: Collection[str], notes: list[str]) -> Arm:

@@ -58,11 +58,11 @@ def _teaching(study: Study, guide: str) -> list[tuple[str, str]]:
 
 
 def _state(study: Study, stage: str, name: str) -> str:
-    return "complete" if (study.folder / "out" / stage / name / MANIFEST).is_file() else "missing"
+    return "complete" if (study.out / stage / name / MANIFEST).is_file() else "missing"
 
 
 def _metrics(study: Study, name: str) -> list[dict[str, Any]]:
-    file = study.folder / "out" / "evaluate" / name / METRICS_FILE
+    file = study.out / "evaluate" / name / METRICS_FILE
     if not file.is_file():
         return []
     content = json.loads(file.read_text())

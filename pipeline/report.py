@@ -183,7 +183,7 @@ def _comparison_table(table: pd.DataFrame) -> str:
 
 def _immunity(study: Study, dataset: str) -> str:
     """The known-answer cases, and the smallest change that one value shows."""
-    found = json.loads((study.folder / "out" / "immune" / dataset / IMMUNITY_FILE).read_text())
+    found = json.loads((study.out / "immune" / dataset / IMMUNITY_FILE).read_text())
     faults = [
         [case["fault"], ", ".join(case["by"]) if case["detected"] else "**missed**"] for case in found["findings"]
     ]
@@ -210,7 +210,7 @@ def _save_bars(values: pd.DataFrame, file: Path) -> Path:
 
 
 def _entry_pictures(study: Study, run: str, entry: str, figures: Path) -> Iterator[str]:
-    out = study.folder / "out"
+    out = study.out
     samples = read_pictures(out / "sample" / entry, "samples-0").images
     if samples.ndim == 2:
         facts = facts_of(out / "prepare" / study.runs[run].dataset)

@@ -23,7 +23,7 @@ normal law (DDGAN, figure 2). Over many noisy points it has, on the average and 
 
 def write_toy_page(folder: Path, name: str) -> None:
     study = load_study(folder / "params.yaml")
-    made = study.folder / "out" / "toys" / name
+    made = study.out / "toys" / name
     found = json.loads((made / NUMBERS).read_text())
     page = folder / "reports" / "toys" / name
     page.mkdir(parents=True, exist_ok=True)

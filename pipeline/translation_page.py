@@ -19,7 +19,7 @@ NAMES = {True: "with guides", False: "without"}
 
 def write_translation_page(folder: Path, name: str) -> None:
     study = load_study(folder / "params.yaml")
-    made = read_artifact(study.folder / "out" / "translate" / name)
+    made = read_artifact(study.out / "translate" / name)
     page = folder / "reports" / "translations" / name
     page.mkdir(parents=True, exist_ok=True)
     table = summary(pd.read_parquet(made.path / ROWS))

@@ -27,7 +27,7 @@ def print_entry(folder: Path, file: Path, format: str, name: str | None) -> None
     if name is not None:
         study = load_study(folder / "params.yaml")
         run = pick(study.runs, name, "run")
-        data = data_spec(read_artifact(study.folder / "out" / "prepare" / run.dataset).manifest.facts)
+        data = data_spec(read_artifact(study.out / "prepare" / run.dataset).manifest.facts)
         fit(read, kind, build_method(run.method, run.model).build(data), str(file))
         entry |= {"dataset": run.dataset, "method": run.method, "model": run.model, "sample": run.sample}
     elif format == "edm":

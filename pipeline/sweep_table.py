@@ -1,0 +1,159 @@
+"""What a sweep found: a table with the paper's values beside ours, a figure, and a verdict."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from pipeline.atomic import write_file
+from pipeline.cards import METRICS
+from pipeline.errors import UserError
+from pipeline.figures import save
+from pipeline.intervals import interval, scope
+from pipeline.racing import best_of, best_of_shared
+from pipeline.sweep_entry import Point, Sweep, written
+from pipeline.sweep_plan import Trial
+from pipeline.tables import DIGITS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+Content: TypeAlias = dict[str, Any]  # of a metrics.json
+COUNTED = "counted"  # in place of a card: exact, so that two of a kind bound it
+
+
+class Verdict(NamedTuple):
+    winner: str | None  # None where it is not resolved
+    text: str
+
+
+class Measured(NamedTuple):
+    """One metric at one point."""
+
+    row: dict[str, Any]  # of metrics.json
+    values: list[float]  # one per training seed, or per set of pictures where there is one training
+    train_seeds: int
+    sample_seeds: int
+    nfe: float
+
+
+def table(sweep: Sweep, trials: list[Trial], contents: Mapping[str, Content]) -> pd.DataFrame:
+    """A row per point and metric; the paper's number beside the metric that points are compared by."""
+    rows = []
+    for point, found in _points(trials, contents):
+        for measured in found:
+            mean, low, high, _ = interval(measured.values * (2 if measured.row["card"]["id"] == COUNTED else 1))
+            metric, card = measured.row["metric"], measured.row["card"]
+            compared = metric == sweep.metric
+            rows.append(
+                {"entry": point.of}
+                | {name: written(value) for name, value in point.values.items()}
+                | {
+                    "metric": metric,
+                    "value": mean,
+                    "ci_low": low,
+                    "ci_high": high,
+                    "train_seeds": measured.train_seeds,
+                    "sample_seeds": measured.sample_seeds,
+                    "n_generated": card.get("n_generated"),
+                    "n_real": card.get("n_real"),
+                    "floor": measured.row["floor"],
+                    "nfe": measured.nfe,
+                    "paper_metric": f"{sweep.paper.metric} ({sweep.paper.source})" if sweep.paper and compared else "",
+                    "paper_value": sweep.paper_value(point) if compared else None,
+                    "card": card["text"],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def verdict(sweep: Sweep, trials: list[Trial], contents: Mapping[str, Content]) -> Verdict:
+    """The best point by the sweep's metric, named only if it is resolved from every other."""
+    better = METRICS[sweep.metric].better
+    found = {point.label: _compared(measured, sweep) for point, measured in _points(trials, contents)}
+    if better is None or len(found) < 2:
+        return Verdict(None, f"no winner by {sweep.metric} among {len(found)} points")
+    values = {label: measured.values for label, measured in found.items()}
+    best, rivals = (best_of if trials[0].trains else best_of_shared)(values, better)
+    about = f"{sweep.metric} {fmean(values[best]):.4g}, {scope(found[best].train_seeds)}"
+    if rivals:
+        return Verdict(None, f"not resolvable: {best} ({about}) is not told from {', '.join(rivals)}")
+    return Verdict(best, f"best: {best} ({about})")
+
+
+def headline(sweep: Sweep, trial: Trial, content: Content) -> float:
+    """What a trial is compared by."""
+    return fmean(_compared(_measured([content], trial.trains), sweep).values)
+
+
+def _compared(found: Iterable[Measured], sweep: Sweep) -> Measured:
+    """In the first kind of features it was measured in."""
+    for measured in found:
+        if measured.row["metric"] == sweep.metric:
+            return measured
+    raise UserError(f"sweep metric {sweep.metric}: not among what was measured; change `metric:` of the sweep")
+
+
+def write(rows: pd.DataFrame, sweep: Sweep, says: Verdict, reports: Path) -> list[Path]:
+    """reports/tables/<table>.csv and reports/sweeps/<table>.png and .md."""
+    file, picture, page = (
+        reports / "tables" / f"{sweep.table}.csv",
+        reports / "sweeps" / f"{sweep.table}.png",
+        reports / "sweeps" / f"{sweep.table}.md",
+    )
+    write_file(file, rows.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n").encode())
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    save(figure(rows, sweep), picture)
+    write_file(page, _page(rows, sweep, says, picture.name).encode())
+    return [file, picture, page]
+
+
+def _page(rows: pd.DataFrame, sweep: Sweep, says: Verdict, picture: str) -> str:
+    """Ours beside the paper's, which is seldom the same measure: orders may be compared, values not."""
+    paper = f"{sweep.paper.metric}, {sweep.paper.source}" if sweep.paper else "published"
+    lines = [["entry", *sweep.axes, f"{sweep.metric} [95 %]", "real", paper], ["---"] * (len(sweep.axes) + 4)]
+    for row in _by_metric(rows, sweep).to_dict("records"):
+        ours = f"{row['value']:.4g} [{row['ci_low']:.4g}, {row['ci_high']:.4g}]"
+        printed = "" if pd.isna(row["paper_value"]) else f"{row['paper_value']:g}"
+        lines.append([row["entry"], *(row[name] for name in sweep.axes), ours, f"{row['floor']:.4g}", printed])
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"# {sweep.table}\n\n{says.text}\n\n{table}\n\n![{sweep.table}]({picture})\n"
+
+
+def _by_metric(rows: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
+    """By which points are compared, in the first kind of features."""
+    compared = rows.loc[rows["metric"] == sweep.metric]
+    return compared.loc[compared["card"] == compared["card"].tolist()[0]]
+
+
+def figure(rows: pd.DataFrame, sweep: Sweep) -> "Figure":
+    from pipeline.figures import sweep_curves
+
+    compared = _by_metric(rows, sweep)
+    return sweep_curves(compared, list(sweep.axes), sweep.metric, sweep.paper.metric if sweep.paper else "")
+
+
+def _points(trials: list[Trial], contents: Mapping[str, Content]) -> Iterator[tuple[Point, list[Measured]]]:
+    """What every point's finished trials measured, in the order of the sweep."""
+    by_label: dict[str, list[tuple[Trial, dict[str, Any]]]] = {}
+    for trial in trials:
+        if trial.id in contents:
+            by_label.setdefault(trial.point.label, []).append((trial, contents[trial.id]))
+    for found in by_label.values():
+        trial, _ = found[0]
+        yield trial.point, list(_measured([content for _, content in found], trial.trains))
+
+
+def _measured(contents: list[dict[str, Any]], trains: bool) -> Iterator[Measured]:
+    sets, nfe = len(contents[0]["sets"]), contents[0]["counts"]["nfe"]
+    for number, row in enumerate(contents[0]["metrics"]):
+        by_seed = [content["metrics"][number]["values"] for content in contents]
+        values = [float(np.mean(values)) for values in by_seed] if trains else by_seed[0]
+        yield Measured(row, values, len(contents), sets, nfe)
+    for name, value in contents[0]["counts"].items():
+        counted = {"metric": name, "floor": None, "card": {"id": COUNTED, "text": COUNTED}}
+        yield Measured(counted, [value], len(contents), sets, nfe)
