@@ -88,6 +88,8 @@ class DDGAN:
         since = self.lr_linear_from
         require(since is None or 0 <= since < 1, "lr_linear_from", since, "a share below 1, or none")
         require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
+        for rate in ("generator_lr", "discriminator_lr", "lr_min"):
+            require(getattr(self, rate) >= 0, rate, getattr(self, rate), "at least 0")
         require(self.r1_gamma >= 0, "r1_gamma", self.r1_gamma, "at least 0")
         require(self.r1_every >= 1, "r1_every", self.r1_every, "at least 1")
         require(self.epochs >= 1, "epochs", self.epochs, "at least 1")

@@ -54,6 +54,8 @@ class GAN:
         require(since is None or 0 <= since < 1, "lr_linear_from", since, "a share below 1, or none")
         require(self.ema is None or 0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1, or none")
         require(not self.ema_warmup or self.ema is not None, "ema_warmup", self.ema_warmup, "an ema beside it")
+        for rate in ("generator_lr", "discriminator_lr"):
+            require(getattr(self, rate) >= 0, rate, getattr(self, rate), "at least 0")
         require(self.r1_gamma >= 0, "r1_gamma", self.r1_gamma, "at least 0")
         require(self.r1_every >= 1, "r1_every", self.r1_every, "at least 1")
 

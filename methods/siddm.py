@@ -114,6 +114,8 @@ class SIDDM:
         self._check_annealing()
         since = self.lr_linear_from
         require(since is None or 0 <= since < 1, "lr_linear_from", since, "a share below 1, or none")
+        for rate in ("generator_lr", "discriminator_lr"):
+            require(getattr(self, rate) >= 0, rate, getattr(self, rate), "at least 0")
         require(self.r1_gamma >= 0, "r1_gamma", self.r1_gamma, "at least 0")
         require(self.r1_every >= 1, "r1_every", self.r1_every, "at least 1")
 

@@ -102,6 +102,8 @@ class TDPM:
         require(min(self.judge_base, self.judge_max) >= 1, "judge_base", self.judge_base, "channels of at least 1")
         since = self.lr_linear_from
         require(since is None or 0 <= since < 1, "lr_linear_from", since, "a share below 1, or none")
+        for rate in ("denoiser_lr", "prior_lr", "discriminator_lr"):
+            require(getattr(self, rate) >= 0, rate, getattr(self, rate), "at least 0")
         require(self.r1_gamma >= 0, "r1_gamma", self.r1_gamma, "at least 0")
         require(self.r1_every >= 1, "r1_every", self.r1_every, "at least 1")
         require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
