@@ -3,16 +3,23 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from methods.core.types import Batch, DataSpec
 from methods.gan import GAN
 from pipeline import training
+from pipeline.artifacts import new_artifact, read_artifact
 from pipeline.breakdown import TAKE_OFF, check_spread
 from pipeline.errors import TrilemmaError
+from pipeline.launch import InProcess
+from pipeline.shards import Pictures, write_pictures
+from pipeline.stage import Around
+from pipeline.stages import pretrain
 from pipeline.stages.pretrain import Train
 from pipeline.store import State, Store
 from pipeline.training import Epochs, Job, outcome_of, train
@@ -108,6 +115,19 @@ def test_looking_at_unseen_data_changes_no_weight(state: State, tmp_path: Path) 
     for net, weights in outcome_of(state).weights.items():
         for name, value in weights.items():
             assert torch.equal(value, outcome_of(other).weights[net][name])
+
+
+def test_pretrain_watches_methods_with_a_discriminator(state: State, tmp_path: Path) -> None:
+    with new_artifact(tmp_path / "data", "prepare", "noise", {}, {}) as draft:
+        for split, images in (("train", IMAGES[:32]), ("held_out", IMAGES[32:])):
+            write_pictures(draft.path, split, Pictures(images, np.zeros(len(images), np.int64), np.arange(len(images))))
+        draft.facts.update(shape=list(DATA.shape), classes=0, std=DATA.std, held_out=len(IMAGES) - 32)
+    config = pretrain.Config("gan.GAN", {"width": 8}, Train(steps=20, batch=16))
+    around: Any = Around(InProcess(), state, Onlooker(), 64)  # type: ignore[arg-type]
+    with new_artifact(tmp_path / "run", "pretrain", "gan", {}, {}) as draft:
+        pretrain.run({"data": read_artifact(tmp_path / "data")}, config, draft, around)
+    (row,) = pq.read_table(tmp_path / "run" / "history.parquet").to_pylist()
+    assert row.keys() >= {"step", "fake_spread", "real_spread", "held_out_real_logit", "logit_gap"}
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0])
