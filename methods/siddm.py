@@ -59,7 +59,7 @@ class Play(NamedTuple):
 @dataclass(frozen=True)
 class SIDDM:
     """Defaults: the paper's for images. Its simulation on 25 Gaussians: afd renoise, c_target and clean_weight none,
-    rates 1e-4 and 4e-4, ema 0. With sees_pair and afd_weight 0 it is DDGAN in continuous time.
+    rates 1e-4 and 4e-4, ema 0. With sees_pair and afd_weight 0 it is DDGAN in continuous time, R included.
     """
 
     steps: int = 4  # T

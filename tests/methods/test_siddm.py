@@ -69,6 +69,18 @@ def test_c_judges_fakes_and_r_judges_reals() -> None:
     assert_close(metrics["regression"], (weight * (verdict.noisier - made.renoised).square().mean(1)).mean())
 
 
+def test_the_regulariser_also_joins_ddgans_game() -> None:
+    """SIDDM on pairs without the forward terms is DDGAN in continuous time."""
+    ddgan = replace(METHOD, sees_pair=True, afd_weight=0.0, c_target=None)
+    nets, draws = game(ddgan)
+    made = ddgan.play(nets["generator"], X, draws)
+    loss, _ = ddgan.loss("discriminator", nets, BATCH, draws, 0)
+    without, _ = replace(ddgan, clean_weight=None).loss("discriminator", nets, BATCH, draws, 0)
+    guess = ddgan.judge(nets["discriminator"], made, made.x_s).clean
+    assert guess is not None
+    assert_close(loss - without, (guess - X).square().mean())
+
+
 def test_the_discriminator_step_leaves_the_generator_alone() -> None:
     nets, draws = game(METHOD)
     loss, _ = METHOD.loss("discriminator", nets, BATCH, draws, 0)
