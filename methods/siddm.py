@@ -166,7 +166,8 @@ class SIDDM:
             metrics["r1"] = self.r1_gamma / 2 * squared_gradient(on_real.logits, real)
             loss = loss + metrics["r1"]
         told, noisiest = [batch.labels] if self.conditional else [], play.times.u > 1 - 0.5 / self.steps
-        metrics |= standing(on_real.logits, on_fake.logits, batch.images, play.x0, *told, counted=noisiest)
+        if self.adversarial_weight:  # else nobody plays, and images made from noise alone are rightly all the mean
+            metrics |= standing(on_real.logits, on_fake.logits, batch.images, play.x0, *told, counted=noisiest)
         return loss, _detached(discriminator_loss=loss, **metrics)
 
     @torch.no_grad()

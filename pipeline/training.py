@@ -127,7 +127,7 @@ def _go_on(
         check_finite(window, step, replay)
         row = _averaged(window, step)
         window = []
-        if job.unseen is not None and view is not None:
+        if job.unseen is not None and view is not None and "real_logit" in row:
             _compare_unseen(job, training, row, job.unseen(step))
         if job.held_out is not None and (step % job.held_out.every == 0 or is_last):
             _judge(outcome, job, training, row)

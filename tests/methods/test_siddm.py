@@ -13,7 +13,7 @@ from methods.core.types import Batch
 from methods.nets.mixture_mlp import MixtureGenerator
 from methods.nets.verdict import Verdict
 from methods.siddm import SIDDM, Play, Sampling, pair_of_times
-from tests.methods.toy import POINTS, X, trained
+from tests.methods.toy import POINTS, STANDING, X, trained
 
 METHOD = SIDDM()
 BATCH = Batch(X)
@@ -39,6 +39,13 @@ def test_without_afd_only_the_game_is_left() -> None:
     nets, draws = game(METHOD)
     loss, metrics = replace(METHOD, afd_weight=0.0).loss("generator", nets, BATCH, draws, 0)
     assert_close(loss.detach(), metrics["generator_adversarial"])
+
+
+def test_without_the_game_nobody_asks_how_it_stands() -> None:
+    nets, draws = game(METHOD)
+    for weight in (1.0, 0.0):
+        _, metrics = replace(METHOD, adversarial_weight=weight).loss("discriminator", nets, BATCH, draws, 0)
+        assert (metrics.keys() >= STANDING) == (weight > 0)
 
 
 def test_each_head_learns_from_its_own_side() -> None:
