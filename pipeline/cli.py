@@ -26,6 +26,7 @@ Workers = Annotated[int, typer.Option(envvar="TRILEMMA_WORKERS", help="0: in thi
 Address = Annotated[str | None, typer.Option(envvar="TRILEMMA_ADDRESS", help="of a Ray cluster to run on")]
 PieceOption = Annotated[int, typer.Option(envvar="TRILEMMA_PIECE", help="images per piece of work, a multiple of 64")]
 Folder = Annotated[Path | None, typer.Option(envvar="TRILEMMA_WEIGHTS", help="where the files lie")]
+SWEEPS = "Sweeps"
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, and nothing else there")]
 
 
@@ -109,7 +110,38 @@ def runs(as_json: Json = False) -> None:
     from pipeline.listing import list_runs, print_runs
 
     found = list_runs(Path.cwd())
-    print(json.dumps(found, indent=2)) if as_json else print_runs(found)
+    print_json(found) if as_json else print_runs(found)
+
+
+@app.command(rich_help_panel=SWEEPS)
+def sweep(
+    name: Annotated[str, typer.Argument(help="one that `trilemma sweeps` lists")],
+    of: Annotated[str | None, typer.Option(help="a run or guided entry, or several with commas")] = None,
+    values: Annotated[str | None, typer.Option(help="such as 0,0.5,inf")] = None,
+    seeds: Annotated[int | None, typer.Option(help="per point", min=1)] = None,
+    concurrent: Annotated[int, typer.Option(envvar="TRILEMMA_CONCURRENT", help="trials at a time, by Ray Tune")] = 0,
+    address: Address = None,
+    resume: Annotated[bool, typer.Option("--resume", help="only if nothing changed since it was stopped")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run")] = False,
+    as_json: Json = False,
+) -> None:
+    """Vary a setting; train, sample and measure what is not there yet; write table, figure and verdict."""
+    from pipeline.sweep import run_sweep
+    from pipeline.sweep_listing import print_done, print_plan
+
+    show = print_json if as_json else print_plan if dry_run else print_done
+    run_sweep(name, of, values, seeds, concurrent, address, resume, dry_run, show)
+
+
+@app.command(rich_help_panel=SWEEPS)
+def sweeps(as_json: Json = False) -> None:
+    """List the sweeps there are."""
+    from pipeline.config import load_study
+    from pipeline.sweep_entry import list_sweeps
+    from pipeline.sweep_listing import print_sweeps
+
+    found = list(list_sweeps(load_study(Path.cwd() / "params.yaml")))
+    print_json(found) if as_json else print_sweeps(found)
 
 
 @app.command()
@@ -197,6 +229,10 @@ def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000) -> None:
     from pipeline.tracking import serve_ui
 
     serve_ui(Path.cwd(), port)
+
+
+def print_json(found: object) -> None:
+    print(json.dumps(found, indent=2))
 
 
 def main() -> None:

@@ -103,6 +103,8 @@ class Study:
 
     file: Path
     root: Path  # of the code
+    out: Path  # where artifacts lie
+    sweeps: dict[str, Block]  # see sweep_entry.py
     datasets: dict[str, DatasetEntry]
     runs: dict[str, RunEntry]
     classifiers: dict[str, ClassifierEntry]
@@ -142,7 +144,8 @@ def load_study(file: Path) -> Study:
         }
         for kind, entry_type in KINDS.items()
     }
-    study = Study(file, (file.parent / content.get("root", ".")).resolve(), **entries)
+    sweeps = _mapping(content.get("sweeps") or {}, f"{file.name}: sweeps")
+    study = Study(file, (file.parent / content.get("root", ".")).resolve(), file.parent / "out", sweeps, **entries)
     _check_references(study)
     return study
 
@@ -245,18 +248,18 @@ def _check_references(study: Study) -> None:
                 f"datasets.{name}.source: no pipeline/datasets/{dataset.source}.py{near}; there are {there}"
             )
     for name, run in study.runs.items():
-        with _naming(f"runs.{name}"):
+        with naming(f"runs.{name}"):
             pick(study.datasets, run.dataset, "dataset")
             method_modules(run.method, study.root)
     for name, classifier in study.classifiers.items():
-        with _naming(f"classifiers.{name}"):
+        with naming(f"classifiers.{name}"):
             pick(study.datasets, classifier.dataset, "dataset")
             method_modules(classifier.method, study.root)
     for name, guide in study.guides.items():
-        with _naming(f"guides.{name}"):
+        with naming(f"guides.{name}"):
             _check_guide(study, name, guide)
     for name, guided in study.guided.items():
-        with _naming(f"guided.{name}"):
+        with naming(f"guided.{name}"):
             dataset = pick(study.runs, guided.run, "run").dataset
             if name in study.runs:
                 raise ConfigError("a run has the same name: rename one of them")
@@ -265,7 +268,7 @@ def _check_references(study: Study) -> None:
                 if use["guide"] in study.classifiers:
                     _check_dataset(study, use["guide"], dataset)
     for name, translation in study.translations.items():
-        with _naming(f"translations.{name}"):
+        with naming(f"translations.{name}"):
             pick(study.guided, translation.guided, "guided entry")
 
 
@@ -288,7 +291,7 @@ def _check_dataset(study: Study, classifier: str, dataset: str) -> None:
 
 
 @contextmanager
-def _naming(entry: str) -> Iterator[None]:
+def naming(entry: str) -> Iterator[None]:
     """Puts the entry's name before the message of any ConfigError inside."""
     try:
         yield

@@ -29,8 +29,18 @@ class Call:
     modules: tuple[str, ...]  # whose code decides the result
     out: Path
 
-    def key(self, root: Path, input_digests: Mapping[str, str]) -> str:
-        return key_of(self.stage, self.config, input_digests, code_version(self.modules, root))
+    @property
+    def made(self) -> dict[str, Path]:
+        """Its inputs that are results of other calls."""
+        return {role: path for role, path in self.inputs.items() if role != OUTSIDE}
+
+    def key(
+        self,
+        root: Path,
+        input_digests: Mapping[str, str],
+        version: Callable[[tuple[str, ...], Path], str] = code_version,
+    ) -> str:
+        return key_of(self.stage, self.config, input_digests, version(self.modules, root))
 
 
 def prepare(study: Study, name: str) -> Call:
@@ -143,6 +153,20 @@ STAGES: dict[str, Callable[[Study, str], Call]] = {
 }
 
 
+def chain(study: Study, stage: str, name: str) -> list[Call]:
+    """The call of a stage and all that its inputs are made by, every call after its inputs."""
+    calls: dict[Path, Call] = {}
+
+    def visit(call: Call) -> None:
+        for path in call.made.values():
+            if path not in calls:
+                visit(STAGES[path.parent.name](study, path.name))
+        calls[call.out] = call
+
+    visit(STAGES[stage](study, name))
+    return list(calls.values())
+
+
 def entries(study: Study) -> dict[str, list[str]]:
     """The names each stage is called with, in the order of params.yaml."""
     used = {guide.run for guide in study.guides.values()}
@@ -236,4 +260,4 @@ def _call(
 
 
 def _out(study: Study, stage: str, name: str) -> Path:
-    return study.folder / "out" / stage / name
+    return study.out / stage / name

@@ -1,7 +1,7 @@
 """Drawn figures: curves, bars with intervals, fields of arrows. The same data make the same bytes."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -206,3 +206,46 @@ def _bars(axes: Axes, title: str, values: Sequence[Bar]) -> Any:
         return None
     at, floor = np.array(floors).T
     return axes.vlines(floor, at - 0.4, at + 0.4, COLOURS[1], "dashed")
+
+
+@mpl.rc_context(STYLE)
+def sweep_curves(rows: "pd.DataFrame", axes: Sequence[str], metric: str, paper_metric: str) -> Figure:
+    """The metric over the first axis of a sweep with 95 % intervals, a line per further axis; the paper's beside it.
+
+    rows: of one metric; columns `entry`, the axes (as words), value, ci_low, ci_high, floor, paper_value.
+    """
+    has_paper = bool(rows["paper_value"].notna().to_numpy().any())
+    figure, panels = _panels(1 + has_paper, height=3.0)
+    first, *others = axes
+    ticks = list(dict.fromkeys(rows[first].tolist()))
+    kinds = [kind for kind in ("entry", *others) if len(set(rows[kind])) > 1]
+    for label, line in _lines(rows, kinds):
+        at = [ticks.index(value) for value in line[first].tolist()]
+        value, low, high = (line[name].to_numpy(float) for name in ("value", "ci_low", "ci_high"))
+        errors = np.nan_to_num(np.array([value - low, high - value]))
+        panels[0].errorbar(at, value, yerr=errors, marker="o", markersize=3, capsize=3, label=label)
+        if has_paper:
+            panels[1].plot(at, line["paper_value"], marker="o", markersize=3, label=label)
+    floors = rows["floor"].dropna().tolist()
+    if floors:
+        panels[0].axhline(floors[0], color=COLOURS[1], linestyle="dashed", label="real data")
+    for panel, column, title in zip(
+        panels, ("value", "paper_value"), (f"{metric}, ours", f"{paper_metric}, published")
+    ):
+        panel.set_title(title)
+        panel.set_xlabel(first)
+        panel.set_xticks(range(len(ticks)), ticks)
+        drawn = rows[column].to_numpy(float)
+        least, most = np.nanmin(drawn), np.nanmax(drawn)
+        if least > 0 and most > LOG_SCALE_FROM * least:
+            panel.set_yscale("log")
+        if kinds or panel is panels[0]:
+            panel.legend()
+    return figure
+
+
+def _lines(rows: "pd.DataFrame", kinds: Sequence[str]) -> Iterator[tuple[str | None, "pd.DataFrame"]]:
+    """One per combination of what `kinds` say, with its name."""
+    labels = [" ".join(map(str, words)) for words in zip(*(rows[kind] for kind in kinds))] or [""] * len(rows)
+    for label in dict.fromkeys(labels):
+        yield label or None, rows.loc[[other == label for other in labels]]

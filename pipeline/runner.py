@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from pipeline.dag import STAGES, Call
 from pipeline.errors import UserError
 from pipeline.external import OUTSIDE, external
 from pipeline.process import die_with_parent, on_sigterm
+from pipeline.stage import Around
 from pipeline.store import Store
 
 if TYPE_CHECKING:
@@ -49,20 +51,23 @@ def run_stage(verb: str, name: str, workers: int = 0, address: str | None = None
             if not store.fetch(key, call.out):  # somebody else may have finished it while we waited
                 _compute(study, call, key, store, inputs, workers, address, piece)
                 return
-    _tidy_up(study, call, key, store)
+    tidy_up(study.root, call, key, store)
     store.note(key, _circumstances(call) | {"event": "reused"})
     say(f"{verb} {name}: from the store ({key[:12]})")
 
 
 def inputs_of(study: Study, call: Call) -> dict[str, Artifact]:
     """What the call reads, checked."""
+    return outside(study, call) | {role: read_artifact(path) for role, path in call.made.items()}
+
+
+def outside(study: Study, call: Call) -> dict[str, Artifact]:
+    """What it reads that no call made."""
     digests = study.root / ".trilemma" / "digests"
-    return {
-        role: external(path, digests) if role == OUTSIDE else read_artifact(path) for role, path in call.inputs.items()
-    }
+    return {role: external(path, digests) for role, path in call.inputs.items() if role == OUTSIDE}
 
 
-def _tidy_up(study: Study, call: Call, key: str, store: Store) -> None:
+def tidy_up(root: Path, call: Call, key: str, store: Store) -> None:
     """Whoever computed a result may have died after storing it, before closing its run and clearing its state."""
     events = [note["event"] for note in store.notes(key) if note["event"] != "reused"]
     if events[-1:] != ["started"]:
@@ -70,7 +75,7 @@ def _tidy_up(study: Study, call: Call, key: str, store: Store) -> None:
     from pipeline.tracking import connect
 
     with store.lease(key):  # waits, if it lives after all
-        connect(study.root)  # closes the runs of the dead
+        connect(root)  # closes the runs of the dead
         store.state(key).clear()
         store.note(key, _circumstances(call) | {"event": "tidied"})
 
@@ -89,34 +94,52 @@ def _compute(
     address: str | None,
     piece: int,
 ) -> None:
-    started = time.perf_counter()
+    meter = Meter()
     from pipeline.launch import launcher, reproducible
-    from pipeline.stage import Around
     from pipeline.watch import open_watch
 
-    stage = import_module(f"pipeline.stages.{call.stage}")
-    config = build(stage.Config, call.config, f"params.yaml: {call.stage} {call.name}")
-    state = store.state(key)
-    resumed = bool(state.names())
     if call.stage in ALONE:
         workers, address = 0, None
+    config = stage_config(call)
     with reproducible(), launcher(workers, address) as launch, open_watch(study, call, key, _commit(), launch) as watch:
-        store.note(key, _circumstances(call) | {"event": "started", "resumed": resumed})
-        with new_artifact(
-            call.out,
-            stage=call.stage,
-            name=call.name,
-            config=call.config,
-            inputs={role: artifact.digest for role, artifact in inputs.items()},
-        ) as draft:
-            stage.run(inputs, config, draft, Around(launch, state, watch, piece))
-        store.put(key, call.out)
-        cost = _cost(started, launch) | watch.noted
-        watch.cost(cost)
-    state.clear()
-    done = {"event": "computed", "resumed": resumed, "mlflow_run": watch.spec.run_id}
-    store.note(key, _circumstances(call) | done | cost)  # last: see `_tidy_up`
+        compute(call, config, key, store, inputs, meter, Around(launch, store.state(key), watch, piece), {})
+
+
+def stage_config(call: Call) -> Any:
+    """The call's settings as its stage's `Config`, checked."""
+    stage = import_module(f"pipeline.stages.{call.stage}")
+    return build(stage.Config, call.config, f"params.yaml: {call.stage} {call.name}")
+
+
+def compute(
+    call: Call,
+    config: Any,
+    key: str,
+    store: Store,
+    inputs: Mapping[str, Artifact],
+    meter: "Meter",
+    around: Around,
+    told: Mapping[str, str],
+) -> dict[str, Any]:
+    """Run the stage, into `call.out` and the store; what it cost. told: further words for the ledger."""
+    resumed = bool(around.state.names())
+    store.note(key, _circumstances(call) | {"event": "started", "resumed": resumed, **told})
+    with new_artifact(
+        call.out,
+        stage=call.stage,
+        name=call.name,
+        config=call.config,
+        inputs={role: artifact.digest for role, artifact in inputs.items()},
+    ) as draft:
+        import_module(f"pipeline.stages.{call.stage}").run(inputs, config, draft, around)
+    store.put(key, call.out)
+    cost = meter.cost(around.launch) | around.watch.noted
+    around.watch.cost(cost)
+    around.state.clear()
+    done = {"event": "computed", "resumed": resumed, "mlflow_run": around.watch.spec.run_id, **told}
+    store.note(key, _circumstances(call) | done | cost)  # last: see `tidy_up`
     say(f"{call.stage} {call.name}: computed in {cost['seconds']:.1f} s ({key[:12]})")
+    return cost
 
 
 def _circumstances(call: Call) -> dict[str, Any]:
@@ -130,17 +153,27 @@ def _circumstances(call: Call) -> dict[str, Any]:
     }
 
 
-def _cost(started: float, launch: "Launch") -> dict[str, Any]:
+class Meter:
+    """What this process uses from now on."""
+
+    def __init__(self) -> None:
+        self._started, self._cpu = time.perf_counter(), _cpu_seconds()
+
+    def cost(self, launch: "Launch") -> dict[str, Any]:
+        here = launch.description["workers"] == 0  # what Ray's processes use is not known to this one
+        peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        return {
+            "seconds": round(time.perf_counter() - self._started, 3),
+            "cpu_seconds": round(_cpu_seconds() - self._cpu, 3) if here else None,
+            "peak_memory_mib": round(peak / 1024),
+            "torch": version("torch"),
+            **launch.description,
+        }
+
+
+def _cpu_seconds() -> float:
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-    here = launch.description["workers"] == 0  # what Ray's processes use is not known to this one
-    return {
-        "seconds": round(time.perf_counter() - started, 3),
-        "cpu_seconds": round(cpu, 3) if here else None,
-        "peak_memory_mib": round(max(own.ru_maxrss, children.ru_maxrss) / 1024),
-        "torch": version("torch"),
-        **launch.description,
-    }
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
 def _commit() -> str | None:

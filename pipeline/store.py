@@ -34,6 +34,11 @@ class Store:
     def has(self, key: str) -> bool:
         return self.place.info(_result(key)) is not None
 
+    def manifest(self, key: str) -> Manifest | None:
+        """Of the result of `key`, without its files."""
+        text = self.place.read(_result(key))
+        return None if text is None else parse_manifest(text, _result(key))
+
     def put(self, key: str, folder: Path) -> None:
         """Keep the artifact in `folder` as the result of `key`, unless there is one: the first stays."""
         artifact = read_artifact(folder)
@@ -78,6 +83,11 @@ class Store:
     def notes(self, key: str) -> list[dict[str, Any]]:
         """The ledger of `key`, oldest first."""
         return list(self._parsed(key))
+
+    def ledger(self) -> Iterator[dict[str, Any]]:
+        """Every note on every key."""
+        for name in self.place.names("ledger"):
+            yield from self._parsed(name.removesuffix(".jsonl"))
 
     def _parsed(self, key: str) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(self.place.lines(_ledger(key)), 1):

@@ -7,19 +7,20 @@ command when its run is opened, before any work, and later costs one warning, ne
 store, or a worker that logs nothing, must not wait for it.
 """
 
+import json
 import logging
 import os
 import re
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from pipeline.process import ProcessId
+from pipeline.errors import TrilemmaError
 from pipeline.tracking_place import (
     SETTINGS,
     UI_HOST,
@@ -35,21 +36,19 @@ from pipeline.tracking_place import (
     tracking_uri,
     ui_command,
 )
+from pipeline.tracking_runs import PARENT, REASON, close_dead_runs, find_run, own_tags
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
-    from mlflow.entities import Run as Found
 
 METRIC = re.compile(r"(train|eval|cost)/[\w. -]+")  # a prefix is a chapter in the UI
 BATCH = 1000  # metrics, the most that MLflow takes at once
 FLUSH_SECONDS = 5.0
 REST_SECONDS = 60.0  # after a failure, before the tracker is asked again
 LONGEST_VALUE = 500  # characters of a reason
-HOST, PID, STARTED, REASON = "trilemma.host", "trilemma.pid", "trilemma.started", "trilemma.reason"
-PARENT = "mlflow.parentRunId"  # by which the UI nests runs
 
 Status: TypeAlias = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -65,8 +64,9 @@ class RunSpec:
 class Run:
     """A run being logged to: buffered, and forgiving once it is open."""
 
-    def __init__(self, client: "MlflowClient", spec: RunSpec) -> None:
+    def __init__(self, client: "MlflowClient", spec: RunSpec, has: Collection[str] = ()) -> None:
         self.spec = spec
+        self.has = has  # metrics that it had when it was opened again
         self._client = client
         self._waiting: list[tuple[str, float, int, int]] = []  # name, value, milliseconds since the epoch, step
         self._sent = time.monotonic()
@@ -93,8 +93,10 @@ class Run:
         self._try(lambda: log(self.spec.run_id, picture, file))  # type: ignore[arg-type]
 
     def table(self, file: str, table: "pd.DataFrame") -> None:
-        """A table under a name that ends in .json, which the UI can compare between runs."""
-        self._try(lambda: self._client.log_table(self.spec.run_id, table, file))
+        """A table under a name that ends in .json, which the UI can compare between runs; in place of an older one."""
+        content, listed = json.loads(str(table.to_json(orient="split", index=False))), [{"path": file, "type": "table"}]
+        self._try(lambda: self._client.log_dict(self.spec.run_id, content, file))
+        self.tag("mlflow.loggedArtifacts", json.dumps(listed))
 
     def tag(self, name: str, value: str) -> None:
         self._try(lambda: self._client.set_tag(self.spec.run_id, name, value))
@@ -153,22 +155,32 @@ class Tracker:
         config: Mapping[str, Any],
         tags: Mapping[str, str],
         parent: str | None = None,
+        again: Mapping[str, str] | None = None,
     ) -> Iterator[Run]:
         """A run that ends with the block: FINISHED, FAILED with the reason as a tag, or KILLED if told to stop.
 
         params: few, to compare runs by. config: everything, kept as config.json. parent: run id of the sweep.
+        again: tags of which there shall be one run only: if it is there, it is gone on with.
         """
-        host, pid, started = ProcessId.current()
-        own = {HOST: host, PID: str(pid), STARTED: str(started)} | ({} if parent is None else {PARENT: parent})
+        above = {} if parent is None else {PARENT: parent}
         with _explained(self.uri):
             client = _client(self.uri)
-            from mlflow.entities import Param
+            from mlflow.entities import Param, RunTag
 
             home = self._experiment(client, experiment)
-            spec = RunSpec(self.uri, client.create_run(home, run_name=name, tags={**tags, **own}).info.run_id)
-            client.log_batch(spec.run_id, params=[Param(key, str(value)) for key, value in params.items()])
-            client.log_dict(spec.run_id, dict(config), "config.json")
-        run = Run(client, spec)
+            found = find_run(client, home, {**above, **again}) if again else None
+            if found is None:
+                run_id = client.create_run(
+                    home, run_name=name, tags={**own_tags(), **above, **(again or {})}
+                ).info.run_id
+            else:
+                run_id = found.info.run_id
+                client.update_run(run_id, "RUNNING")
+            own = [RunTag(*tag) for tag in {**tags, **own_tags()}.items()]
+            client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()], tags=own)
+            client.log_dict(run_id, dict(config), "config.json")
+        spec = RunSpec(self.uri, run_id)
+        run = Run(client, spec, set() if found is None else set(found.data.metrics))
         try:
             yield run
         except (KeyboardInterrupt, SystemExit) as stop:
@@ -222,27 +234,6 @@ def attach(spec: RunSpec) -> Iterator[Run]:
         yield run
     finally:
         run.flush()
-
-
-def close_dead_runs(client: "MlflowClient") -> list[str]:
-    """Runs of this machine that are left RUNNING by a process that is gone become KILLED; their ids."""
-    mine = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{ProcessId.current().host}'"
-    experiments = [experiment.experiment_id for experiment in client.search_experiments(max_results=1000)]
-    closed = []
-    for run in client.search_runs(experiments, mine, max_results=1000):
-        tags = run.data.tags
-        owner = ProcessId(tags[HOST], int(tags[PID]), float(tags[STARTED]))
-        if not owner.is_alive():
-            client.set_tag(run.info.run_id, REASON, f"{owner} is gone without having closed its run")
-            client.set_terminated(run.info.run_id, "KILLED", end_time=_last_heard(client, run))
-            closed.append(run.info.run_id)
-    return closed
-
-
-def _last_heard(client: "MlflowClient", run: "Found") -> int:
-    """When its newest metric was logged, or else when it began, in milliseconds since the epoch."""
-    histories = (client.get_metric_history(run.info.run_id, name) for name in run.data.metrics)
-    return max((metric.timestamp for history in histories for metric in history), default=run.info.start_time)
 
 
 def compare_page(project: Path, run_ids: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Whoever looks on while a stage runs: a progress bar, and a run in the experiment tracker."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -15,20 +16,23 @@ from pipeline.tracking import Run, RunSpec, attach, connect
 
 SHOWN = 64  # pictures of a grid
 UNITS = {"pretrain": "step", "classify": "step", "discriminate": "step", "evaluate": "set"}
+FIRST_SET = "samples-0"  # of the pictures that are evaluated
+LOSS = re.compile(r"(?!held_out_)\w*loss")
 
 
 class Watch:
     """Raw values come in; bars, charts and pictures come out. Can be sent to another process and `opened` there."""
 
-    def __init__(self, spec: RunSpec, label: str, unit: str) -> None:
-        self.spec, self.label, self.unit = spec, label, unit
+    def __init__(self, spec: RunSpec, label: str, unit: str, part: str = "") -> None:
+        """part: the stage, in a run that is a whole trial: it keeps few curves, and logs results and cost itself."""
+        self.spec, self.label, self.unit, self.part = spec, label, unit, part
         self.noted: dict[str, float] = {}  # costs that only the stage can measure
         self._run: Run | None = None
         self._bar: Progress | None = None
         self._open = ExitStack()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"spec": self.spec, "label": self.label, "unit": self.unit}
+        return {"spec": self.spec, "label": self.label, "unit": self.unit, "part": self.part}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)
@@ -56,7 +60,10 @@ class Watch:
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Of a training step."""
-        self.run.log({f"train/{name}": value for name, value in values.items() if name != "step"}, step)
+        shown = [name for name in values if name != "step"]
+        if self.part:
+            shown = [name for name in shown if LOSS.fullmatch(name)] or shown[:1]
+        self.run.log({f"train/{self.part} {name}".replace("/ ", "/"): values[name] for name in shown}, step)
 
     def history(self, rows: Sequence[Mapping[str, float]]) -> None:
         """The curves of a finished training, as a picture."""
@@ -64,22 +71,24 @@ class Watch:
 
         from pipeline.figures import loss_curves
 
-        self.run.picture("curves.png", loss_curves(pd.DataFrame(rows)))
+        self.run.picture(f"{self.part} curves.png".lstrip(), loss_curves(pd.DataFrame(rows)))
 
     def samples(self, key: str, images: np.ndarray, step: int) -> None:
         """images: uint8 [n, C, H, W]; the first of them, on a slider over steps."""
-        if images.ndim == 4:
+        if images.ndim == 4 and not (self.part and key != FIRST_SET):
             self.run.images(key, grid(images[:SHOWN], 8), step)
 
     def path(self, states: np.ndarray) -> None:
         """Denoising: uint8 [steps, n, C, H, W], each state on the slider, and all in one picture."""
-        for step, state in enumerate(states):
+        for step, state in enumerate(states if not self.part else ()):
             self.samples("denoising", state, step)
         if states.ndim == 5:
             self.run.picture("paths.png", path_grid(list(states)))
 
     def results(self, values: Mapping[str, float]) -> None:
         """Final values, once."""
+        if self.part:
+            return
         self.run.log({f"eval/{name}": value for name, value in values.items()}, 0)
 
     def note_cost(self, name: str, value: float) -> None:
@@ -87,6 +96,8 @@ class Watch:
         self.noted[name] = float(f"{value:.4g}")
 
     def cost(self, values: Mapping[str, Any]) -> None:
+        if self.part:
+            return
         self.run.log({f"cost/{name}": value for name, value in values.items() if isinstance(value, int | float)}, 0)
 
 

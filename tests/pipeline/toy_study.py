@@ -94,6 +94,13 @@ class ToyStudy:
             shutil.copytree(self.out / stage, copy.out / stage)
         return copy
 
+    def with_store(self, house: Path) -> "ToyStudy":
+        """Another house with all that this one has computed and tracked."""
+        copy = ToyStudy.build(house)
+        for path in (self.store, self.out, self.folder / "reports"):
+            shutil.copytree(path, copy.house / path.relative_to(self.house))
+        return copy
+
     @property
     def folder(self) -> Path:
         return self.house / "studies" / "toy"

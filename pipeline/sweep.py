@@ -1,0 +1,137 @@
+"""`trilemma sweep`: every point and seed of a sweep that is not there already; its table, figure and verdict."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.artifacts import digest_of
+from pipeline.atomic import write_file
+from pipeline.config import Study, load_study
+from pipeline.errors import TrilemmaError, UserError
+from pipeline.process import die_with_parent, on_sigterm
+from pipeline.runner import open_store, say
+from pipeline.sweep_entry import Sweep, find_sweep
+from pipeline.sweep_plan import Trial, as_json, description, differences, plan, trials_of
+
+if TYPE_CHECKING:
+    from pipeline.sweep_trial import Outcome, Sweeping
+
+SWEEP, PLAN = "trilemma.sweep", "trilemma.plan"  # tags of the parent: the same sweep goes on in the same run
+
+
+def run_sweep(
+    name: str,
+    of: str | None,
+    values: str | None,
+    seeds: int | None,
+    concurrent: int,
+    address: str | None,
+    resume: bool,
+    dry_run: bool,
+    as_text: Callable[[dict[str, Any]], None],
+) -> None:
+    """What `trilemma sweep NAME` does, in the folder of a study."""
+    die_with_parent()
+    on_sigterm()
+    study = load_study(Path.cwd() / "params.yaml")
+    sweep = find_sweep(study, name, of, values, seeds)
+    trials = trials_of(study, sweep, f"sweeps.{name}")
+    folder = study.root / ".trilemma" / "sweeps" / study.name / name
+    store = open_store(study)
+    now = description(trials)
+    if resume:
+        _refuse_changes(folder / "plan.json", now, name)
+    if dry_run:
+        as_text(as_json(trials, plan(trials, store), store))
+        return
+    with _executor(concurrent, address) as execute:
+        write_file(folder / "plan.json", json.dumps(now).encode())
+        as_text(_run(study, name, sweep, trials, folder, execute))
+
+
+def _run(
+    study: Study,
+    name: str,
+    sweep: Sweep,
+    trials: list[Trial],
+    folder: Path,
+    execute: "Callable[[list[Trial], Sweeping], Iterator[Outcome]]",
+) -> dict[str, Any]:
+    from pipeline.sweep_table import figure, table, verdict, write
+    from pipeline.sweep_trial import Sweeping
+    from pipeline.tracking import connect
+
+    of = sweep.entries[0]
+    dataset = study.runs[study.guided[of].run if of in study.guided else of].dataset
+    tracker = connect(study.root)
+    tags = {SWEEP: name, PLAN: digest_of(description(trials))}
+    params = {"sweep": name, "field": sweep.field, "trials": len(trials)}
+    outcomes: dict[str, Outcome] = {}
+    opened = tracker.open_run(f"{study.name}/{dataset}", f"sweep {name}", params, {"of": of}, {}, again=tags)
+    with opened as run:
+        sweeping = Sweeping(name, tracker, run.spec.run_id, _uri(study), folder / "results")
+        for outcome in execute(trials, sweeping):
+            outcomes[outcome.trial] = outcome
+            failed = f"failed: {outcome.error}" if outcome.error else "done"
+            say(f"sweep {name}: {len(outcomes)} of {len(trials)}: {outcome.trial}: {failed}")
+        connect(study.root)  # closes the runs of trials whose process died
+        rows = table(sweep, trials, outcomes)
+        says = verdict(sweep, trials, outcomes)
+        files = write(rows, sweep, says, study.folder / "reports")
+        run.table("table.json", rows)
+        run.picture("figure.png", figure(rows, sweep))
+        run.tag("verdict", says.text)
+        shutil.rmtree(folder / "results", ignore_errors=True)
+        errors = [outcome for outcome in outcomes.values() if outcome.error]
+        if errors:
+            raise TrilemmaError(
+                f"{len(errors)} of {len(trials)} trials failed, first {errors[0].trial}: {errors[0].error}; the others "
+                f"are in {files[0]}; run it again with --resume"
+            )
+    return {
+        "sweep": name,
+        "trials": list(outcomes),
+        "verdict": says.text,
+        "winner": says.winner,
+        "files": [str(file.relative_to(study.folder)) for file in files],
+    }
+
+
+def _uri(study: Study) -> str:
+    """The same store for every process, wherever it runs."""
+    uri = open_store(study).uri
+    return uri if "://" in uri else str(Path(uri).absolute())
+
+
+@contextmanager
+def _executor(concurrent: int, address: str | None) -> "Iterator[Callable[[list[Trial], Sweeping], Iterator[Outcome]]]":
+    """concurrent 0: trial by trial in this process; N: by Ray Tune, N at a time."""
+    if concurrent < 0:
+        raise UserError(f"--concurrent {concurrent}: 0 runs in this process, N has Ray Tune run N trials at a time")
+    if concurrent == 0 and address is not None:
+        raise UserError(f"the cluster at {address} was given: say with --concurrent how many trials may run at a time")
+    with ExitStack() as stack:
+        if concurrent:
+            from pipeline.launch_tune import TuneTrials
+
+            yield stack.enter_context(TuneTrials(concurrent, address)).run
+        else:
+            from pipeline.launch import InProcess
+            from pipeline.sweep_trial import run_trial
+
+            yield lambda trials, sweeping: (run_trial(trial, sweeping, InProcess()) for trial in trials)
+
+
+def _refuse_changes(file: Path, now: dict[str, Any], name: str) -> None:
+    if not file.is_file():
+        raise UserError(f"--resume: sweep {name} was never begun here: run it without --resume")
+    changes = differences(json.loads(file.read_text()), json.loads(json.dumps(now)))
+    if changes:
+        more = f", and {len(changes) - 5} more" if len(changes) > 5 else ""
+        raise UserError(
+            f"--resume: sweep {name} is not what it was: {'; '.join(changes[:5])}{more}; "
+            "run it without --resume, which computes what changed and reuses the rest"
+        )

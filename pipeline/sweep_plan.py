@@ -1,0 +1,172 @@
+"""What a sweep needs, what of it is there already, and what is left to run; nothing is computed twice."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import median
+from typing import Any, NamedTuple
+
+from pipeline.artifacts import Manifest, digest_of
+from pipeline.code import code_version
+from pipeline.config import Study, naming
+from pipeline.dag import Call
+from pipeline.store import Store
+from pipeline.sweep_entry import Point, Sweep
+from pipeline.sweep_points import TRAINED, changed, check, evaluated, with_seed, with_sets
+
+version = lru_cache(code_version)  # code is not read again while a sweep runs
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point with one training seed: a study of its own, down to what `evaluate` makes."""
+
+    point: Point
+    seed: int
+    study: Study
+    trains: bool
+
+    @property
+    def id(self) -> str:
+        return f"{self.point.label} s{self.seed}"
+
+
+class Planned(NamedTuple):
+    """A call of one or more trials."""
+
+    call: Call
+    identity: str  # of what it computes, known before its inputs are
+    key: str | None  # None until its inputs are there
+    manifest: Manifest | None  # of its result, if that is there
+
+
+def trials_of(study: Study, sweep: Sweep, where: str) -> list[Trial]:
+    """Points in the order of the table, the seeds of each one after the other; settings checked."""
+    points = sweep.points()
+    studies = []
+    for point in points:
+        with naming(f"{where}: {point.label}"):
+            studies.append(_study_of(study, point))
+    found = []
+    for point, own in zip(points, studies):
+        trained = _what_varies(points, studies, point.of)
+        if trained:
+            found += [Trial(point, n, with_seed(own, n, trained), True) for n in range(sweep.seeds)]
+        else:
+            found.append(Trial(point, 0, with_sets(own, point.of, sweep.seeds), False))
+    return found
+
+
+def _study_of(study: Study, point: Point) -> Study:
+    for field, value in point.changes.items():
+        study = changed(study, point.of, field, value)
+    check(evaluated(study, point.of))
+    return study
+
+
+def _what_varies(points: list[Point], studies: list[Study], of: str) -> set[tuple[str, str]]:
+    """The trainings that are not the same at every point: only their seeds are worth varying."""
+    ids: dict[tuple[str, str], set[str]] = {}
+    same_entry = [study for point, study in zip(points, studies) if point.of == of]
+    for study in same_entry:
+        for call, identity in identities(evaluated(study, of)).values():
+            if call.stage in TRAINED:
+                ids.setdefault((call.stage, call.name), set()).add(identity)
+    return {trained for trained, found in ids.items() if len(found) > 1}
+
+
+def identities(calls: list[Call]) -> dict[str, tuple[Call, str]]:
+    """By out: the call, and a name of what it computes that follows from settings and code alone."""
+    found: dict[str, tuple[Call, str]] = {}
+    for call in calls:
+        inputs = {role: found[str(path)][1] for role, path in call.inputs.items()}
+        content = {"stage": call.stage, "config": call.config, "modules": call.modules, "inputs": inputs}
+        found[str(call.out)] = call, digest_of(content)
+    return found
+
+
+def plan(trials: list[Trial], store: Store) -> dict[str, Planned]:
+    """Every call of these trials, once, by identity, each after its inputs."""
+    planned: dict[str, Planned] = {}
+    for trial in trials:
+        calls = identities(evaluated(trial.study, trial.point.of))
+        for call, identity in calls.values():
+            if identity in planned:
+                continue
+            inputs = {role: planned[calls[str(path)][1]].manifest for role, path in call.inputs.items()}
+            key = key_if_known(call, trial.study, inputs)
+            planned[identity] = Planned(call, identity, key, None if key is None else store.manifest(key))
+    return planned
+
+
+def key_if_known(call: Call, study: Study, inputs: Mapping[str, Manifest | None]) -> str | None:
+    digests = {role: manifest.digest for role, manifest in inputs.items() if manifest is not None}
+    return call.key(study.root, digests, version) if len(digests) == len(inputs) else None
+
+
+def as_json(trials: list[Trial], planned: Mapping[str, Planned], store: Store) -> dict[str, Any]:
+    """What `--dry-run --json` prints."""
+    seconds = _usual_seconds(store)
+    return {
+        "points": [
+            {"id": trial.id, "of": trial.point.of, "seed": trial.seed, **trial.point.values} for trial in trials
+        ],
+        "run": [
+            {"stage": call.stage, "name": call.name, "key": key, "seconds": _guess(seconds, call)}
+            for call, _, key, manifest in planned.values()
+            if manifest is None
+        ],
+        "reused": [
+            {"stage": call.stage, "name": call.name, "key": key}
+            for call, _, key, manifest in planned.values()
+            if manifest is not None
+        ],
+    }
+
+
+def description(trials: list[Trial]) -> dict[str, Any]:
+    """What the sweep is, to be compared with what it was: settings and code of every stage, by trial."""
+    return {trial.id: dict(_described(trial)) for trial in trials}
+
+
+def _described(trial: Trial) -> Iterator[tuple[str, Any]]:
+    for call in evaluated(trial.study, trial.point.of):
+        code = version(call.modules, trial.study.root)
+        yield f"{call.stage} {call.name}", {"config": call.config, "code": code}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In words, the first few."""
+    found = [f"{trial} is no longer there" for trial in before if trial not in now]
+    found += [f"{trial} is new" for trial in now if trial not in before]
+    for trial in before:
+        for stage, was in before[trial].items():
+            is_now = now.get(trial, {}).get(stage)
+            if is_now is not None and is_now["code"] != was["code"]:
+                found.append(f"the code of {stage.split()[0]} changed")
+            if is_now is not None and is_now["config"] != was["config"]:
+                found += [f"{stage}: {line}" for line in _changed_settings(was["config"], is_now["config"])]
+    return list(dict.fromkeys(found))
+
+
+def _changed_settings(was: Any, now: Any, where: str = "") -> Iterator[str]:
+    if isinstance(was, dict) and isinstance(now, dict):
+        for name in {**was, **now}:
+            if was.get(name) != now.get(name):
+                yield from _changed_settings(was.get(name), now.get(name), f"{where}.{name}".lstrip("."))
+    else:
+        yield f"{where} was {was!r} and is {now!r}"
+
+
+def _usual_seconds(store: Store) -> dict[tuple[str, ...], float]:
+    """Median seconds of what was computed, by stage, and by stage and entry."""
+    seen: dict[tuple[str, ...], list[float]] = {}
+    for note in store.ledger():
+        if note["event"] == "computed":
+            for kind in ((note["stage"],), (note["stage"], note["name"])):
+                seen.setdefault(kind, []).append(note["seconds"])
+    return {kind: median(values) for kind, values in seen.items()}
+
+
+def _guess(seconds: Mapping[tuple[str, ...], float], call: Call) -> float | None:
+    return seconds.get((call.stage, call.name), seconds.get((call.stage,)))

@@ -1,0 +1,138 @@
+"""What a sweep found: a table with the paper's values beside ours, a figure, and a verdict."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from pipeline.atomic import write_file
+from pipeline.cards import METRICS
+from pipeline.figures import save
+from pipeline.intervals import interval, scope
+from pipeline.racing import best_of
+from pipeline.sweep_entry import Point, Sweep, written
+from pipeline.sweep_plan import Trial
+from pipeline.tables import DIGITS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pipeline.sweep_trial import Outcome
+
+
+COUNTED = "counted"  # in place of a card: exact, so that two of a kind bound it
+
+
+class Verdict(NamedTuple):
+    winner: str | None  # None where it is not resolved
+    text: str
+
+
+class Measured(NamedTuple):
+    """One metric at one point."""
+
+    row: dict[str, Any]  # of metrics.json
+    values: list[float]  # one per training seed, or per set of pictures where there is one training
+    train_seeds: int
+    sample_seeds: int
+    nfe: float
+
+
+def table(sweep: Sweep, trials: list[Trial], outcomes: "Mapping[str, Outcome]") -> pd.DataFrame:
+    """A row per point and metric; the paper's number beside the metric that points are compared by."""
+    rows = []
+    for point, found in _points(trials, outcomes):
+        for measured in found:
+            mean, low, high, _ = interval(measured.values * (2 if measured.row["card"]["id"] == COUNTED else 1))
+            metric, card = measured.row["metric"], measured.row["card"]
+            compared = metric == sweep.metric
+            rows.append(
+                {"entry": point.of}
+                | {name: written(value) for name, value in point.values.items()}
+                | {
+                    "metric": metric,
+                    "value": mean,
+                    "ci_low": low,
+                    "ci_high": high,
+                    "train_seeds": measured.train_seeds,
+                    "sample_seeds": measured.sample_seeds,
+                    "n_generated": card.get("n_generated"),
+                    "n_real": card.get("n_real"),
+                    "floor": measured.row["floor"],
+                    "nfe": measured.nfe,
+                    "paper_metric": f"{sweep.paper.metric} ({sweep.paper.source})" if sweep.paper and compared else "",
+                    "paper_value": sweep.paper_value(point) if compared else None,
+                    "card": card["text"],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def verdict(sweep: Sweep, trials: list[Trial], outcomes: "Mapping[str, Outcome]") -> Verdict:
+    """The best point by the sweep's metric, named only if it is resolved from every other."""
+    better = METRICS[sweep.metric].better
+    values: dict[str, list[float]] = {}
+    kind, trained = "", 1
+    for point, found in _points(trials, outcomes):
+        for measured in found:
+            if measured.row["metric"] == sweep.metric and measured.row["card"]["id"] == (
+                kind or measured.row["card"]["id"]
+            ):
+                kind, trained = measured.row["card"]["id"], measured.train_seeds
+                values[point.label] = measured.values
+    if better is None or len(values) < 2:
+        return Verdict(None, f"no winner by {sweep.metric}: {len(values)} points")
+    found = best_of(values, better)
+    mean = fmean(values[found.best])
+    about = f"{sweep.metric} {mean:.4g}, {scope(trained)}"
+    if found.rivals:
+        return Verdict(None, f"not resolvable: {found.best} ({about}) is not told from {', '.join(found.rivals)}")
+    return Verdict(found.best, f"best: {found.best} ({about})")
+
+
+def write(rows: pd.DataFrame, sweep: Sweep, says: Verdict, reports: Path) -> list[Path]:
+    """reports/tables/<table>.csv and reports/sweeps/<table>.png and .md."""
+    file, picture, page = (
+        reports / "tables" / f"{sweep.table}.csv",
+        reports / "sweeps" / f"{sweep.table}.png",
+        reports / "sweeps" / f"{sweep.table}.md",
+    )
+    write_file(file, rows.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n").encode())
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    save(figure(rows, sweep), picture)
+    write_file(page, f"# {sweep.table}\n\n{says.text}\n\n![{sweep.table}]({picture.name})\n".encode())
+    return [file, picture, page]
+
+
+def figure(rows: pd.DataFrame, sweep: Sweep) -> "Figure":
+    from pipeline.figures import sweep_curves
+
+    compared = rows.loc[rows["metric"] == sweep.metric]
+    compared = compared.loc[compared["card"] == compared["card"].tolist()[0]]
+    return sweep_curves(compared, list(sweep.axes), sweep.metric, sweep.paper.metric if sweep.paper else "")
+
+
+def _points(trials: list[Trial], outcomes: "Mapping[str, Outcome]") -> Iterator[tuple[Point, list[Measured]]]:
+    """What every point's finished trials measured, in the order of the sweep."""
+    by_label: dict[str, list[tuple[Trial, dict[str, Any]]]] = {}
+    for trial in trials:
+        outcome = outcomes.get(trial.id)
+        if outcome is not None and outcome.content is not None:
+            by_label.setdefault(trial.point.label, []).append((trial, outcome.content))
+    for found in by_label.values():
+        point, contents = found[0][0].point, [content for _, content in found]
+        yield point, list(_measured(contents, found[0][0].trains))
+
+
+def _measured(contents: list[dict[str, Any]], trains: bool) -> Iterator[Measured]:
+    sets, nfe = len(contents[0]["sets"]), contents[0]["counts"]["nfe"]
+    for number, row in enumerate(contents[0]["metrics"]):
+        by_seed = [content["metrics"][number]["values"] for content in contents]
+        values = [float(np.mean(values)) for values in by_seed] if trains else by_seed[0]
+        yield Measured(row, values, len(contents), sets, nfe)
+    for name, value in contents[0]["counts"].items():
+        counted = {"metric": name, "floor": None, "card": {"id": COUNTED, "text": COUNTED}}
+        yield Measured(counted, [value], len(contents), sets, nfe)
