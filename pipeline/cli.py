@@ -119,6 +119,7 @@ def sweep(
     of: Annotated[str | None, typer.Option(help="a run or guided entry, or several with commas")] = None,
     values: Annotated[str | None, typer.Option(help="such as 0,0.5,inf")] = None,
     seeds: Annotated[int | None, typer.Option(help="per point", min=1)] = None,
+    race: Annotated[bool, typer.Option("--race", help="more seeds only where the best is in doubt")] = False,
     concurrent: Annotated[int, typer.Option(envvar="TRILEMMA_CONCURRENT", help="trials at a time, by Ray Tune")] = 0,
     address: Address = None,
     resume: Annotated[bool, typer.Option("--resume", help="only if nothing changed since it was stopped")] = False,
@@ -130,7 +131,7 @@ def sweep(
     from pipeline.sweep_listing import print_done, print_plan
 
     show = print_json if as_json else print_plan if dry_run else print_done
-    run_sweep(name, of, values, seeds, concurrent, address, resume, dry_run, show)
+    run_sweep(name, of, values, seeds, race, concurrent, address, resume, dry_run, show)
 
 
 @app.command(rich_help_panel=SWEEPS)

@@ -25,7 +25,7 @@ import ray
 import ray.exceptions
 
 from pipeline.errors import UserError
-from pipeline.process import on_sigterm
+from pipeline.process import Stopped, on_sigterm
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -82,20 +82,20 @@ def own_folder() -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def check_room(workers: int, room: Mapping[str, float], where: str, gpus: bool) -> None:
+def check_room(workers: int, room: Mapping[str, float], where: str, gpus: bool, option: str = "--workers") -> None:
     """One CPU for each worker, and one GPU if GPUs are used."""
     for kind in ("CPU", "GPU") if gpus else ("CPU",):
         have = room.get(kind, 0)
         if have < workers:
-            raise UserError(f"--workers {workers} needs as many {kind}s, but {where} {have:g}: ask for fewer")
+            raise UserError(f"{option} {workers} needs as many {kind}s, but {where} {have:g}: ask for fewer")
 
 
-def wait_for_room(workers: int, where: str, gpus: bool) -> None:
+def wait_for_room(workers: int, where: str, gpus: bool, option: str = "--workers") -> None:
     """Until the joined cluster has that much free; a cluster that stays busy is an error, not a queue."""
     deadline = time.monotonic() + FREE_SECONDS
     while True:
         try:
-            return check_room(workers, ray.available_resources(), f"{where} has free", gpus)
+            return check_room(workers, ray.available_resources(), f"{where} has free", gpus, option)
         except UserError:
             if time.monotonic() > deadline:
                 raise
@@ -106,6 +106,15 @@ def machine_room(gpus: int) -> dict[str, float]:
     """What this machine lets this process use."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"CPU": cpus or 1, "GPU": gpus}
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """While Ray waits, it replaces what a handler of SIGTERM raises by a plain SystemExit(1)."""
+    try:
+        yield
+    except SystemExit:
+        raise Stopped from None
 
 
 def one_line(error: BaseException) -> str:

@@ -30,9 +30,9 @@ from pipeline.launch_cluster import (
     one_line,
     own_folder,
     private_ray,
+    stoppable,
     wait_for_room,
 )
-from pipeline.process import Stopped
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -83,7 +83,7 @@ class RayLaunch:
             ),
         )
         try:
-            with _stoppable():
+            with stoppable():
                 pickled = trainer.fit().return_value
             assert isinstance(pickled, bytes)
             return pickle.loads(pickled)
@@ -102,7 +102,7 @@ class RayLaunch:
         try:
             for item in items:
                 if len(running) == self.workers:
-                    with _stoppable():
+                    with stoppable():
                         running = ray.wait(running, num_returns=1)[1]
                 waiting.append(call.remote(shared, item))
                 running.append(waiting[-1])
@@ -130,15 +130,6 @@ class PeerLostError(LaunchError):
 class _Trainer(TorchTrainer):
     def _register_sigint_handler(self, controller: Any) -> None:
         """Leaves Ctrl-C to Python: Ray's handler would outlive the fit, and end the process with status 0."""
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """While Ray waits, it replaces what a handler of SIGTERM raises by a plain SystemExit(1)."""
-    try:
-        yield
-    except SystemExit:
-        raise Stopped from None
 
 
 def _run_loop(loop: Callable[[Worker, *Ts], T], args: tuple[*Ts]) -> bytes | None:
@@ -192,7 +183,7 @@ def _first_failure(failures: Mapping[int, Exception], world: int) -> Exception:
 
 def _result(task: ray.ObjectRef) -> Any:
     try:
-        with _stoppable():
+        with stoppable():
             return ray.get(task)
     except ray.exceptions.RayTaskError as error:
         failure = error.cause

@@ -3,12 +3,14 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pipeline.artifacts import digest_of
 from pipeline.atomic import write_file
+from pipeline.cards import METRICS
 from pipeline.config import Study, load_study
 from pipeline.errors import TrilemmaError, UserError
 from pipeline.process import die_with_parent, on_sigterm
@@ -17,8 +19,10 @@ from pipeline.sweep_entry import Sweep, find_sweep
 from pipeline.sweep_plan import Trial, as_json, description, differences, plan, trials_of
 
 if TYPE_CHECKING:
+    from pipeline.racing import Asked
     from pipeline.sweep_trial import Outcome, Sweeping
 
+Execute: TypeAlias = "Callable[[list[Trial], Sweeping, Callable[[Outcome], None]], None]"
 SWEEP, PLAN = "trilemma.sweep", "trilemma.plan"  # tags of the parent: the same sweep goes on in the same run
 
 
@@ -27,6 +31,7 @@ def run_sweep(
     of: str | None,
     values: str | None,
     seeds: int | None,
+    races: bool,
     concurrent: int,
     address: str | None,
     resume: bool,
@@ -38,7 +43,7 @@ def run_sweep(
     on_sigterm()
     study = load_study(Path.cwd() / "params.yaml")
     sweep = find_sweep(study, name, of, values, seeds)
-    trials = trials_of(study, sweep, f"sweeps.{name}")
+    trials = trials_of(study, sweep, f"sweeps.{name}", races)
     folder = study.root / ".trilemma" / "sweeps" / study.name / name
     store = open_store(study)
     now = description(trials)
@@ -49,7 +54,7 @@ def run_sweep(
         return
     with _executor(concurrent, address) as execute:
         write_file(folder / "plan.json", json.dumps(now).encode())
-        as_text(_run(study, name, sweep, trials, folder, execute))
+        as_text(_run(study, name, sweep, trials, folder, _racing(sweep, execute) if races else execute))
 
 
 def _run(
@@ -58,7 +63,7 @@ def _run(
     sweep: Sweep,
     trials: list[Trial],
     folder: Path,
-    execute: "Callable[[list[Trial], Sweeping], Iterator[Outcome]]",
+    execute: "Execute",
 ) -> dict[str, Any]:
     from pipeline.sweep_table import figure, table, verdict, write
     from pipeline.sweep_trial import Sweeping
@@ -73,19 +78,20 @@ def _run(
     opened = tracker.open_run(f"{study.name}/{dataset}", f"sweep {name}", params, {"of": of}, {}, again=tags)
     with opened as run:
         sweeping = Sweeping(name, tracker, run.spec.run_id, _uri(study), folder / "results")
-        for outcome in execute(trials, sweeping):
-            outcomes[outcome.trial] = outcome
-            failed = f"failed: {outcome.error}" if outcome.error else "done"
-            say(f"sweep {name}: {len(outcomes)} of {len(trials)}: {outcome.trial}: {failed}")
-        connect(study.root)  # closes the runs of trials whose process died
-        rows = table(sweep, trials, outcomes)
-        says = verdict(sweep, trials, outcomes)
+        try:
+            execute(trials, sweeping, partial(_note, outcomes, f"sweep {name}", len(trials)))
+        finally:
+            connect(study.root)  # closes the runs of trials whose process died
+        contents = {trial: sweeping.measured(found.key) for trial, found in outcomes.items() if found.key}
+        errors = [found for found in outcomes.values() if found.error]
+        if not contents:
+            raise TrilemmaError(f"all {len(trials)} trials failed, first {errors[0].trial}: {errors[0].error}")
+        rows, says = table(sweep, trials, contents), verdict(sweep, trials, contents)
         files = write(rows, sweep, says, study.folder / "reports")
         run.table("table.json", rows)
         run.picture("figure.png", figure(rows, sweep))
         run.tag("verdict", says.text)
         shutil.rmtree(folder / "results", ignore_errors=True)
-        errors = [outcome for outcome in outcomes.values() if outcome.error]
         if errors:
             raise TrilemmaError(
                 f"{len(errors)} of {len(trials)} trials failed, first {errors[0].trial}: {errors[0].error}; the others "
@@ -100,6 +106,12 @@ def _run(
     }
 
 
+def _note(outcomes: "dict[str, Outcome]", label: str, trials: int, outcome: "Outcome") -> None:
+    outcomes[outcome.trial] = outcome
+    end = f"failed: {outcome.error}" if outcome.error else "done"
+    say(f"{label}: {len(outcomes)} of {trials}: {outcome.trial}: {end}")
+
+
 def _uri(study: Study) -> str:
     """The same store for every process, wherever it runs."""
     uri = open_store(study).uri
@@ -107,22 +119,57 @@ def _uri(study: Study) -> str:
 
 
 @contextmanager
-def _executor(concurrent: int, address: str | None) -> "Iterator[Callable[[list[Trial], Sweeping], Iterator[Outcome]]]":
+def _executor(concurrent: int, address: str | None) -> "Iterator[Execute]":
     """concurrent 0: trial by trial in this process; N: by Ray Tune, N at a time."""
     if concurrent < 0:
         raise UserError(f"--concurrent {concurrent}: 0 runs in this process, N has Ray Tune run N trials at a time")
-    if concurrent == 0 and address is not None:
-        raise UserError(f"the cluster at {address} was given: say with --concurrent how many trials may run at a time")
-    with ExitStack() as stack:
-        if concurrent:
-            from pipeline.launch_tune import TuneTrials
+    if concurrent == 0:
+        if address is not None:
+            raise UserError(f"the cluster at {address} was given: say with --concurrent how many trials run at a time")
+        yield _one_by_one
+        return
+    from pipeline.launch_tune import tune_trials
 
-            yield stack.enter_context(TuneTrials(concurrent, address)).run
-        else:
-            from pipeline.launch import InProcess
-            from pipeline.sweep_trial import run_trial
+    with tune_trials(concurrent, address) as execute:
+        yield execute
 
-            yield lambda trials, sweeping: (run_trial(trial, sweeping, InProcess()) for trial in trials)
+
+def _one_by_one(trials: list[Trial], sweeping: "Sweeping", done: "Callable[[Outcome], None]") -> None:
+    from pipeline.launch import InProcess
+    from pipeline.sweep_trial import run_trial
+
+    for trial in trials:
+        done(run_trial(trial, sweeping, InProcess()))
+
+
+def _racing(sweep: Sweep, execute: Execute) -> Execute:
+    """As many trials as `seeds` for every point, but given where the best is in doubt."""
+    from pipeline.racing import race
+    from pipeline.sweep_table import headline
+
+    better = METRICS[sweep.metric].better
+    if better is None:
+        raise UserError(f"--race: no value of {sweep.metric} is better than another: choose another `metric:`")
+
+    def run(trials: list[Trial], sweeping: "Sweeping", done: "Callable[[Outcome], None]") -> None:
+        by_point = {(trial.point.label, trial.seed): trial for trial in trials}
+        points = list(dict.fromkeys(trial.point.label for trial in trials))
+
+        def measure(asked: "Asked") -> list[float | None]:
+            keys: dict[str, str | None] = {}
+
+            def told(outcome: "Outcome") -> None:
+                keys[outcome.trial] = outcome.key
+                done(outcome)
+
+            chosen = [by_point[point] for point in asked]
+            execute(chosen, sweeping, told)
+            found = [(trial, keys[trial.id]) for trial in chosen]
+            return [None if key is None else headline(sweep, trial, sweeping.measured(key)) for trial, key in found]
+
+        race(points, measure, sweep.seeds * len(points), len(trials) // len(points), better)
+
+    return run
 
 
 def _refuse_changes(file: Path, now: dict[str, Any], name: str) -> None:

@@ -10,10 +10,12 @@ from pipeline.artifacts import Manifest, digest_of
 from pipeline.code import code_version
 from pipeline.config import Study, naming
 from pipeline.dag import Call
+from pipeline.errors import ConfigError
 from pipeline.store import Store
 from pipeline.sweep_entry import Point, Sweep
 from pipeline.sweep_points import TRAINED, changed, check, evaluated, with_seed, with_sets
 
+MOST_SEEDS = 3  # times `seeds`, for a point that a race cannot tell from others
 version = lru_cache(code_version)  # code is not read again while a sweep runs
 
 
@@ -40,8 +42,11 @@ class Planned(NamedTuple):
     manifest: Manifest | None  # of its result, if that is there
 
 
-def trials_of(study: Study, sweep: Sweep, where: str) -> list[Trial]:
-    """Points in the order of the table, the seeds of each one after the other; settings checked."""
+def trials_of(study: Study, sweep: Sweep, where: str, races: bool = False) -> list[Trial]:
+    """Points in the order of the table, the seeds of each one after the other; settings checked.
+
+    races: with the seeds that a race may give a point; it spends as many trials as there were without it.
+    """
     points = sweep.points()
     studies = []
     for point in points:
@@ -50,8 +55,11 @@ def trials_of(study: Study, sweep: Sweep, where: str) -> list[Trial]:
     found = []
     for point, own in zip(points, studies):
         trained = _what_varies(points, studies, point.of)
+        if races and not trained:
+            raise ConfigError(f"{where}: --race is for training seeds; here only sampling differs: leave it out")
         if trained:
-            found += [Trial(point, n, with_seed(own, n, trained), True) for n in range(sweep.seeds)]
+            seeds = MOST_SEEDS * sweep.seeds if races else sweep.seeds
+            found += [Trial(point, n, with_seed(own, n, trained), True) for n in range(seeds)]
         else:
             found.append(Trial(point, 0, with_sets(own, point.of, sweep.seeds), False))
     return found

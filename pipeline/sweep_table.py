@@ -1,18 +1,19 @@
 """What a sweep found: a table with the paper's values beside ours, a figure, and a verdict."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from pipeline.atomic import write_file
 from pipeline.cards import METRICS
+from pipeline.errors import UserError
 from pipeline.figures import save
 from pipeline.intervals import interval, scope
-from pipeline.racing import best_of
+from pipeline.racing import best_of, best_of_shared
 from pipeline.sweep_entry import Point, Sweep, written
 from pipeline.sweep_plan import Trial
 from pipeline.tables import DIGITS
@@ -20,9 +21,8 @@ from pipeline.tables import DIGITS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pipeline.sweep_trial import Outcome
 
-
+Content: TypeAlias = dict[str, Any]  # of a metrics.json
 COUNTED = "counted"  # in place of a card: exact, so that two of a kind bound it
 
 
@@ -41,10 +41,10 @@ class Measured(NamedTuple):
     nfe: float
 
 
-def table(sweep: Sweep, trials: list[Trial], outcomes: "Mapping[str, Outcome]") -> pd.DataFrame:
+def table(sweep: Sweep, trials: list[Trial], contents: Mapping[str, Content]) -> pd.DataFrame:
     """A row per point and metric; the paper's number beside the metric that points are compared by."""
     rows = []
-    for point, found in _points(trials, outcomes):
+    for point, found in _points(trials, contents):
         for measured in found:
             mean, low, high, _ = interval(measured.values * (2 if measured.row["card"]["id"] == COUNTED else 1))
             metric, card = measured.row["metric"], measured.row["card"]
@@ -71,26 +71,31 @@ def table(sweep: Sweep, trials: list[Trial], outcomes: "Mapping[str, Outcome]") 
     return pd.DataFrame(rows)
 
 
-def verdict(sweep: Sweep, trials: list[Trial], outcomes: "Mapping[str, Outcome]") -> Verdict:
+def verdict(sweep: Sweep, trials: list[Trial], contents: Mapping[str, Content]) -> Verdict:
     """The best point by the sweep's metric, named only if it is resolved from every other."""
     better = METRICS[sweep.metric].better
-    values: dict[str, list[float]] = {}
-    kind, trained = "", 1
-    for point, found in _points(trials, outcomes):
-        for measured in found:
-            if measured.row["metric"] == sweep.metric and measured.row["card"]["id"] == (
-                kind or measured.row["card"]["id"]
-            ):
-                kind, trained = measured.row["card"]["id"], measured.train_seeds
-                values[point.label] = measured.values
-    if better is None or len(values) < 2:
-        return Verdict(None, f"no winner by {sweep.metric}: {len(values)} points")
-    found = best_of(values, better)
-    mean = fmean(values[found.best])
-    about = f"{sweep.metric} {mean:.4g}, {scope(trained)}"
-    if found.rivals:
-        return Verdict(None, f"not resolvable: {found.best} ({about}) is not told from {', '.join(found.rivals)}")
-    return Verdict(found.best, f"best: {found.best} ({about})")
+    found = {point.label: _compared(measured, sweep) for point, measured in _points(trials, contents)}
+    if better is None or len(found) < 2:
+        return Verdict(None, f"no winner by {sweep.metric} among {len(found)} points")
+    values = {label: measured.values for label, measured in found.items()}
+    best, rivals = (best_of if trials[0].trains else best_of_shared)(values, better)
+    about = f"{sweep.metric} {fmean(values[best]):.4g}, {scope(found[best].train_seeds)}"
+    if rivals:
+        return Verdict(None, f"not resolvable: {best} ({about}) is not told from {', '.join(rivals)}")
+    return Verdict(best, f"best: {best} ({about})")
+
+
+def headline(sweep: Sweep, trial: Trial, content: Content) -> float:
+    """What a trial is compared by."""
+    return fmean(_compared(_measured([content], trial.trains), sweep).values)
+
+
+def _compared(found: Iterable[Measured], sweep: Sweep) -> Measured:
+    """In the first kind of features it was measured in."""
+    for measured in found:
+        if measured.row["metric"] == sweep.metric:
+            return measured
+    raise UserError(f"sweep metric {sweep.metric}: not among what was measured; change `metric:` of the sweep")
 
 
 def write(rows: pd.DataFrame, sweep: Sweep, says: Verdict, reports: Path) -> list[Path]:
@@ -115,16 +120,15 @@ def figure(rows: pd.DataFrame, sweep: Sweep) -> "Figure":
     return sweep_curves(compared, list(sweep.axes), sweep.metric, sweep.paper.metric if sweep.paper else "")
 
 
-def _points(trials: list[Trial], outcomes: "Mapping[str, Outcome]") -> Iterator[tuple[Point, list[Measured]]]:
+def _points(trials: list[Trial], contents: Mapping[str, Content]) -> Iterator[tuple[Point, list[Measured]]]:
     """What every point's finished trials measured, in the order of the sweep."""
     by_label: dict[str, list[tuple[Trial, dict[str, Any]]]] = {}
     for trial in trials:
-        outcome = outcomes.get(trial.id)
-        if outcome is not None and outcome.content is not None:
-            by_label.setdefault(trial.point.label, []).append((trial, outcome.content))
+        if trial.id in contents:
+            by_label.setdefault(trial.point.label, []).append((trial, contents[trial.id]))
     for found in by_label.values():
-        point, contents = found[0][0].point, [content for _, content in found]
-        yield point, list(_measured(contents, found[0][0].trains))
+        trial, _ = found[0]
+        yield trial.point, list(_measured([content for _, content in found], trial.trains))
 
 
 def _measured(contents: list[dict[str, Any]], trains: bool) -> Iterator[Measured]:

@@ -31,10 +31,10 @@ PIECE = 512  # images painted at a time
 
 
 class Outcome(NamedTuple):
-    """What a trial left: the content of metrics.json, or what went wrong twice."""
+    """What a trial left: the key of what `evaluate` made, or what went wrong twice."""
 
     trial: str
-    content: dict[str, Any] | None
+    key: str | None
     error: str | None = None
 
 
@@ -62,15 +62,19 @@ class Sweeping:
             raise TrilemmaError(f"the store lost the result {key[:12]}: run the sweep again")
         return found
 
+    def measured(self, key: str) -> dict[str, Any]:
+        """What `evaluate` found."""
+        return json.loads((self.artifact(key).path / METRICS_FILE).read_text())
+
 
 def run_trial(trial: Trial, sweeping: Sweeping, launch: "Launch", has_failed: bool = False) -> Outcome:
     """Tried twice; nothing but an end of the process leaves this function as an exception."""
     try:
         with _child(trial, sweeping) as run:
             work = _Work(trial, sweeping, launch, run)
-            content = json.loads((work.evaluation().path / METRICS_FILE).read_text())
-            _log_once(run, content, work)
-            return Outcome(trial.id, content)
+            key = work.evaluation()
+            _log_once(run, sweeping.measured(key), work)
+            return Outcome(trial.id, key)
     except Exception as error:
         line = f"{type(error).__name__}: {error}" if not isinstance(error, TrilemmaError) else str(error)
         where = "".join(traceback.format_exception(error)[-2:-1]).strip().replace("\n", "; ")
@@ -90,14 +94,15 @@ class _Work:
         self.reused: list[str] = []
         self.cost = {"seconds": 0.0, "cpu_seconds": 0.0}
 
-    def evaluation(self) -> Artifact:
+    def evaluation(self) -> str:
+        """Its key."""
         calls = evaluated(self.trial.study, self.trial.point.of)
         for call in calls:
             inputs = {role: self.manifests[path] for role, path in call.inputs.items()}
             key = key_if_known(call, self.trial.study, inputs)
             assert key is not None
             self.keys[call.out], self.manifests[call.out] = key, self._result(call, key)
-        return self.sweeping.artifact(self.keys[calls[-1].out])
+        return self.keys[calls[-1].out]
 
     def _result(self, call: Call, key: str) -> Manifest:
         store = self.sweeping.store
