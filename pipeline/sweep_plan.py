@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from pipeline.code import code_version
 from pipeline.config import Study, naming
 from pipeline.dag import Call
 from pipeline.errors import ConfigError
+from pipeline.runner import outside
 from pipeline.store import Store
 from pipeline.sweep_entry import Point, Sweep
 from pipeline.sweep_points import TRAINED, changed, check, evaluated, with_seed, with_sets
@@ -37,7 +39,6 @@ class Planned(NamedTuple):
     """A call of one or more trials."""
 
     call: Call
-    identity: str  # of what it computes, known before its inputs are
     key: str | None  # None until its inputs are there
     manifest: Manifest | None  # of its result, if that is there
 
@@ -77,42 +78,48 @@ def _what_varies(points: list[Point], studies: list[Study], of: str) -> set[tupl
     ids: dict[tuple[str, str], set[str]] = {}
     same_entry = [study for point, study in zip(points, studies) if point.of == of]
     for study in same_entry:
-        for call, identity in identities(evaluated(study, of)).values():
+        calls = evaluated(study, of)
+        names = identities(study, calls)
+        for call in calls:
             if call.stage in TRAINED:
-                ids.setdefault((call.stage, call.name), set()).add(identity)
+                ids.setdefault((call.stage, call.name), set()).add(names[call.out])
     return {trained for trained, found in ids.items() if len(found) > 1}
 
 
-def identities(calls: list[Call]) -> dict[str, tuple[Call, str]]:
-    """By out: the call, and a name of what it computes that follows from settings and code alone."""
-    found: dict[str, tuple[Call, str]] = {}
+def identities(study: Study, calls: list[Call]) -> dict[Path, str]:
+    """By out: a name of what the call makes that follows from settings and code alone."""
+    found: dict[Path, str] = {}
     for call in calls:
-        inputs = {role: found[str(path)][1] for role, path in call.inputs.items()}
+        inputs = {role: found[path] for role, path in call.made.items()}
+        inputs |= {role: artifact.digest for role, artifact in outside(study, call).items()}
         content = {"stage": call.stage, "config": call.config, "modules": call.modules, "inputs": inputs}
-        found[str(call.out)] = call, digest_of(content)
+        found[call.out] = digest_of(content)
     return found
 
 
-def plan(trials: list[Trial], store: Store) -> dict[str, Planned]:
-    """Every call of these trials, once, by identity, each after its inputs."""
+def plan(trials: list[Trial], store: Store) -> list[Planned]:
+    """Every call of these trials, once, each after its inputs."""
     planned: dict[str, Planned] = {}
     for trial in trials:
-        calls = identities(evaluated(trial.study, trial.point.of))
-        for call, identity in calls.values():
-            if identity in planned:
+        calls = evaluated(trial.study, trial.point.of)
+        names = identities(trial.study, calls)
+        for call in calls:
+            if names[call.out] in planned:
                 continue
-            inputs = {role: planned[calls[str(path)][1]].manifest for role, path in call.inputs.items()}
-            key = key_if_known(call, trial.study, inputs)
-            planned[identity] = Planned(call, identity, key, None if key is None else store.manifest(key))
-    return planned
+            inputs = {role: planned[names[path]].manifest for role, path in call.made.items()}
+            key = key_if_known(trial.study, call, inputs)
+            planned[names[call.out]] = Planned(call, key, None if key is None else store.manifest(key))
+    return list(planned.values())
 
 
-def key_if_known(call: Call, study: Study, inputs: Mapping[str, Manifest | None]) -> str | None:
+def key_if_known(study: Study, call: Call, inputs: Mapping[str, Manifest | None]) -> str | None:
+    """inputs: what other calls made, as far as it is there."""
     digests = {role: manifest.digest for role, manifest in inputs.items() if manifest is not None}
-    return call.key(study.root, digests, version) if len(digests) == len(inputs) else None
+    digests |= {role: artifact.digest for role, artifact in outside(study, call).items()}
+    return call.key(study.root, digests, version) if len(digests) == len(call.inputs) else None
 
 
-def as_json(trials: list[Trial], planned: Mapping[str, Planned], store: Store) -> dict[str, Any]:
+def as_json(trials: list[Trial], planned: list[Planned], store: Store) -> dict[str, Any]:
     """What `--dry-run --json` prints."""
     seconds = _usual_seconds(store)
     return {
@@ -121,12 +128,12 @@ def as_json(trials: list[Trial], planned: Mapping[str, Planned], store: Store) -
         ],
         "run": [
             {"stage": call.stage, "name": call.name, "key": key, "seconds": _guess(seconds, call)}
-            for call, _, key, manifest in planned.values()
+            for call, key, manifest in planned
             if manifest is None
         ],
         "reused": [
             {"stage": call.stage, "name": call.name, "key": key}
-            for call, _, key, manifest in planned.values()
+            for call, key, manifest in planned
             if manifest is not None
         ],
     }

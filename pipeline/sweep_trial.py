@@ -16,7 +16,7 @@ from pipeline.artifacts import MANIFEST, Artifact, Manifest, digest_of, read_art
 from pipeline.cards import METRICS_FILE
 from pipeline.dag import Call
 from pipeline.errors import TrilemmaError
-from pipeline.runner import Meter, compute, say, stage_config, tidy_up
+from pipeline.runner import Meter, compute, outside, say, stage_config, tidy_up
 from pipeline.stage import Around
 from pipeline.store import Store
 from pipeline.sweep_plan import Trial, key_if_known
@@ -98,8 +98,8 @@ class _Work:
         """Its key."""
         calls = evaluated(self.trial.study, self.trial.point.of)
         for call in calls:
-            inputs = {role: self.manifests[path] for role, path in call.inputs.items()}
-            key = key_if_known(call, self.trial.study, inputs)
+            inputs = {role: self.manifests[path] for role, path in call.made.items()}
+            key = key_if_known(self.trial.study, call, inputs)
             assert key is not None
             self.keys[call.out], self.manifests[call.out] = key, self._result(call, key)
         return self.keys[calls[-1].out]
@@ -121,7 +121,8 @@ class _Work:
         from pipeline.watch import UNITS, Watch
 
         sweeping, meter = self.sweeping, Meter()
-        inputs = {role: sweeping.artifact(self.keys[path]) for role, path in call.inputs.items()}
+        inputs = outside(self.trial.study, call)
+        inputs |= {role: sweeping.artifact(self.keys[path]) for role, path in call.made.items()}
         here = replace(call, out=sweeping.shelf / key)
         label, unit = f"{self.trial.id}: {call.stage}", UNITS.get(call.stage, "image")
         watch = Watch(self.run.spec, label, unit, call.stage)
