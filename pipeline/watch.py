@@ -80,7 +80,9 @@ class Watch:
 
     def path(self, states: np.ndarray) -> None:
         """Denoising: uint8 [steps, n, C, H, W], each state on the slider, and all in one picture."""
-        for step, state in enumerate(states if not self.part else ()):
+        if self.part:
+            return
+        for step, state in enumerate(states):
             self.samples("denoising", state, step)
         if states.ndim == 5:
             self.run.picture("paths.png", path_grid(list(states)))

@@ -4,6 +4,8 @@ import pytest
 
 from tests.pipeline.toy_study import ToyStudy
 
+WEIGHTS = ("--of", "toy-dg", "--values", "0,1,4", "--seeds", "2")
+
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> ToyStudy:
@@ -12,4 +14,12 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> ToyStudy:
     toy.call("git", "-C", str(toy.house), "init", "--quiet")
     toy.call("dvc", "--cd", str(toy.house), "init", "--quiet", "--force")
     toy.call("dvc", "repro")
+    return toy
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> ToyStudy:
+    """A sweep of guidance weights where nothing was computed before. Look only; change a copy."""
+    toy = ToyStudy.build(tmp_path_factory.mktemp("swept") / "house")
+    toy.run("sweep", "dg-weight", *WEIGHTS)
     return toy

@@ -5,20 +5,25 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pytest
 
+from tests.pipeline.conftest import WEIGHTS
 from tests.pipeline.toy_study import ToyStudy
 
-WEIGHTS = ("--of", "toy-dg", "--values", "0,1,4", "--seeds", "2")
 TRUNK = {"prepare", "features", "pretrain", "generate", "discriminate"}
+FILES = ("tables/dg-weight.csv", "sweeps/dg-weight.png", "sweeps/dg-weight.md")
 
-
-@pytest.fixture(scope="module")
-def swept(reproduced: ToyStudy, tmp_path_factory: pytest.TempPathFactory) -> ToyStudy:
-    """A sweep of guidance weights after `dvc repro`. Look only."""
-    toy = reproduced.with_store(tmp_path_factory.mktemp("swept") / "house")
-    toy.run("sweep", "dg-weight", *WEIGHTS)
-    return toy
+# Runs before the command: every attempt at weight 4 fails, or only the first one.
+SABOTAGE = """
+import pipeline.painting as painting
+whole, failures = painting.Painter.paint, {failures}
+def paint(painter, *rest):
+    global failures
+    if failures and painter.guides and painter.guides[0].use.weight == 4:
+        failures -= 1
+        raise RuntimeError("the paint is dry")
+    return whole(painter, *rest)
+painting.Painter.paint = paint
+"""
 
 
 def table(toy: ToyStudy, name: str) -> pd.DataFrame:
@@ -26,51 +31,55 @@ def table(toy: ToyStudy, name: str) -> pd.DataFrame:
 
 
 def computed(toy: ToyStudy) -> list[str]:
-    return [str(event["stage"]) for event in toy.events() if event["event"] == "computed" and "sweep" in event]
+    return sorted(str(event["stage"]) for event in toy.events() if event["event"] == "computed" and "sweep" in event)
 
 
-def test_a_dry_run_says_what_would_run_and_runs_nothing(reproduced: ToyStudy, tmp_path: Path) -> None:
-    toy = reproduced.with_store(tmp_path / "house")
-    events = toy.events()
-    told: dict[str, Any] = json.loads(toy.run("sweep", "dg-weight", *WEIGHTS, "--dry-run", "--json").stdout)
-    assert [point["weight"] for point in told["points"]] == [0, 1, 4]
-    assert {stage["stage"] for stage in told["reused"]} == {*TRUNK, "sample", "evaluate"}  # weight 1 is the study's own
-    assert [stage["stage"] for stage in told["run"]] == ["sample", "evaluate", "sample", "evaluate"]
-    assert all(stage["seconds"] > 0 for stage in told["run"])
-    assert [stage["key"] is None for stage in told["run"]] == [False, True, False, True]  # its input is not there yet
-    assert toy.events() == events
-    assert not (toy.house / "mlflow.db").exists()
-
-
-def test_only_what_a_sweep_changes_is_computed_and_all_of_it_is_tracked(swept: ToyStudy) -> None:
-    assert sorted(computed(swept)) == ["evaluate", "evaluate", "sample", "sample"]
+def test_every_stage_is_computed_once_and_every_trial_is_tracked(swept: ToyStudy) -> None:
+    assert computed(swept) == sorted([*TRUNK, *["sample", "evaluate"] * 3])
     assert swept.tracked() == [
         ("sweep dg-weight", "FINISHED"),
         *((f"toy-dg weight={weight} s0", "FINISHED") for weight in (0, 1, 4)),
     ]
     assert swept.left_behind() == []
     assert not (swept.house / ".trilemma/sweeps/toy/dg-weight/results").exists()
+    assert not swept.out.exists()
 
 
-def test_the_table_has_every_point_as_the_study_itself_measures_it(swept: ToyStudy) -> None:
-    found = table(swept, "dg-weight")
-    assert list(dict.fromkeys(found.weight)) == [0, 1, 4]
+def test_a_dry_run_says_what_would_run_and_runs_nothing(swept: ToyStudy) -> None:
+    before = swept.events(), swept.tracked()
+    told: dict[str, Any] = json.loads(
+        swept.run("sweep", "dg-weight", *WEIGHTS[:3], "1,2,3", *WEIGHTS[4:], "--dry-run", "--json").stdout
+    )
+    assert [point["weight"] for point in told["points"]] == [1, 2, 3]
+    assert {stage["stage"] for stage in told["reused"]} == {*TRUNK, "sample", "evaluate"}  # weight 1 is there
+    assert [stage["stage"] for stage in told["run"]] == ["sample", "evaluate", "sample", "evaluate"]
+    assert all(stage["seconds"] > 0 for stage in told["run"])
+    assert [stage["key"] is None for stage in told["run"]] == [False, True, False, True]  # its input is not there yet
+    assert (swept.events(), swept.tracked()) == before
+
+
+def test_after_dvc_repro_only_what_a_sweep_changes_is_computed_and_to_the_same_bits(
+    reproduced: ToyStudy, swept: ToyStudy, tmp_path: Path
+) -> None:
+    toy = reproduced.with_store(tmp_path / "house")
+    toy.run("sweep", "dg-weight", *WEIGHTS)
+    assert computed(toy) == ["evaluate", "evaluate", "sample", "sample"]  # weight 1 is the study's own
+    for file in FILES:
+        assert (toy.folder / "reports" / file).read_bytes() == (swept.folder / "reports" / file).read_bytes(), file
+    found, own = table(toy, "dg-weight"), table(toy, "digits")
     assert set(found.train_seeds) == {1}
     assert set(found.sample_seeds) == {2}
-    own = table(swept, "digits")
     own = own[own.guidance == "toy-dg"].reset_index(drop=True)
     ours = found[found.weight == 1].reset_index(drop=True)
     for column in ("metric", "value", "ci_low", "ci_high", "floor", "card"):
         assert ours[column].equals(own[column]), column
-    assert (swept.folder / "reports/sweeps/dg-weight.png").stat().st_size > 0
 
 
-def test_a_sweep_that_was_done_computes_nothing_and_stays_one_in_the_tracker(swept: ToyStudy, tmp_path: Path) -> None:
+def test_a_sweep_that_was_done_computes_nothing_and_stays_one_in_the_tracker(swept: ToyStudy) -> None:
     before = swept.tracked(), computed(swept), table(swept, "dg-weight")
     told = json.loads(swept.run("sweep", "dg-weight", *WEIGHTS, "--resume", "--json").stdout)
     assert told["trials"] == ["toy-dg weight=0 s0", "toy-dg weight=1 s0", "toy-dg weight=4 s0"]
-    assert swept.tracked() == before[0]
-    assert computed(swept) == before[1]
+    assert (swept.tracked(), computed(swept)) == before[:2]
     assert table(swept, "dg-weight").equals(before[2])
 
 
@@ -80,8 +89,20 @@ def test_resuming_what_changed_says_what_changed(swept: ToyStudy) -> None:
     assert "was never begun here" in swept.run("sweep", "nfe", "--of", "toy", "--resume", code=2).stderr
 
 
-def test_results_are_the_same_to_the_bit_without_the_store(swept: ToyStudy, tmp_path: Path) -> None:
-    fresh = ToyStudy.build(tmp_path / "house")
-    fresh.run("sweep", "dg-weight", *WEIGHTS)
-    for file in ("tables/dg-weight.csv", "sweeps/dg-weight.png", "sweeps/dg-weight.md"):
-        assert (fresh.folder / "reports" / file).read_bytes() == (swept.folder / "reports" / file).read_bytes(), file
+def test_a_trial_that_fails_is_tried_once_more_and_told_of_and_the_others_are_kept(
+    swept: ToyStudy, tmp_path: Path
+) -> None:
+    toy = swept.with_store(tmp_path / "house")
+    other = ("--of", "toy-dg", "--values", "2,4", "--seeds", "1")
+    told = toy.run("sweep", "dg-weight", *other, before=SABOTAGE.format(failures=9), code=1).stderr
+    assert "trial toy-dg weight=4 s0 failed (RuntimeError: the paint is dry" in told
+    assert "1 of 2 trials failed, first toy-dg weight=4 s0: RuntimeError: the paint is dry" in told
+    assert list(dict.fromkeys(table(toy, "dg-weight").weight)) == [2]
+    assert sorted(toy.tracked()) == [
+        ("sweep dg-weight", "FAILED"), ("toy-dg weight=2 s0", "FINISHED"), ("toy-dg weight=4 s0", "FAILED"),
+    ]  # fmt: skip
+    toy.run("sweep", "dg-weight", *other, "--resume", before=SABOTAGE.format(failures=1))
+    assert list(dict.fromkeys(table(toy, "dg-weight").weight)) == [2, 4]
+    assert sorted(toy.tracked()) == [
+        ("sweep dg-weight", "FINISHED"), ("toy-dg weight=2 s0", "FINISHED"), ("toy-dg weight=4 s0", "FINISHED"),
+    ]  # fmt: skip

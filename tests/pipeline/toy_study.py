@@ -95,10 +95,11 @@ class ToyStudy:
         return copy
 
     def with_store(self, house: Path) -> "ToyStudy":
-        """Another house with all that this one has computed and tracked."""
+        """Another house with all that this one has computed; its tracker is empty."""
         copy = ToyStudy.build(house)
         for path in (self.store, self.out, self.folder / "reports"):
-            shutil.copytree(path, copy.house / path.relative_to(self.house))
+            if path.exists():
+                shutil.copytree(path, copy.house / path.relative_to(self.house))
         return copy
 
     @property
