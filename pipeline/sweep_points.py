@@ -13,7 +13,7 @@ from pipeline.dag import Call, chain
 from pipeline.errors import ConfigError
 
 TRAINED = ("pretrain", "classify", "discriminate")  # stages whose seeds are training seeds
-OF_GUIDE = ("method", "model", "train")  # of `guides.0`: its own settings; any other is how it is used here
+OF_GUIDE = ("method", "model", "train", "trunk")  # of `guides.0`: its own settings; any other is how it is used here
 GUIDANCE = "guidance"  # stands for the strength of the entry's first guide, whatever its method calls it
 
 
@@ -34,7 +34,7 @@ def changed(study: Study, of: str, field: str, value: Any) -> Study:
 def with_seed(study: Study, number: int, stages: set[tuple[str, str]]) -> Study:
     """The number-th training seed of the trained stages named (stage, entry): 0 is the study's own."""
     for stage, name in stages:
-        kind = "runs" if stage == "pretrain" else "guides"
+        kind = "runs" if stage == "pretrain" else _kind(study, name)
         entry = getattr(study, kind)[name]
         train = entry.train | ({"seed": entry.train.get("seed", 0) + number} if number else {})
         study = replace(study, **{kind: getattr(study, kind) | {name: replace(entry, train=train)}})
@@ -81,7 +81,8 @@ def _target(study: Study, of: str, field: str) -> tuple[str, str, list[str]]:
         case "run", [_, *_]:
             return "runs", run, rest
         case "guides", [number, setting, *_] if of in study.guided and setting in OF_GUIDE:
-            return "guides", _guide(study, of, number), rest[1:]
+            guide = _guide(study, of, number)
+            return _kind(study, guide), guide, rest[1:]
         case ("guides", []) | ("sample", [_, *_]) if of in study.guided:
             return "guided", of, [head, *rest]
         case "guides", [number, _] if of in study.guided:
@@ -101,9 +102,15 @@ def _guide(study: Study, of: str, number: str) -> str:
     return guides[int(number)]["guide"]
 
 
+def _kind(study: Study, guide: str) -> str:
+    """Under which of the study's parts a guide is."""
+    return "guides" if guide in study.guides else "classifiers"
+
+
 def _strength(study: Study, of: str) -> str:
     """What its first guide's method calls its weight."""
-    guide = study.guides[_guide(study, of, "0")]
+    name = _guide(study, of, "0")
+    guide = getattr(study, _kind(study, name))[name]
     names = [field.name for field in dataclasses.fields(build_method(guide.method, guide.model).Use)]
     return next(name for name in ("scale", "weight") if name in names)
 

@@ -12,6 +12,16 @@ AFD_FID = {1.0: [77.15, 3.32, 2.63, 2.24, 2.55, 41.27], None: [51.67, 4.64, 4.79
 STEPS_FID = {1: 27.39, 2: 3.17, 4: 2.24, 8: 2.31, 16: 2.15, 32: 2.46}
 DENSITY_RATIO_FID = {"bce": 1.77, "lsif": 1.84, "ukl": 1.84}
 TRUNCATION_FID = {999: 3.07, 99: 3.1, 49: 3.3, 3: 3.41, 0: 8.91}
+ADM_BASE = {"model.width": 40, "model.depth": 1, "model.heads": 1, "model.attention": [4]}
+ADM_ARMS: dict[str, dict[str, Any]] = {  # 32 is to 40 as the paper's 128 to 160
+    "baseline": {},
+    "depth": {"model.width": 32, "model.depth": 2},
+    "heads": {"model.heads": 4},
+    "attention": {"model.attention": [8, 4]},
+    "resampling": {"model.block_resampling": True},
+    "rescaled": {"model.rescale_residuals": True},
+    "all": {"model.heads": 4, "model.attention": [8, 4], "model.block_resampling": True},
+}
 ARCHITECTURE_FID = {  # after 700,000 steps
     "baseline": 15.33, "depth": 15.12, "heads": 14.79, "attention": 14.61, "resampling": 14.13, "rescaled": 15.49,
     "all": 12.19,
@@ -74,7 +84,7 @@ SHIPPED: dict[str, dict[str, Any]] = {
     "fakes": {"table": "dg-fakes", "field": "dataset.fakes", "values": [256, 512, 1024, 2560]},
     "density-ratio": {
         "table": "density-ratio",
-        "field": "guides.0.model.divergence",
+        "field": "guides.0.model.density_ratio",
         "values": list(DENSITY_RATIO_FID),
         "paper": {
             "source": "DG, Bregman table",
@@ -82,14 +92,24 @@ SHIPPED: dict[str, dict[str, Any]] = {
             "rows": [list(row) for row in DENSITY_RATIO_FID.items()],
         },
     },
-    "modes": {"table": "modes", "field": "dataset.options.modes", "values": [25, 100, 400], "metric": "modes"},
+    "modes": {"table": "modes", "field": "dataset.options.side", "values": [5, 10, 20], "metric": "mode_kl"},
+    "architecture": {
+        "table": "architecture",
+        "method": "iddpm.IDDPM",
+        "field": "arm",
+        "changes": {arm: ADM_BASE | changes for arm, changes in ADM_ARMS.items()},
+        "paper": {"source": "ADM, Table 1", "metric": "FID", "rows": [list(row) for row in ARCHITECTURE_FID.items()]},
+    },
     "dg-arms": {
         "table": "dg-arms",
         "field": "arm",
         "changes": {
             "as it is": {},
-            "late start": {"guides.0.model.time_min": 0.01},
-            "more score training": {"guides": []},  # and run.train.steps: the entry says what an equal budget is
+            "from scratch": {"guides.0.trunk": None},
+            "cosine clock": {"guides.0.model.clock": "cosine"},
+            "other times": {"guides.0.model.time_min": 0.01},
+            "t_min 0.001": {"guides.0.time_min": 0.001},
+            "more score training": {"guides": [], "run.train.steps": 2600},  # as long as fakes and guide would take
         },
     },
 }

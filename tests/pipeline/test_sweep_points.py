@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
@@ -143,3 +144,16 @@ def test_shipped_sweeps_are_whole(name: str) -> None:
     labels = [point.label for point in sweep.points()]
     assert len(labels) >= 3
     assert len(set(labels)) == len(labels)
+
+
+@pytest.mark.parametrize("name", [name for name, block in SHIPPED.items() if "paper" in block])
+def test_the_papers_numbers_are_those_of_the_ledger(name: str) -> None:
+    printed = pd.concat([pd.read_csv(file) for file in (ROOT / "reports/papers").glob("[fg]*.csv")])
+    paper, _, place = SHIPPED[name]["paper"]["source"].partition(", ")
+    rows = printed[printed.paper.str.startswith(paper) & printed.table.str.contains(place.split(" of ")[0])]
+    if name == "architecture":  # printed as differences from its first row
+        base = rows.loc[rows.metric == "FID_700K", "value"]
+        known = {round(float(base.iloc[0]) + delta, 2) for delta in base.iloc[1:]} | {base.iloc[0]}
+    else:
+        known = set(rows.loc[rows.metric == "FID", "value"])
+    assert {row[-1] for row in SHIPPED[name]["paper"]["rows"]} <= known
