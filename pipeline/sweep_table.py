@@ -108,15 +108,32 @@ def write(rows: pd.DataFrame, sweep: Sweep, says: Verdict, reports: Path) -> lis
     write_file(file, rows.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n").encode())
     picture.parent.mkdir(parents=True, exist_ok=True)
     save(figure(rows, sweep), picture)
-    write_file(page, f"# {sweep.table}\n\n{says.text}\n\n![{sweep.table}]({picture.name})\n".encode())
+    write_file(page, _page(rows, sweep, says, picture.name).encode())
     return [file, picture, page]
+
+
+def _page(rows: pd.DataFrame, sweep: Sweep, says: Verdict, picture: str) -> str:
+    """Ours beside the paper's, which is seldom the same measure: orders may be compared, values not."""
+    paper = f"{sweep.paper.metric}, {sweep.paper.source}" if sweep.paper else "published"
+    lines = [["entry", *sweep.axes, f"{sweep.metric} [95 %]", "real", paper], ["---"] * (len(sweep.axes) + 4)]
+    for row in _by_metric(rows, sweep).to_dict("records"):
+        ours = f"{row['value']:.4g} [{row['ci_low']:.4g}, {row['ci_high']:.4g}]"
+        printed = "" if pd.isna(row["paper_value"]) else f"{row['paper_value']:g}"
+        lines.append([row["entry"], *(row[name] for name in sweep.axes), ours, f"{row['floor']:.4g}", printed])
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"# {sweep.table}\n\n{says.text}\n\n{table}\n\n![{sweep.table}]({picture})\n"
+
+
+def _by_metric(rows: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
+    """By which points are compared, in the first kind of features."""
+    compared = rows.loc[rows["metric"] == sweep.metric]
+    return compared.loc[compared["card"] == compared["card"].tolist()[0]]
 
 
 def figure(rows: pd.DataFrame, sweep: Sweep) -> "Figure":
     from pipeline.figures import sweep_curves
 
-    compared = rows.loc[rows["metric"] == sweep.metric]
-    compared = compared.loc[compared["card"] == compared["card"].tolist()[0]]
+    compared = _by_metric(rows, sweep)
     return sweep_curves(compared, list(sweep.axes), sweep.metric, sweep.paper.metric if sweep.paper else "")
 
 

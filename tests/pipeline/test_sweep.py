@@ -1,6 +1,7 @@
 """A sweep by the command people use: nothing twice, everything tracked, tables as the study itself would make them."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,17 @@ def test_a_dry_run_says_what_would_run_and_runs_nothing(swept: ToyStudy) -> None
     assert (swept.events(), swept.tracked()) == before
 
 
-def test_after_dvc_repro_only_what_a_sweep_changes_is_computed_and_to_the_same_bits(
+def test_in_dvc_repro_only_what_a_sweep_changes_is_computed_and_to_the_same_bits(
     reproduced: ToyStudy, swept: ToyStudy, tmp_path: Path
 ) -> None:
     toy = reproduced.with_store(tmp_path / "house")
-    toy.run("sweep", "dg-weight", *WEIGHTS)
+    toy.call("git", "-C", str(toy.house), "init", "--quiet")
+    toy.call("dvc", "--cd", str(toy.house), "init", "--quiet", "--force")
+    shutil.copy(reproduced.folder / "dvc.lock", toy.folder)
+    with (toy.folder / "params.yaml").open("a") as params:
+        params.write("sweeps: {dg-weight: {of: toy-dg, table: dg-weight, values: [0, 1, 4], seeds: 2}}\n")
+    told = toy.call("dvc", "repro", "sweep").stdout
+    assert [line for line in told.splitlines() if "Running stage" in line] == ["Running stage 'sweep@dg-weight':"]
     assert computed(toy) == ["evaluate", "evaluate", "sample", "sample"]  # weight 1 is the study's own
     for file in FILES:
         assert (toy.folder / "reports" / file).read_bytes() == (swept.folder / "reports" / file).read_bytes(), file
