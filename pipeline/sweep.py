@@ -52,8 +52,8 @@ def run_sweep(
     if dry_run:
         as_text(as_json(trials, plan(trials, store), store))
         return
-    with _executor(concurrent, address) as execute:
-        write_file(folder / "plan.json", json.dumps(now).encode())
+    write_file(folder / "plan.json", json.dumps(now).encode())
+    with _closing_runs(study), _executor(concurrent, address) as execute:
         as_text(_run(study, name, sweep, trials, folder, _racing(sweep, execute) if races else execute))
 
 
@@ -78,10 +78,7 @@ def _run(
     opened = tracker.open_run(f"{study.name}/{dataset}", f"sweep {name}", params, {"of": of}, {}, again=tags)
     with opened as run:
         sweeping = Sweeping(name, tracker, run.spec.run_id, _uri(study), folder / "results")
-        try:
-            execute(trials, sweeping, partial(_note, outcomes, f"sweep {name}", len(trials)))
-        finally:
-            connect(study.root)  # closes the runs of trials whose process died
+        execute(trials, sweeping, partial(_note, outcomes, f"sweep {name}", len(trials)))
         contents = {trial: sweeping.measured(found.key) for trial, found in outcomes.items() if found.key}
         errors = [found for found in outcomes.values() if found.error]
         if not contents:
@@ -104,6 +101,17 @@ def _run(
         "winner": says.winner,
         "files": [str(file.relative_to(study.folder)) for file in files],
     }
+
+
+@contextmanager
+def _closing_runs(study: Study) -> Iterator[None]:
+    """Afterwards, the runs of trials whose process was killed, or ended with Ray, are closed."""
+    try:
+        yield
+    finally:
+        from pipeline.tracking import connect
+
+        connect(study.root)
 
 
 def _note(outcomes: "dict[str, Outcome]", label: str, trials: int, outcome: "Outcome") -> None:

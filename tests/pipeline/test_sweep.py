@@ -113,3 +113,11 @@ def test_a_trial_that_fails_is_tried_once_more_and_told_of_and_the_others_are_ke
     assert sorted(toy.tracked()) == [
         ("sweep dg-weight", "FINISHED"), ("toy-dg weight=2 s0", "FINISHED"), ("toy-dg weight=4 s0", "FINISHED"),
     ]  # fmt: skip
+
+
+def test_a_full_disk_is_told_before_anything_runs(swept: ToyStudy, tmp_path: Path) -> None:
+    toy = swept.with_store(tmp_path / "house")
+    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"
+    told = toy.run("sweep", "dg-weight", *WEIGHTS[:3], "3", before=full, code=1).stderr
+    assert "file too large while writing it" in told
+    assert toy.events() == swept.events()

@@ -37,14 +37,16 @@ def victims(child: "psutil.Process", kind: str) -> list[psutil.Process]:
     return found
 
 
-def killed_once(toy: ToyStudy, kind: str, after_stages: int, *options: str) -> None:
-    """Start the sweep, kill -9 a part of it when so many stages are done, and see it end."""
+def killed_once(
+    toy: ToyStudy, kind: str, after_stages: int, *options: str, by: signal.Signals = signal.SIGKILL
+) -> None:
+    """Start the sweep, kill a part of it when so many stages are done, and see it end."""
     child = toy.start(*FAKES, *options)
     process = psutil.Process(child.pid)
     assert wait_for(lambda: child.poll() is not None or len(toy.events()) > 2 * after_stages, 400)
     for victim in victims(process, kind) if child.poll() is None else []:
         with suppress(psutil.NoSuchProcess):
-            victim.send_signal(signal.SIGKILL)
+            victim.send_signal(by)
     child.communicate(timeout=400)
     assert wait_for(lambda: not orphans(child), 30)
 
@@ -75,3 +77,12 @@ def test_whatever_is_killed_of_a_sweep_by_ray_it_ends_as_one(moment: int, whole:
     killed_once(toy, kind, random.Random(moment).randrange(STAGES), "--concurrent", "2")
     toy.run(*FAKES, "--concurrent", "2", "--resume")
     assert_whole(toy, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_sweep_by_ray_that_is_told_to_stop_leaves_no_run_open(tmp_path: Path) -> None:
+    toy = ToyStudy.build(tmp_path / "house")
+    killed_once(toy, "driver", 6, "--concurrent", "2", by=signal.SIGTERM)
+    assert {status for name, status in toy.tracked() if name == "sweep fakes"} == {"KILLED"}
+    assert {status for _, status in toy.tracked()} <= {"KILLED", "FINISHED"}
