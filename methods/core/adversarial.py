@@ -1,8 +1,12 @@
 """The non-saturating adversarial game in logits, and the R1 penalty."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
+
+from methods.nets.verdict import Verdict
 
 
 def loss_on_real(logits: Tensor) -> Tensor:
@@ -23,3 +27,14 @@ def squared_gradient(logits: Tensor, x: Tensor) -> Tensor:
     """
     (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
     return gradient.flatten(1).square().sum(1).mean()
+
+
+def with_squared_gradient(judge: Callable[[Tensor], Verdict], x: Tensor) -> tuple[Verdict, Tensor]:
+    """What `judge` says of x, and `squared_gradient` of its logits; also where torch.func.vmap runs it."""
+
+    def logits(x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        verdict = judge(x)
+        return verdict.logits.sum(), {name: said for name, said in verdict._asdict().items() if said is not None}
+
+    gradient, said = torch.func.grad(logits, has_aux=True)(x)
+    return Verdict(**said), gradient.flatten(1).square().sum(1).mean()
