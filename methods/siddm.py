@@ -26,6 +26,8 @@ from methods.nets.shapes import shape_of, square_size
 from methods.nets.siddm_unet import SIDDMDiscriminator, SIDDMGenerator, Trunk
 from methods.nets.verdict import Verdict
 
+TURN = 16  # images
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -191,7 +193,7 @@ class SIDDM:
         x = rng.normal(*shape_of(generate))
         for i in reversed(range(steps)):
             times = pair_of_times(x.new_full((len(x),), i / steps), x.new_full((len(x),), (i + 1) / steps))
-            x0 = generate(x, 1000 * times.u, rng.uniform(self.latent), *told)
+            x0 = generate(x, 1000 * (times.u[:1] if self.net in MIXTURES else times.u), rng.uniform(self.latent), *told)
             if i == 0:
                 x = x0
             elif sampling.noise == "fresh":
@@ -204,7 +206,7 @@ class SIDDM:
         """All fields but those that only draws, weights and rates depend on."""
         free = ("steps", "trained_times", "adversarial_weight", "afd_weight", "afd_weight_last", "afd_anneal")
         free += ("generator_lr", "discriminator_lr", "lr_linear_from", "ema", "ema_warmup", "r1_gamma", "r1_every")
-        return tuple(getattr(self, field.name) for field in fields(self) if field.name not in free)
+        return tuple(getattr(self, field.name) for field in fields(self) if field.name not in free), self._turn
 
     def times(self, u: Tensor) -> Times:
         """u uniform [B] -> the pair of times of a training step."""
@@ -221,7 +223,7 @@ class SIDDM:
         times = pair_of_times(draws["s"], draws["u"])
         x_s = diffuse(x0, times.alpha_bar_s, draws["noise_s"])
         x_u = diffuse(x_s, 1 - times.beta, draws["noise_u"])
-        made = generator(x_u, 1000 * times.u, draws["z"], *told)
+        made = generator(x_u, 1000 * self._in_turn(times.u), draws["z"], *told)
         fake = self.posterior(times).sample(made, x_u, draws["noise_posterior"])
         renoised = diffuse(fake, 1 - times.beta, draws["noise_renoise"])
         return Play(times, x_s, x_u, made, fake, renoised, labels)
@@ -249,7 +251,19 @@ class SIDDM:
 
     def judge(self, discriminator: nn.Module, play: Play, x: Tensor) -> Verdict:
         told = [play.labels] if self.conditional else []
-        return discriminator(x, 1000 * play.times.s, play.x_u if self.sees_pair else None, *told)
+        return discriminator(x, 1000 * self._in_turn(play.times.s), play.x_u if self.sees_pair else None, *told)
+
+    def _in_turn(self, times: Tensor) -> Tensor:
+        """As few of a batch's times as say all, where they repeat: the network embeds them once."""
+        turn = self._turn
+        return times if turn is None or len(times) % turn else times[:turn]
+
+    @property
+    def _turn(self) -> int | None:
+        """After so many images the times of a batch repeat; models whose steps divide 16 train as one."""
+        if self.trained_times == "all" or self.net not in MIXTURES:
+            return None
+        return TURN if TURN % self.steps == 0 else self.steps
 
     def afd_weight_at(self, step: int) -> float:
         if self.afd_anneal is None or self.afd_weight_last is None:

@@ -18,6 +18,7 @@ from methods.core.rng import StepRng, fold
 from methods.core.shapes import per_sample
 from methods.core.terms import Weighed
 from methods.core.types import Adam, Batch, DataSpec, Nets, Player, Progress
+from methods.nets.mixture_mlp import Hidden
 
 Tensors = dict[str, Tensor]  # by parameter, each [M, *shape]
 
@@ -87,6 +88,7 @@ def train_stack(
     *,
     batch: int,
     steps: int,
+    precision: torch.dtype | None = None,
 ) -> Iterator[Tensors]:
     """Train all models from state.step to `steps`, yielding the terms of each step's losses, each [M].
 
@@ -97,13 +99,18 @@ def train_stack(
         whole = {model.seed: batches(model.seed, state.step) for model in models}
         metrics: Tensors = {}
         for players in zip(*(model.method.players() for model in models)):
-            metrics |= _step(models, players, state, [whole[model.seed] for model in models], progress)
+            metrics |= _step(models, players, state, [whole[model.seed] for model in models], progress, precision)
         state.step += 1
         yield metrics
 
 
 def _step(
-    models: Sequence[Model], players: tuple[Player, ...], state: StackState, whole: list[Batch], progress: Progress
+    models: Sequence[Model],
+    players: tuple[Player, ...],
+    state: StackState,
+    whole: list[Batch],
+    progress: Progress,
+    precision: torch.dtype | None,
 ) -> Tensors:
     name, net = players[0].name, players[0].net
     sample = next(iter(state.parameters[net].values()))
@@ -122,7 +129,8 @@ def _step(
         nets = {key: partial(_call, state.skeletons[key], found) for key, found in parameters.items()}
         return lead.terms(name, cast(Nets, nets), Batch(**batch), draws, wanted)
 
-    found = vmap(terms)(state.parameters, local, stacked)
+    parameters = {key: _lowered(found, state.skeletons[key], precision) for key, found in state.parameters.items()}
+    found = vmap(terms)(parameters, local, stacked)
     weights = {key: sample.new_tensor([weights.get(key, 0.0) for weights in by_model]) for key in wanted}
     loss = torch.stack([(weights[key] * term).sum() for key, term in found.items()]).sum()
     gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
@@ -155,6 +163,19 @@ def _adam(
         mean.lerp_(gradient, 1 - first)
         square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
         parameters[key].addcdiv_(mean * _per_model(steps, mean), (square.sqrt() / scale).add_(adam.eps))
+
+
+def _lowered(parameters: Tensors, skeleton: nn.Module, precision: torch.dtype | None) -> Tensors:
+    """Hidden layers in another precision, differentiably; first and last layers, and what Adam moves, stay."""
+    if precision is None:
+        return parameters
+    hidden = {
+        f"{name}.{part}"
+        for name, layer in skeleton.named_modules()
+        if isinstance(layer, Hidden) and min(layer.weight.shape) >= 16
+        for part in ("weight", "bias")
+    }
+    return {key: value.to(precision) if key in hidden else value for key, value in parameters.items()}
 
 
 def _call(skeleton: nn.Module, parameters: Tensors, *given: Tensor | None) -> Any:

@@ -16,12 +16,13 @@ DATA = DataSpec((2,), 0, 7.0)
 POINTS = 7 * torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
 BATCH = 32
 PLAIN = SIDDM(afd="renoise", c_target=None, clean_weight=None, ema=0.9, width=24)
-FOURIER = replace(PLAIN, net="mixture-fourier", generator_lr=1e-3, discriminator_lr=1e-3)
+FOURIER = replace(PLAIN, net="mixture-fourier", trained_times="visited", generator_lr=1e-3, discriminator_lr=1e-3)
 MODELS = (
     Model(replace(FOURIER, afd_weight_last=0.1, afd_anneal=(20, 70)), 0),
-    Model(replace(FOURIER, steps=2, r1_gamma=0.03, r1_every=8, lr_linear_from=0.4, trained_times="visited"), 1),
+    Model(replace(FOURIER, steps=2, r1_gamma=0.03, r1_every=8, lr_linear_from=0.4), 1),
     Model(replace(FOURIER, steps=1, afd_weight=0.0, r1_gamma=0.3, r1_every=4, ema_warmup=True, generator_lr=2e-4), 1),
 )
+ALL_TIMES = (Model(PLAIN, 0), Model(replace(PLAIN, steps=3, adversarial_weight=0.5, afd_weight=0.2), 0))
 
 
 def batches(seed: int, step: int) -> Batch:
@@ -44,10 +45,15 @@ def alone(model: Model, steps: int, dtype: torch.dtype = torch.float32) -> dict[
     return state.weights(model.method.players())
 
 
-@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float64, 1e-9), (torch.float32, 2e-4)])
-def test_models_trained_as_one_come_out_as_when_trained_alone(dtype: torch.dtype, rounding: float) -> None:
-    found = together(MODELS, 100, dtype).weights(MODELS)
-    for model, weights in zip(MODELS, found):
+@pytest.mark.parametrize(
+    ("models", "dtype", "rounding"),
+    [(MODELS, torch.float32, 2e-4), (MODELS, torch.float64, 1e-9), (ALL_TIMES, torch.float64, 1e-9)],
+)
+def test_models_trained_as_one_come_out_as_when_trained_alone(
+    models: tuple[Model, ...], dtype: torch.dtype, rounding: float
+) -> None:
+    found = together(models, 100, dtype).weights(models)
+    for model, weights in zip(models, found):
         assert_close(weights, alone(model, 100, dtype), rtol=rounding, atol=rounding)
 
 
