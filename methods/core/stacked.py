@@ -1,11 +1,11 @@
-"""Many small models trained as one: their parameters in one tensor each, [M, ...], their steps in one batched step.
+"""Many small models trained as one: the parameters of a network in one tensor [M, P], their steps in one batched step.
 
 Each model has its own draws, weights of the loss, learning rates and averages, so it comes out as `train_steps` alone
 would have made it, up to rounding. What it must share with the others is its method's `structure`.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -15,12 +15,11 @@ from torch.func import functional_call, vmap
 
 from methods.core.loop import like
 from methods.core.rng import StepRng, fold
-from methods.core.shapes import per_sample
 from methods.core.terms import Weighed
 from methods.core.types import Adam, Batch, DataSpec, Nets, Player, Progress
-from methods.nets.mixture_mlp import Hidden
+from methods.nets.small_layers import Later
 
-Tensors = dict[str, Tensor]  # by parameter, each [M, *shape]
+Tensors = dict[str, Tensor]
 
 
 class Model(NamedTuple):
@@ -35,9 +34,9 @@ class StackState:
     """Everything a killed training needs to go on as if nothing had happened."""
 
     skeletons: dict[str, nn.Module]  # by network, without weights
-    parameters: dict[str, Tensors]  # by network
-    moments: dict[str, tuple[Tensors, Tensors]]  # Adam's first and second, by player
-    averages: dict[str, Tensors]  # by player with an Ema
+    parameters: Tensors  # by network [M, P]: its parameters one after another
+    moments: dict[str, tuple[Tensor, Tensor]]  # Adam's first and second, by player, laid out like its network
+    averages: Tensors  # by player with an Ema, laid out like its network
     step: int = 0
 
     @classmethod
@@ -48,19 +47,17 @@ class StackState:
         built = []
         for model in models:
             torch.manual_seed(fold(model.seed, "init"))
-            built.append({name: net.to(device, dtype).train() for name, net in model.method.build(data).items()})
-        skeletons = {name: net.to("meta") for name, net in models[0].method.build(data).items()}
-        for name, net in skeletons.items():
+            built.append(model.method.build(data))
+        for name, net in built[0].items():
             _check_stackable(name, net)
-        parameters = {
-            name: {key: torch.stack([nets[name].get_parameter(key).detach() for nets in built]) for key, _ in
-                   net.named_parameters()}
-            for name, net in skeletons.items()
-        }  # fmt: skip
+        parameters = {name: torch.stack([_flat(nets[name]) for nets in built]).to(device, dtype) for name in built[0]}
         players = models[0].method.players()
-        moments = {p.name: (_zeros(parameters[p.net]), _zeros(parameters[p.net])) for p in players}
-        averages = {p.name: _copies(parameters[p.net]) for p in players if p.ema is not None}
-        return cls(skeletons, parameters, moments, averages)
+        return cls(
+            {name: net.to("meta").requires_grad_(False) for name, net in built[0].items()},
+            parameters,
+            {p.name: (torch.zeros_like(parameters[p.net]), torch.zeros_like(parameters[p.net])) for p in players},
+            {p.name: parameters[p.net].clone() for p in players if p.ema is not None},
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "skeletons"}
@@ -69,15 +66,14 @@ class StackState:
         for name, value in state.items():
             setattr(self, name, value)
 
-    def weights(self, models: Sequence[Model]) -> list[dict[str, Tensors]]:
+    def weights(self, players: Sequence[Player]) -> list[dict[str, Tensors]]:
         """By model and network: what to sample with, averaged where a player keeps an average."""
-        stacked = {name: dict(parameters) for name, parameters in self.parameters.items()}
-        for player in models[0].method.players():
-            if player.ema is not None:
-                stacked[player.net].update(self.averages[player.name])
+        flat = self.parameters | {p.net: self.averages[p.name] for p in players if p.ema is not None}
+        models = range(len(next(iter(flat.values()))))
+        by_net = {name: _named(value, self.skeletons[name]) for name, value in flat.items()}
         return [
-            {net: {key: value[m].detach().clone() for key, value in found.items()} for net, found in stacked.items()}
-            for m in range(len(models))
+            {name: {key: value[m].clone() for key, value in found.items()} for name, found in by_net.items()}
+            for m in models
         ]
 
 
@@ -88,18 +84,19 @@ def train_stack(
     *,
     batch: int,
     steps: int,
-    precision: torch.dtype | None = None,
+    hidden: torch.dtype | None = None,
 ) -> Iterator[Tensors]:
     """Train all models from state.step to `steps`, yielding the terms of each step's losses, each [M].
 
-    batches(seed, step): the batch of a model with that seed.
+    batches(seed, step): the batch of a model with that seed. hidden: the precision that hidden layers compute in, if
+    not that of the parameters; first and last layers and what Adam moves keep theirs.
     """
     while state.step < steps:
         progress = Progress(state.step, batch, steps)
-        whole = {model.seed: batches(model.seed, state.step) for model in models}
+        by_seed = {seed: batches(seed, state.step) for seed in {model.seed: None for model in models}}
         metrics: Tensors = {}
         for players in zip(*(model.method.players() for model in models)):
-            metrics |= _step(models, players, state, [whole[model.seed] for model in models], progress, precision)
+            metrics |= _step(models, players, state, [by_seed[model.seed] for model in models], progress, hidden)
         state.step += 1
         yield metrics
 
@@ -110,93 +107,79 @@ def _step(
     state: StackState,
     whole: list[Batch],
     progress: Progress,
-    precision: torch.dtype | None,
+    hidden: torch.dtype | None,
 ) -> Tensors:
-    name, net = players[0].name, players[0].net
-    sample = next(iter(state.parameters[net].values()))
+    """One step of every model's player of a name."""
+    name, net, adam, ema = players[0].name, players[0].net, players[0].optimiser, players[0].ema
+    flat = state.parameters[net]
     draws = [
         model.method.draw(name, batch, StepRng(model.seed, progress.step, name)) for model, batch in zip(models, whole)
     ]
-    parts = {key: part for key, part in whole[0]._asdict().items() if part is not None}
-    local = {key: like(torch.stack([getattr(batch, key) for batch in whole]), sample) for key in parts}
-    stacked = {key: like(torch.stack([d[key] for d in draws]), sample) for key in draws[0]}
-    by_model = [model.method.weights(name, progress.step) for model in models]
-    wanted = {key: None for weights in by_model for key in weights}
-    leaves = {key: value.requires_grad_() for key, value in state.parameters[net].items()}
-    lead = models[0].method
+    weights = [model.method.weights(name, progress.step) for model in models]
+    wanted = {key: None for of_model in weights for key in of_model}
+    parameters = {key: _named(value, state.skeletons[key]) for key, value in state.parameters.items()}
+    leaves = parameters[net] = {key: value.detach().requires_grad_() for key, value in parameters[net].items()}
 
     def terms(parameters: dict[str, Tensors], batch: Tensors, draws: Tensors) -> Tensors:
         nets = {key: partial(_call, state.skeletons[key], found) for key, found in parameters.items()}
-        return lead.terms(name, cast(Nets, nets), Batch(**batch), draws, wanted)
+        return models[0].method.terms(name, cast(Nets, nets), Batch(**batch), draws, wanted)
 
-    parameters = {key: _lowered(found, state.skeletons[key], precision) for key, found in state.parameters.items()}
-    found = vmap(terms)(parameters, local, stacked)
-    weights = {key: sample.new_tensor([weights.get(key, 0.0) for weights in by_model]) for key in wanted}
-    loss = torch.stack([(weights[key] * term).sum() for key, term in found.items()]).sum()
-    gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-    moving = {key: gradient for key, gradient in zip(leaves, gradients) if gradient is not None}
-    for leaf in leaves.values():
-        leaf.requires_grad_(False)
+    lowered = {key: _lowered(found, state.skeletons[key], hidden) for key, found in parameters.items()}
+    local = [{key: part for key, part in batch._asdict().items() if part is not None} for batch in whole]
+    found = vmap(terms)(lowered, _stacked(local, flat), _stacked(draws, flat))
+    loss = torch.stack([term @ flat.new_tensor([w.get(key, 0.0) for w in weights]) for key, term in found.items()])
+    gradients = torch.autograd.grad(loss.sum(), list(leaves.values()), materialize_grads=True)
+    gradient = torch.cat([part.flatten(1) for part in gradients], 1)
     rates = [player.optimiser.lr(progress) for player in players]
-    _adam(leaves, moving, state.moments[name], rates, players[0].optimiser, progress.step + 1)
-    if players[0].ema is not None:
-        kept = [player.ema.decay(progress) for player in players if player.ema is not None]
-        for key, average in state.averages[name].items():
-            average.lerp_(leaves[key], _per_model([1 - decay for decay in kept], average))
+    _adam(flat, gradient, state.moments[name], rates, adam, progress.step + 1)
+    if ema is not None:
+        moved = [1 - player.ema.decay(progress) for player in players if player.ema is not None]
+        state.averages[name].lerp_(flat, flat.new_tensor(moved)[:, None])
     return {key: term.detach() for key, term in found.items()}
 
 
 def _adam(
-    parameters: Tensors,
-    gradients: Tensors,
-    moments: tuple[Tensors, Tensors],
-    rates: Sequence[float],
-    adam: Adam,
-    count: int,
+    flat: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], rates: list[float], adam: Adam, count: int
 ) -> None:
-    """Step `count` = 1, 2, ... of torch.optim.Adam, with a learning rate per model."""
+    """Step `count` = 1, 2, ... of torch.optim.Adam, with a learning rate per model; all [M, P]."""
+    mean, square = moments
     first, second = adam.betas
-    scale = (1 - second**count) ** 0.5
-    steps = [-rate / (1 - first**count) for rate in rates]
-    for key, gradient in gradients.items():
-        mean, square = (moment[key] for moment in moments)
-        mean.lerp_(gradient, 1 - first)
-        square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        parameters[key].addcdiv_(mean * _per_model(steps, mean), (square.sqrt() / scale).add_(adam.eps))
-
-
-def _lowered(parameters: Tensors, skeleton: nn.Module, precision: torch.dtype | None) -> Tensors:
-    """Hidden layers in another precision, differentiably; first and last layers, and what Adam moves, stay."""
-    if precision is None:
-        return parameters
-    hidden = {
-        f"{name}.{part}"
-        for name, layer in skeleton.named_modules()
-        if isinstance(layer, Hidden) and min(layer.weight.shape) >= 16
-        for part in ("weight", "bias")
-    }
-    return {key: value.to(precision) if key in hidden else value for key, value in parameters.items()}
+    mean.lerp_(gradient, 1 - first)
+    square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+    scale = (square / (1 - second**count)).sqrt_().add_(adam.eps)
+    steps = flat.new_tensor([-rate / (1 - first**count) for rate in rates])
+    flat.addcdiv_(mean * steps[:, None], scale)
 
 
 def _call(skeleton: nn.Module, parameters: Tensors, *given: Tensor | None) -> Any:
     return functional_call(skeleton, parameters, given, strict=True)
 
 
-def _per_model(values: Sequence[float], beside: Tensor) -> Tensor:
-    """[M, 1, ..., 1] so that it broadcasts over each model's part of `beside` [M, ...]."""
-    return per_sample(beside.new_tensor(values), beside)
+def _stacked(by_model: Sequence[Tensors], beside: Tensor) -> Tensors:
+    return {key: like(torch.stack([found[key] for found in by_model]), beside) for key in by_model[0]}
 
 
-def _zeros(parameters: Tensors) -> Tensors:
-    return {key: torch.zeros_like(value) for key, value in parameters.items()}
+def _flat(net: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in net.parameters()])
 
 
-def _copies(parameters: Tensors) -> Tensors:
-    return {key: value.clone() for key, value in parameters.items()}
+def _named(flat: Tensor, skeleton: nn.Module) -> Tensors:
+    """[M, P] -> by parameter, a view [M, *shape]."""
+    shapes = {key: p.shape for key, p in skeleton.named_parameters()}
+    parts = flat.split([shape.numel() for shape in shapes.values()], 1)
+    return {key: part.unflatten(1, shape) for (key, shape), part in zip(shapes.items(), parts)}
+
+
+def _lowered(parameters: Tensors, skeleton: nn.Module, hidden: torch.dtype | None) -> Tensors:
+    """Hidden layers in another precision, differentiably."""
+    if hidden is None:
+        return parameters
+    layers = tuple(f"{name}." for name, layer in skeleton.named_modules() if isinstance(layer, Later) and layer.hidden)
+    return {key: value.to(hidden) if key.startswith(layers) else value for key, value in parameters.items()}
 
 
 def groups(methods: Sequence[Weighed]) -> list[list[int]]:
-    """Their numbers, those that may train as one together."""
+    """The numbers of those that may train as one."""
     found: dict[Hashable, list[int]] = {}
     for number, method in enumerate(methods):
         found.setdefault((type(method), method.structure()), []).append(number)
@@ -208,11 +191,10 @@ def _check(models: Sequence[Model]) -> None:
     apart = groups([model.method for model in models])
     if len(apart) > 1:
         raise ValueError(f"models {apart[0][0]} and {apart[1][0]} differ in structure: stack them apart")
-    for model in models:
-        for player in model.method.players():
-            plain = Adam(player.optimiser.lr, player.optimiser.betas, player.optimiser.eps)
-            if player.optimiser != plain or player.every != 1:
-                raise ValueError(f"player {player.name}: a stack knows plain Adam at every step only")
+    for player in models[0].method.players():
+        adam = player.optimiser
+        if player.every != 1 or adam != replace(Adam(adam.lr, adam.betas), eps=adam.eps):
+            raise ValueError(f"player {player.name}: a stack knows plain Adam at every step only")
 
 
 def _check_stackable(name: str, net: nn.Module) -> None:

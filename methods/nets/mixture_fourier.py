@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.nets.mixture_mlp import Hidden, TimeEmbedding, first_layer
+from methods.nets.mixture_mlp import TimeEmbedding
+from methods.nets.small_layers import Later, first_layer
 from methods.nets.verdict import Verdict
 
 OCTAVES = 5  # frequencies 1, 2, 4, 8, 16
@@ -35,7 +36,7 @@ class ResidualLayers(nn.Module):
     def __init__(self, inputs: int, hidden: int, depth: int, loud: int = 0) -> None:
         super().__init__()
         self.first = nn.Linear(inputs, hidden)
-        self.hidden = nn.ModuleList(Hidden(hidden, hidden) for _ in range(depth - 1))
+        self.hidden = nn.ModuleList(Later(hidden, hidden, hidden=True) for _ in range(depth - 1))
         with torch.no_grad():
             self.first.weight[:, :loud] *= LOUDNESS
 
@@ -43,7 +44,7 @@ class ResidualLayers(nn.Module):
         """parts: the inputs, side by side; those with fewer rows are said in turn to all."""
         h = F.silu(first_layer(self.first, *parts))
         for layer in self.hidden:
-            h = h.to(layer.weight.dtype)
+            h = h.to(next(layer.parameters()).dtype)
             h = h + F.silu(layer(h))
         return h
 
@@ -61,7 +62,7 @@ class FourierGenerator(nn.Module):
         self.t_embed = TimeEmbedding(time_width)
         seen = self.coordinates.width
         self.decode = ResidualLayers(seen + time_width + latent, hidden, depth, loud=seen)
-        self.said = Hidden(hidden, dims)
+        self.said = Later(hidden, dims)
         self.out = nn.Linear(2 * dims, dims)
 
     def forward(self, x: Tensor, time: Tensor, z: Tensor) -> Tensor:
@@ -89,9 +90,9 @@ class FourierDiscriminator(nn.Module):
         self.t_embed = TimeEmbedding(time_width)
         seen = (1 + pair) * self.coordinates.width
         self.encode = ResidualLayers(seen + time_width, hidden, depth, loud=seen)
-        self.logits = Hidden(hidden, 2)
-        self.noisier = Hidden(hidden, dims) if heads else None
-        self.clean = Hidden(hidden, dims) if heads else None
+        self.logits = Later(hidden, 2)
+        self.noisier = Later(hidden, dims) if heads else None
+        self.clean = Later(hidden, dims) if heads else None
 
     def forward(self, x_s: Tensor, time: Tensor, x_t: Tensor | None = None) -> Verdict:
         seen = [self.coordinates(x) for x in (x_s, x_t) if x is not None]

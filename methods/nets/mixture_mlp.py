@@ -3,31 +3,11 @@
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.nets.embeddings import sinusoids
+from methods.nets.small_layers import Later, first_layer
 from methods.nets.verdict import Verdict
-
-
-class Hidden(nn.Linear):
-    """A linear layer behind the first: computes in the precision of its weights, whatever comes."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.to(self.weight.dtype))
-
-
-def first_layer(layer: nn.Linear, *parts: Tensor) -> Tensor:
-    """layer(parts side by side). Parts with fewer rows, said in turn to all, are multiplied once."""
-    rows = max(len(part) for part in parts)
-    if all(len(part) == rows for part in parts):
-        return layer(torch.cat(parts, 1))
-    columns = layer.weight.split([part.shape[1] for part in parts], 1)
-    whole, fewer = ([i for i, part in enumerate(parts) if (len(part) == rows) == full] for full in (True, False))
-    said = F.linear(torch.cat([parts[i] for i in whole], 1), torch.cat([columns[i] for i in whole], 1), layer.bias)
-    for i in fewer:
-        said = (said.unflatten(0, (-1, len(parts[i]))) + F.linear(parts[i], columns[i])).flatten(0, 1)
-    return said
 
 
 class TimeEmbedding(nn.Module):
@@ -47,9 +27,9 @@ class TimeEmbedding(nn.Module):
 def mlp(inputs: int, outputs: int, hidden: int = 100, depth: int = 3) -> nn.Sequential:
     """`depth` hidden layers with SiLU, then a linear one."""
     widths = [inputs, *[hidden] * depth]
-    kinds = [nn.Linear, *[Hidden] * (depth - 1)]
-    layers = [layer for kind, (a, b) in zip(kinds, pairwise(widths)) for layer in (kind(a, b), nn.SiLU())]
-    return nn.Sequential(*layers, Hidden(widths[-1], outputs))
+    first, *rest = pairwise(widths)
+    layers = [nn.Linear(*first), *(Later(*pair, hidden=True) for pair in rest)]
+    return nn.Sequential(*(part for layer in layers for part in (layer, nn.SiLU())), Later(widths[-1], outputs))
 
 
 class MixtureGenerator(nn.Module):
@@ -92,9 +72,9 @@ class MixtureDiscriminator(nn.Module):
         super().__init__()
         self.t_embed = TimeEmbedding(time_width)
         self.encode = nn.Sequential(*mlp(2 * dims + time_width, 2, hidden, depth)[:-1])
-        self.gan_linear = Hidden(hidden, 2)
-        self.noisier = Hidden(hidden, dims) if heads else None
-        self.clean = Hidden(hidden, dims) if heads else None
+        self.gan_linear = Later(hidden, 2)
+        self.noisier = Later(hidden, dims) if heads else None
+        self.clean = Later(hidden, dims) if heads else None
 
     def forward(self, x_s: Tensor, time: Tensor, x_t: Tensor | None = None) -> Verdict:
         seen = torch.zeros_like(x_s) if x_t is None else x_t
