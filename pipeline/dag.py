@@ -12,6 +12,8 @@ from typing import Any
 from pipeline.artifacts import key_of
 from pipeline.code import code_version
 from pipeline.config import Study, method_modules, pick
+from pipeline.errors import ConfigError
+from pipeline.extractor_weights import INCEPTION, KNOWN, verified_path, weights_folder
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,11 @@ def prepare(study: Study, name: str) -> Call:
 
 
 def features(study: Study, name: str) -> Call:
-    dataset = pick(study.datasets, name, "dataset")
-    return _call(study, "features", name, name, {"data": _out(study, "prepare", name)}, dataset.features)
+    """The weights of somebody else's network are no file of the study: their digest is a setting of this call."""
+    block = pick(study.datasets, name, "dataset").features
+    if "inception" in block:
+        block = block | {"inception": _inception(block["inception"], name)}
+    return _call(study, "features", name, name, {"data": _out(study, "prepare", name)}, block)
 
 
 def immune(study: Study, name: str) -> Call:
@@ -102,6 +107,14 @@ def entries(study: Study) -> dict[str, list[str]]:
         "sample": sampled,
         "evaluate": sampled,
     }
+
+
+def _inception(wanted: object, dataset: str) -> str | None:
+    """SHA-256 of the weights at hand, or None; nothing is downloaded."""
+    if wanted != "auto":
+        raise ConfigError(f"datasets.{dataset}.features.inception: {wanted!r} came, auto was wanted, or no such line")
+    known = KNOWN[INCEPTION]
+    return known.sha256 if verified_path(INCEPTION, weights_folder(), known) else None
 
 
 def _sampler(study: Study, name: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Metrics by name on features: one definition for `measure` and for the immune system."""
+"""Metrics by name on features: one definition for the chain, for `measure` and for the immune system."""
 
 from collections.abc import Collection
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,7 +33,14 @@ class Real:
         self.spatial = _without_neighbours(given.spatial) if "sfid" in metrics and given.spatial is not None else None
 
 
-def compute(names: Collection[str], generated: Features, real: Real) -> dict[str, Measured]:
+class Known(NamedTuple):
+    """The real side where all of it is at hand already."""
+
+    reference: Reference
+    spatial: Reference | None = None
+
+
+def compute(names: Collection[str], generated: Features, real: Real | Known) -> dict[str, Measured]:
     """Values of the named metrics."""
     features, reference = generated.features, real.reference
     found: dict[str, Measured] = {}

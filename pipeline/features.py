@@ -210,7 +210,7 @@ class Reference:
 
     @property
     def n(self) -> int:
-        return len(self.features)
+        return self.stats.n
 
     @property
     def digest(self) -> str:

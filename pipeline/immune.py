@@ -6,7 +6,7 @@ raise one, clean repetitions must not, and how far a value must move to be notic
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import ceil, sqrt
+from math import ceil, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -14,17 +14,15 @@ from PIL import Image
 from scipy.special import stdtrit
 
 from pipeline.cards import METRICS, Card, same_measure
-from pipeline.feature_files import Features
-from pipeline.feature_metrics import Real, compute
 from pipeline.shards import Pictures
 
 IMMUNITY_FILE = "immunity.json"  # what the stage leaves
-WATCHED = ("fd", "kid", "precision", "recall", "density", "coverage")
 DRAWS = 100  # real against real, to know what is usual
 REPEATS = 3  # splits on which a fault is seeded: its mean effect must be beyond the limit of a single value
 CLEAN = 20  # further ones, which ought to raise no alarm
 FALSE_ALARMS = 0.01  # of all watched metrics together, per repetition
 BEYOND = 1.3  # times the worst draw: the least a limit keeps from the mean
+TAIL = 0.2  # of the draws, from which an exponential tail is fitted: distances have one
 SPARE = 0.5  # of n: real samples in neither side, to replace those of a dropped class
 NOISE = 0.5  # of the pixels' standard deviation
 
@@ -33,7 +31,7 @@ RESIZE = "box instead of antialiased resize"
 SOME_CLASSES = "half of the classes"  # no fault of its own: what a swap of precision and recall is told by
 
 Extract = Callable[[np.ndarray], np.ndarray]
-Measure = Callable[[np.ndarray, Real], dict[str, float]]
+Measure = Callable[[np.ndarray, np.ndarray], dict[str, float]]  # features of samples and of real ones; by metric
 
 
 class Finding(NamedTuple):
@@ -69,25 +67,29 @@ class Usual(NamedTuple):
 
     @classmethod
     def of(cls, draws: list[dict[str, float]]) -> "Usual":
-        """One-sided prediction limits for one more draw (Student's t), shared out over the metrics.
+        """One-sided prediction limits for one more draw, the false alarms shared out over the metrics.
 
-        Distances have a long tail: a limit lies well outside of all that was drawn.
+        The widest of three: Student's t; well outside of all that was drawn; an exponential tail through the worst
+        draws, as distances have it (of an exponential law, t and the worst draw alone let three times too many by).
         """
-        reach = float(stdtrit(len(draws) - 1, 1 - FALSE_ALARMS / len(WATCHED))) * sqrt(1 + 1 / len(draws))
-        columns = {name: np.array([draw[name] for draw in draws]) for name in WATCHED}
+        share = FALSE_ALARMS / len(draws[0])
+        reach = float(stdtrit(len(draws) - 1, 1 - share)) * sqrt(1 + 1 / len(draws))
+        columns = {name: np.array([draw[name] for draw in draws]) for name in draws[0]}
         mean = {name: float(column.mean()) for name, column in columns.items()}
         limit: dict[str, float] = {}
         for name, column in columns.items():
             worse = 1 if METRICS[name].better == "lower" else -1
-            drawn = float((worse * (column - mean[name])).max())
-            limit[name] = mean[name] + worse * max(reach * float(column.std(ddof=1)), BEYOND * drawn)
+            off = np.sort(worse * (column - mean[name]))
+            start = off[round((1 - TAIL) * len(off)) - 1 :]
+            tail = start[0] + log(TAIL / share) * float((start[1:] - start[0]).mean())
+            limit[name] = mean[name] + worse * max(reach * float(column.std(ddof=1)), BEYOND * float(off[-1]), tail)
         return cls(mean, limit)
 
     def alarms(self, values: dict[str, float]) -> tuple[str, ...]:
         """Names of the metrics that are worse than usual."""
         return tuple(
             name
-            for name in WATCHED
+            for name in self.mean
             if (values[name] > self.limit[name] if METRICS[name].better == "lower" else values[name] < self.limit[name])
         )
 
@@ -100,12 +102,7 @@ class Split(NamedTuple):
     spare: np.ndarray
 
 
-def values(features: np.ndarray, real: Real) -> dict[str, float]:
-    """The watched metrics as the pipeline computes them."""
-    return {name: found.value for name, found in compute(WATCHED, Features(features), real).items()}
-
-
-def examine(pool: Pictures, extract: Extract, n: int, seed: int = 0, measure: Measure = values) -> Immunity:
+def examine(pool: Pictures, extract: Extract, n: int, measure: Measure, seed: int = 0) -> Immunity:
     """pool: real pictures or points with labels, at least 2 n of them; n: as many as the study generates."""
     if len(pool) < 2 * n:
         raise ValueError(f"{len(pool)} real samples to examine metrics at n = {n}: pass at least {2 * n}")
@@ -117,7 +114,7 @@ def examine(pool: Pictures, extract: Extract, n: int, seed: int = 0, measure: Me
     clean = [usual.alarms(patient.measured(patient.features, patient.split())) for _ in range(CLEAN)]
     return Immunity(
         findings=tuple(patient.findings(usual)),
-        resolving_power={name: abs(usual.limit[name] - usual.mean[name]) for name in WATCHED},
+        resolving_power={name: abs(usual.limit[name] - usual.mean[name]) for name in usual.mean},
         usual=usual.mean,
         clean_alarms=sum(bool(alarms) for alarms in clean),
         clean_repetitions=CLEAN,
@@ -145,7 +142,7 @@ class _Patient:
         return Split(*np.split(order, [self.n, len(order) - spare]))
 
     def measured(self, features: np.ndarray, split: Split) -> dict[str, float]:
-        return self._measure(features[split.sample], features[split.reference])
+        return self.measure(features[split.sample], features[split.reference])
 
     def usual(self, features: np.ndarray) -> Usual:
         return Usual.of([self.measured(features, self.split()) for _ in range(DRAWS)])
@@ -162,7 +159,7 @@ class _Patient:
         if self.pool.images.ndim != 4:
             return findings
         smooth, boxes = (self._through_half_size(kind) for kind in (Image.Resampling.LANCZOS, Image.Resampling.BOX))
-        resized = _means([{RESIZE: self._measure(boxes[split.sample], smooth[split.reference])} for split in splits])
+        resized = _means([{RESIZE: self.measure(boxes[split.sample], smooth[split.reference])} for split in splits])
         return findings + [Finding(RESIZE, bool(by), by) for by in _alarms(resized, self.usual(smooth)).values()]
 
     def _faulty(self, split: Split) -> dict[str, dict[str, float]]:
@@ -172,16 +169,13 @@ class _Patient:
         classes = np.unique(self.pool.labels)
         some = np.isin(self.pool.labels, classes[: len(classes) // 2])
         return {
-            "collapse to one image": self._measure(self.extract(np.repeat(images[:1], self.n, axis=0)), real),
-            "one class dropped": self._measure(self.features[self._without_a_class(split)], real),
-            "noise added": self._measure(self.extract(_noisy(images, self.pool.images, self.rng)), real),
-            "wrong reference": self._measure(features, real[some[split.reference]]),
-            HALF: self._measure(features[: self.n // 2], real),
-            SOME_CLASSES: self._measure(features[some[split.sample]], real),
+            "collapse to one image": self.measure(self.extract(np.repeat(images[:1], self.n, axis=0)), real),
+            "one class dropped": self.measure(self.features[self._without_a_class(split)], real),
+            "noise added": self.measure(self.extract(_noisy(images, self.pool.images, self.rng)), real),
+            "wrong reference": self.measure(features, real[some[split.reference]]),
+            HALF: self.measure(features[: self.n // 2], real),
+            SOME_CLASSES: self.measure(features[some[split.sample]], real),
         }
-
-    def _measure(self, sample: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-        return self.measure(sample, Real(Features(reference), WATCHED))
 
     def _without_a_class(self, split: Split) -> np.ndarray:
         """n rows outside the reference, none of the commonest class."""
@@ -200,7 +194,8 @@ class _Patient:
 
 def _means(draws: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
     return {
-        fault: {name: float(np.mean([draw[fault][name] for draw in draws])) for name in WATCHED} for fault in draws[0]
+        fault: {name: float(np.mean([draw[fault][name] for draw in draws])) for name in draws[0][fault]}
+        for fault in draws[0]
     }
 
 

@@ -15,7 +15,10 @@ class Record(NamedTuple):
 
 
 class Source(Protocol):
-    """A dataset module's frozen dataclass `Source`: its fields are the options of an entry."""
+    """A dataset module's frozen dataclass `Source`: its fields are the options of an entry.
+
+    A property `facts`, where there is one, goes into the facts of the prepared data: what is known of their law.
+    """
 
     @property
     def label_names(self) -> tuple[str, ...]:

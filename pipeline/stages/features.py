@@ -3,12 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from pipeline.artifacts import Artifact, Draft
-from pipeline.features import DigitsNetwork, Extractor, Pixels, Reference
+from pipeline.extractors import WIDEST_PIXELS
+from pipeline.features import DigitsNetwork, Extractor, FeatureStats, Pixels, Reference
+from pipeline.mixture_judge import COORDINATES, raw
+from pipeline.mixture_metrics import reference
+from pipeline.picture_judge import NETWORK, SPATIAL, inception, outputs, reference_file
 from pipeline.shards import Pictures, read_pictures
 from pipeline.stage import Around
 
-NETWORK = "digits-cnn.safetensors"
 SPLITS = ("train", "held_out")
 
 
@@ -18,23 +23,44 @@ class Config:
 
     seed: int = 0
     epochs: int = 60
+    inception: str | None = None  # SHA-256 of its weights; written `auto` in params.yaml: if they are at hand
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
-    splits = {split: read_pictures(inputs["data"].path, split) for split in SPLITS}
-    network = DigitsNetwork.train(splits["train"].images, splits["train"].labels, config.seed, config.epochs)
-    network.save(out.path / NETWORK)
-    for extractor in (network, Pixels()):
+    data = inputs["data"]
+    splits = {split: read_pictures(data.path, split) for split in SPLITS}
+    if len(data.manifest.facts["shape"]) == 3:
+        _write_pictures(splits, bool(data.manifest.facts["classes"]), config, out)
+        return
+    for split, points in splits.items():
+        found = reference(raw(points.images, data.manifest.facts["affine"]))
+        found.save(out.path / reference_file(COORDINATES, split))
+    out.facts.update(extractors=[COORDINATES], inception=None)
+
+
+def _write_pictures(splits: dict[str, Pictures], labelled: bool, config: Config, out: Draft) -> None:
+    train, held_out = (splits[split] for split in SPLITS)
+    extractors: list[Extractor] = []
+    if labelled:
+        network = DigitsNetwork.train(train.images, train.labels, config.seed, config.epochs)
+        network.save(out.path / NETWORK)
+        extractors.append(network)
+        out.facts.update(digest=network.digest, held_out_accuracy=network.accuracy(held_out.images, held_out.labels))
+        out.seeds.update(train=config.seed)
+    if train.images[0].size <= WIDEST_PIXELS:
+        extractors.append(Pixels())
+    if config.inception is not None:
+        extractors.append(inception(config.inception))
+    for extractor in extractors:
         for split, pictures in splits.items():
-            _reference(extractor, pictures).save(out.path / reference_file(extractor.name, split))
-    held_out = splits["held_out"]
-    out.facts.update(digest=network.digest, held_out_accuracy=network.accuracy(held_out.images, held_out.labels))
-    out.seeds.update(train=config.seed)
+            said = outputs(extractor, pictures.images)
+            Reference.of(said.features).save(out.path / reference_file(extractor.name, split))
+            if said.spatial is not None and split == "train":
+                _moments(said.spatial).save(out.path / reference_file(SPATIAL, split))
+    out.facts.update(extractors=[extractor.name for extractor in extractors], inception=config.inception)
 
 
-def reference_file(extractor: str, split: str) -> str:
-    return f"{extractor}-{split}.safetensors"
-
-
-def _reference(extractor: Extractor, pictures: Pictures) -> Reference:
-    return Reference.of(extractor(pictures.images))
+def _moments(features: np.ndarray) -> Reference:
+    """Without the features themselves, which nobody asks for again."""
+    stats = FeatureStats.of(features)
+    return Reference(features[:0], stats, stats.factor(), np.empty((0, 0)))

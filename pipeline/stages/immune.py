@@ -1,15 +1,19 @@
-"""immune: do the metrics notice faults whose answer is known, on this dataset's own pictures, at the study's n?"""
+"""immune: do the metrics notice faults whose answer is known, on this dataset's own samples, at the study's n?"""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
 from pipeline.artifacts import Artifact, Draft
-from pipeline.features import DigitsNetwork
 from pipeline.immune import IMMUNITY_FILE, examine
-from pipeline.shards import read_pictures
+from pipeline.judge import judge_of
+from pipeline.shards import Pictures
 from pipeline.stage import Around
-from pipeline.stages.features import NETWORK
+
+LARGEST = 4_000  # per side; a study that measures more is examined at so many, and its page says so
+POOL = 3  # times n: more real samples would make the reference larger, not the answer better
 
 
 @dataclass(frozen=True)
@@ -18,8 +22,12 @@ class Config:
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
-    pool = read_pictures(inputs["data"].path, "train")
-    found = examine(pool, DigitsNetwork.load(inputs["features"].path / NETWORK), config.images)
+    judge = judge_of(inputs["data"].path, inputs["features"].path)
+    n, rng = min(config.images, LARGEST), np.random.default_rng(0)
+    is_enough = len(judge.train) <= POOL * n
+    pool = judge.train if is_enough else judge.train.rows(rng.permutation(len(judge.train))[: POOL * n])
+    labelled = Pictures(pool.images, judge.classes(pool), pool.seeds)
+    found = examine(labelled, judge.features, n, judge.compare)
     findings = [finding._asdict() for finding in found.findings]
     content = asdict(found) | {"findings": findings, "is_healthy": found.is_healthy}
     (out.path / IMMUNITY_FILE).write_text(json.dumps(content, indent=1) + "\n")

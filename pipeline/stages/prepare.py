@@ -40,6 +40,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
         classes=len(source.label_names),
         label_names=list(source.label_names),
         std=round(float(values.std()), 6),
+        **getattr(source, "facts", {}),
     )
 
 

@@ -17,8 +17,8 @@ from pipeline.runner import run_stage
 from tests.pipeline.toy_study import ROOT, ToyStudy
 
 COLUMNS = [
-    "run", "guidance", "metric", "value", "ci_low", "ci_high", "train_seeds", "sample_seeds",
-    "n_generated", "n_real", "floor", "nfe", "card",
+    "run", "guidance", "metric", "value", "ci_low", "ci_high", "sampling_spread", "train_seeds", "sample_seeds",
+    "n_generated", "n_real", "floor", "nfe", "card", "warnings",
 ]  # fmt: skip
 METRICS = {"fd", "kid", "precision", "recall", "accuracy", "nn_distance", "nfe"}
 
@@ -47,7 +47,7 @@ def test_tables_have_a_row_per_value_with_its_card_floor_and_interval(reproduced
         assert set(rows.metric) >= METRICS
         assert len(set(zip(rows.metric, rows.card))) == len(rows)
     measured = table[table.card != "counted"]
-    assert not measured.drop(columns="nfe").isna().to_numpy().any()
+    assert not measured.drop(columns="warnings").isna().to_numpy().any()
     assert (measured.ci_low <= measured.value).all()
     assert (measured.value <= measured.ci_high).all()
     assert set(measured.n_generated) == {96}

@@ -5,10 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from methods.core.mog25 import points
-from pipeline.feature_metrics import Real
 from pipeline.features import DigitsNetwork
-from pipeline.immune import WATCHED, Finding, Immunity, Usual, examine, values
+from pipeline.immune import Finding, Immunity, Usual, examine
+from pipeline.picture_judge import WATCHED, watched
 from pipeline.shards import Pictures
 from tests.pipeline.digits import digits
 
@@ -34,11 +33,6 @@ def network(pool: Pictures) -> DigitsNetwork:
     return DigitsNetwork.train(pool.images, pool.labels, seed=0, epochs=20)
 
 
-def mixture(per_mode: int) -> Pictures:
-    images = points(per_mode, seed=1).numpy()
-    return Pictures(images, np.repeat(np.arange(25), per_mode), np.arange(len(images)))
-
-
 def missed(found: Immunity) -> list[Finding]:
     return [finding for finding in found.findings if not finding.detected]
 
@@ -46,7 +40,7 @@ def missed(found: Immunity) -> list[Finding]:
 def test_every_fault_is_noticed_on_digits_and_clean_data_raise_at_most_one_alarm_in_twenty(
     pool: Pictures, network: DigitsNetwork
 ) -> None:
-    found = examine(pool, network, n=500)
+    found = examine(pool, network, n=500, measure=watched)
     assert {finding.fault for finding in found.findings} == {*FAULTS, RESIZE}
     assert not missed(found)
     assert found.clean_repetitions == 20
@@ -54,17 +48,9 @@ def test_every_fault_is_noticed_on_digits_and_clean_data_raise_at_most_one_alarm
     assert found.is_healthy
 
 
-@pytest.mark.slow
-def test_every_fault_is_noticed_on_a_mixture_and_clean_data_raise_at_most_one_alarm_in_twenty() -> None:
-    found = examine(mixture(per_mode=120), lambda points: points, n=1000)
-    assert {finding.fault for finding in found.findings} == FAULTS
-    assert not missed(found)
-    assert found.clean_alarms <= 1
-
-
 def test_a_pipeline_that_swaps_precision_and_recall_is_found_out(pool: Pictures, network: DigitsNetwork) -> None:
-    def swapped(features: np.ndarray, real: Real) -> dict[str, float]:
-        found = values(features, real)
+    def swapped(features: np.ndarray, real: np.ndarray) -> dict[str, float]:
+        found = watched(features, real)
         return found | {"precision": found["recall"], "recall": found["precision"]}
 
     found = examine(pool.rows(slice(400)), network, n=150, measure=swapped)
@@ -79,7 +65,7 @@ def test_a_metric_that_never_moves_notices_nothing(pool: Pictures, network: Digi
 
 @pytest.mark.slow
 def test_more_samples_resolve_more(pool: Pictures, network: DigitsNetwork) -> None:
-    few, many = (examine(pool.rows(slice(3 * n)), network, n=n).resolving_power for n in (40, 160))
+    few, many = (examine(pool.rows(slice(3 * n)), network, n, watched).resolving_power for n in (40, 160))
     assert many["fd"] < few["fd"]
     assert many["kid"] < few["kid"]
 
@@ -87,7 +73,7 @@ def test_more_samples_resolve_more(pool: Pictures, network: DigitsNetwork) -> No
 @pytest.mark.slow
 def test_examining_again_finds_the_same(pool: Pictures, network: DigitsNetwork) -> None:
     some = pool.rows(slice(120))
-    assert examine(some, network, n=40) == examine(some, network, n=40)
+    assert examine(some, network, 40, watched) == examine(some, network, 40, watched)
 
 
 def test_alarms_are_for_the_worse_only() -> None:
@@ -106,6 +92,6 @@ def test_one_clean_alarm_in_twenty_is_healthy_and_two_are_not() -> None:
 
 def test_what_cannot_be_examined_is_named(pool: Pictures, network: DigitsNetwork) -> None:
     with pytest.raises(ValueError, match="at least 1400"):
-        examine(pool, network, n=700)
+        examine(pool, network, 700, watched)
     with pytest.raises(ValueError, match="two classes"):
-        examine(Pictures(pool.images, np.full(len(pool), -1), pool.seeds), network, n=100)
+        examine(Pictures(pool.images, np.full(len(pool), -1), pool.seeds), network, 100, watched)

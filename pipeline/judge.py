@@ -1,0 +1,70 @@
+"""How a dataset's samples are measured: the same for generated and for real ones, for pictures and for points."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.artifacts import MANIFEST, parse_manifest
+from pipeline.cards import Card
+from pipeline.errors import UserError
+from pipeline.metrics import Measured
+from pipeline.shards import Pictures, read_pictures
+
+FLOOR_DRAWS = 5  # subsets of the training samples that stand in for generated ones
+
+
+class Judge(ABC):
+    """Extractors and references in memory."""
+
+    def __init__(self, data: Path) -> None:
+        self.train = read_pictures(data, "train")
+        self.held_out = read_pictures(data, "held_out")
+
+    @abstractmethod
+    def against_held_out(self, pictures: Pictures) -> dict[Card, Measured]:
+        """What real samples are wanted for that no network was trained on."""
+
+    @abstractmethod
+    def against_train(self, pictures: Pictures) -> dict[Card, Measured]:
+        """What is asked of the training samples, or of the law they are from."""
+
+    @abstractmethod
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """[n, d] through the extractor that the immune system examines."""
+
+    @abstractmethod
+    def compare(self, features: np.ndarray, real: np.ndarray) -> dict[str, float]:
+        """The metrics that the immune system watches, by name, as `measure` computes them."""
+
+    @abstractmethod
+    def classes(self, pictures: Pictures) -> np.ndarray:
+        """[n] int64: labels, or what stands in for them where there are none."""
+
+    def measure(self, pictures: Pictures) -> dict[Card, Measured]:
+        return self.against_held_out(pictures) | self.against_train(pictures)
+
+    def floors(self, n: int) -> dict[Card, float]:
+        """Real against real at the same n: training against held-out samples, and the other way, never with itself."""
+        if n > len(self.held_out):
+            raise UserError(f"evaluate.images: {n} came, but only {len(self.held_out)} are held out for the floor")
+        rng = np.random.default_rng(0)
+        subsets = [rng.permutation(len(self.train))[:n] for _ in range(FLOOR_DRAWS)]
+        draws = [self.against_held_out(self.train.rows(subset)) for subset in subsets]
+        floors = {card: float(np.mean([draw[card].value for draw in draws])) for card in draws[0]}
+        return floors | {card: m.value for card, m in self.against_train(self.held_out.rows(slice(n))).items()}
+
+
+def judge_of(data: Path, features: Path) -> Judge:
+    """data: a prepared dataset; features: what the stage of that name made of it."""
+    from pipeline.mixture_judge import MixtureJudge
+    from pipeline.picture_judge import PictureJudge
+
+    return (PictureJudge if len(facts_of(data)["shape"]) == 3 else MixtureJudge)(data, features)
+
+
+def facts_of(folder: Path) -> Mapping[str, Any]:
+    """What the stage that made an artifact noted; its data files are not looked at."""
+    return parse_manifest((folder / MANIFEST).read_bytes(), folder / MANIFEST).facts

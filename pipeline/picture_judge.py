@@ -1,0 +1,144 @@
+"""Judge of pictures: our own network and pixels always, Inception where its weights were at hand for `features`."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from sklearn.cluster import KMeans
+
+from pipeline.cards import Card
+from pipeline.errors import UserError
+from pipeline.extractor_weights import INCEPTION, KNOWN, verified_path, weights_folder
+from pipeline.feature_files import Features
+from pipeline.feature_metrics import NEIGHBOURS_OF, SCORE_SPLITS, Known, Real, compute
+from pipeline.features import DigitsNetwork, Extractor, Pixels, Reference
+from pipeline.judge import Judge, facts_of
+from pipeline.metrics import Measured, SvmJudge
+from pipeline.shards import Pictures
+
+NETWORK = "digits-cnn.safetensors"
+WATCHED = ("fd", "kid", "precision", "recall", "density", "coverage")  # by the immune system
+NEIGHBOURHOODS = ("precision", "recall", "f1", "density", "coverage")
+ON_TRAIN = {  # what is asked of the training pictures, by extractor
+    "digits-cnn": NEIGHBOURHOODS,
+    "pixels": ("precision", "recall", "nn_distance"),
+    INCEPTION: ("fid", "sfid", "kid", "is", *NEIGHBOURHOODS),
+}
+ON_HELD_OUT = {"digits-cnn": ("fd", "kid"), "pixels": (), INCEPTION: ()}
+SPATIAL = "spatial"  # in names of reference files, and the layer of sFID
+SVM_VALUES = 20_000_000  # pixels of all training pictures that a support vector machine is fitted to; else our network
+STANDING_IN = 10  # clusters, where there are no classes
+
+
+class PictureJudge(Judge):
+    def __init__(self, data: Path, features: Path) -> None:
+        super().__init__(data)
+        found = facts_of(features)
+        self.names: list[str] = found["extractors"]
+        self.network = DigitsNetwork.load(features / NETWORK) if "digits-cnn" in self.names else None
+        self.extractors: dict[str, Extractor] = {} if self.network is None else {self.network.name: self.network}
+        if Pixels.name in self.names:
+            self.extractors[Pixels.name] = Pixels()
+        if INCEPTION in self.names:
+            self.extractors[INCEPTION] = inception(found["inception"])
+        self.references = {
+            (name, split): Reference.load(features / reference_file(name, split))
+            for name in self.names
+            for split in ("train", "held_out")
+        }
+        spatial = features / reference_file(SPATIAL, "train")
+        self.spatial = Reference.load(spatial) if spatial.is_file() else None
+
+    @cached_property
+    def svm(self) -> SvmJudge | None:
+        """None: the data are too large for one."""
+        is_small = self.train.images.size <= SVM_VALUES
+        return SvmJudge.fit(self.train.images, self.train.labels) if is_small else None
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        return self.extractors[self.names[0]](images)
+
+    def compare(self, features: np.ndarray, real: np.ndarray) -> dict[str, float]:
+        return watched(features, real)
+
+    def classes(self, pictures: Pictures) -> np.ndarray:
+        if self.network is not None:
+            return pictures.labels
+        clusters = KMeans(STANDING_IN, random_state=0).fit_predict(self.features(pictures.images))
+        return clusters.astype(np.int64)
+
+    def against_held_out(self, pictures: Pictures) -> dict[Card, Measured]:
+        return self._against("held_out", ON_HELD_OUT, pictures)
+
+    def against_train(self, pictures: Pictures) -> dict[Card, Measured]:
+        found = self._against("train", ON_TRAIN, pictures)
+        return found if self.network is None else found | self._accuracy(pictures)
+
+    def _against(self, split: str, asked: Mapping[str, tuple[str, ...]], pictures: Pictures) -> dict[Card, Measured]:
+        found: dict[Card, Measured] = {}
+        for name, extractor in self.extractors.items():
+            if asked[name]:
+                known = Known(self.references[name, split], self.spatial if name == INCEPTION else None)
+                values = compute(asked[name], outputs(extractor, pictures.images), known)
+                found |= {self._card(metric, extractor, len(pictures), split): m for metric, m in values.items()}
+        return found
+
+    def _accuracy(self, pictures: Pictures) -> dict[Card, Measured]:
+        """Told by a machine that shares no features with the network, if the data allow one."""
+        judge, network = self.svm, self.network
+        assert network is not None
+        if judge is not None:
+            value = judge.accuracy(pictures.images, pictures.labels)
+        else:
+            judge = network
+            value = Measured(network.accuracy(pictures.images, pictures.labels), self._empty_classes(pictures))
+        card = Card(
+            "accuracy", judge.name, judge.digest, "class", judge.preprocessing, len(pictures), len(self.train),
+            "train", self.references[self.names[0], "train"].digest,
+        )  # fmt: skip
+        return {card: value}
+
+    def _empty_classes(self, pictures: Pictures) -> tuple[str, ...]:
+        missing = np.setdiff1d(self.train.labels, pictures.labels).tolist()
+        return (f"no picture was asked for of classes {missing}",) if missing else ()
+
+    def _card(self, metric: str, extractor: Extractor, n: int, split: str) -> Card:
+        real = self.references[extractor.name, split]
+        settings: dict[str, int] = {"k": NEIGHBOURS_OF[metric]} if metric in NEIGHBOURS_OF else {}
+        settings |= {"splits": SCORE_SPLITS} if metric == "is" else {}
+        layer = SPATIAL if metric == "sfid" else extractor.layer
+        return Card(
+            metric, extractor.name, extractor.digest, layer, extractor.preprocessing, n, real.n, split, real.digest,
+            settings=tuple(settings.items()),
+        )  # fmt: skip
+
+
+def watched(features: np.ndarray, real: np.ndarray) -> dict[str, float]:
+    """What the immune system watches of pictures."""
+    found = compute(WATCHED, Features(features), Real(Features(real), WATCHED))
+    return {name: measured.value for name, measured in found.items()}
+
+
+def reference_file(extractor: str, split: str) -> str:
+    return f"{extractor}-{split}.safetensors"
+
+
+def outputs(extractor: Extractor, images: np.ndarray) -> Features:
+    """All that a network says of pictures, in one pass."""
+    if extractor.name != INCEPTION:
+        return Features(extractor(images))
+    return Features(*extractor.outputs(images))  # type: ignore[attr-defined]
+
+
+def inception(sha256: str) -> Extractor:
+    """From the weights at hand, which must be those that the references were made with."""
+    from pipeline.inception import Inception  # torch-fidelity takes seconds to import
+
+    path = verified_path(INCEPTION, weights_folder(), KNOWN[INCEPTION])
+    if path is None or KNOWN[INCEPTION].sha256 != sha256:
+        raise UserError(
+            f"the references were made with Inception weights {sha256[:12]}, which are not in {weights_folder()}: "
+            f"put them there (trilemma weights fetch {INCEPTION})"
+        )
+    return Inception(path)

@@ -1,0 +1,46 @@
+"""One stage, run in this process with nobody looking on: no keys, no tracker, no DVC."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from pipeline.artifacts import Artifact, new_artifact
+from pipeline.config import build
+from pipeline.launch import launcher
+from pipeline.stage import Around
+from pipeline.store import Store
+
+
+class Onlooker:
+    """Keeps what a stage tells."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, Any] = {}
+
+    def results(self, values: Mapping[str, float]) -> None:
+        self.told.update(values)
+
+    def costs(self, values: Mapping[str, float]) -> None:
+        self.told.update(values)
+
+    def progress(self, done: int, total: int) -> None: ...
+
+    def samples(self, key: str, images: np.ndarray, step: int) -> None: ...
+
+
+def run_stage_alone(
+    stage: str, config: dict[str, Any], inputs: Mapping[str, Artifact], out: Path, watch: Onlooker | None = None
+) -> Artifact:
+    module = import_module(f"pipeline.stages.{stage}")
+    digests = {role: artifact.digest for role, artifact in inputs.items()}
+    with (
+        launcher(0, None) as launch,
+        new_artifact(out, stage=stage, name=out.name, config=config, inputs=digests) as draft,
+    ):
+        state = Store(str(out.parent / "store")).state("key")
+        around = Around(launch, state, cast(Any, watch or Onlooker()), piece=512)
+        module.run(inputs, build(module.Config, config, stage), draft, around)
+    return draft.artifact
