@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from methods.core.adversarial import loss_on_fake, loss_on_real, with_squared_gradient
 from methods.core.checks import require
+from methods.core.continuous import Times, pair_of_times
 from methods.core.posterior import Posterior, diffuse, implicit_step, posterior
 from methods.core.rates import averaging, falling
 from methods.core.rng import ImageRng, StepRng
@@ -36,16 +37,6 @@ class Sampling:
 
     def __post_init__(self) -> None:
         require(self.steps is None or self.steps >= 1, "steps", self.steps, "at least 1, or none")
-
-
-class Times(NamedTuple):
-    """A pair of times, each [B], and what the schedule makes of them."""
-
-    s: Tensor
-    u: Tensor
-    alpha_bar_s: Tensor
-    alpha_bar_u: Tensor
-    beta: Tensor  # of the step from s to u
 
 
 class Play(NamedTuple):
@@ -308,16 +299,6 @@ class SIDDM:
             latent=latent,
             classes=classes,
         )
-
-
-def alpha_bar(time: Tensor) -> Tensor:
-    """The cosine schedule, not normalised: 0.9998 at time 0, so that even there x carries noise of 0.0125."""
-    return torch.cos((time + 0.008) / 1.008 * torch.pi / 2).clamp(0, 1).square()
-
-
-def pair_of_times(s: Tensor, u: Tensor) -> Times:
-    alpha_bar_s, alpha_bar_u = alpha_bar(s), alpha_bar(u)
-    return Times(s, u, alpha_bar_s, alpha_bar_u, 1 - alpha_bar_u / alpha_bar_s)
 
 
 def _head(output: Tensor | None) -> Tensor:

@@ -68,6 +68,18 @@ class GuidedEntry:
 
 
 @dataclass(frozen=True)
+class StackEntry:
+    """Many small models that are trained as one and measured alike."""
+
+    dataset: str
+    method: str
+    model: Block  # fields that all members have
+    members: dict[str, Block]  # by name, the fields that differ
+    train: Block
+    sample: Block
+
+
+@dataclass(frozen=True)
 class Study:
     """One params.yaml."""
 
@@ -77,6 +89,7 @@ class Study:
     runs: dict[str, RunEntry]
     guides: dict[str, GuideEntry]
     guided: dict[str, GuidedEntry]
+    stacks: dict[str, StackEntry]
 
     @property
     def folder(self) -> Path:
@@ -87,7 +100,13 @@ class Study:
         return self.folder.name if self.root != self.folder else "root"
 
 
-KINDS: dict[str, type] = {"datasets": DatasetEntry, "runs": RunEntry, "guides": GuideEntry, "guided": GuidedEntry}
+KINDS: dict[str, type] = {
+    "datasets": DatasetEntry,
+    "runs": RunEntry,
+    "guides": GuideEntry,
+    "guided": GuidedEntry,
+    "stacks": StackEntry,
+}
 
 
 def load_study(file: Path) -> Study:
@@ -203,16 +222,17 @@ def _check_references(study: Study) -> None:
             raise ConfigError(
                 f"datasets.{name}.source: no pipeline/datasets/{dataset.source}.py{near}; there are {there}"
             )
-    for name, run in study.runs.items():
-        with _naming(f"runs.{name}"):
-            pick(study.datasets, run.dataset, "dataset")
-            method_modules(run.method, study.root)
+    for kind, trained in (("runs", study.runs), ("stacks", study.stacks)):
+        for name, entry in trained.items():
+            with naming(f"{kind}.{name}"):
+                pick(study.datasets, entry.dataset, "dataset")
+                method_modules(entry.method, study.root)
     for name, guide in study.guides.items():
-        with _naming(f"guides.{name}"):
+        with naming(f"guides.{name}"):
             pick(study.runs, guide.run, "run")
             method_modules(guide.method, study.root)
     for name, guided in study.guided.items():
-        with _naming(f"guided.{name}"):
+        with naming(f"guided.{name}"):
             pick(study.runs, guided.run, "run")
             if name in study.runs:
                 raise ConfigError("a run has the same name: rename one of them")
@@ -221,7 +241,7 @@ def _check_references(study: Study) -> None:
 
 
 @contextmanager
-def _naming(entry: str) -> Iterator[None]:
+def naming(entry: str) -> Iterator[None]:
     """Puts the entry's name before the message of any ConfigError inside."""
     try:
         yield

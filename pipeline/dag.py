@@ -88,8 +88,26 @@ def evaluate(study: Study, name: str) -> Call:
     return _call(study, "evaluate", name, dataset, inputs | {"samples": _out(study, "sample", name)}, {})
 
 
+def stack(study: Study, name: str) -> Call:
+    """All members of a stack, trained as one."""
+    entry = pick(study.stacks, name, "stack")
+    module, _ = method_modules(entry.method, study.root)
+    config = {key: getattr(entry, key) for key in ("method", "model", "members", "train")}
+    return _call(study, "stack", name, entry.dataset, {"data": _out(study, "prepare", entry.dataset)}, config, module)
+
+
+def appraise(study: Study, name: str) -> Call:
+    entry = pick(study.stacks, name, "stack")
+    module, _ = method_modules(entry.method, study.root)
+    config = {key: getattr(entry, key) for key in ("method", "model", "members", "sample")}
+    config |= asdict(study.datasets[entry.dataset].evaluate)
+    inputs = {role: _out(study, role, entry.dataset) for role in ("prepare", "features")}
+    return _call(study, "appraise", name, entry.dataset, inputs | {"stack": _out(study, "stack", name)}, config, module)
+
+
 STAGES: dict[str, Callable[[Study, str], Call]] = {
-    stage.__name__: stage for stage in (prepare, features, immune, pretrain, generate, discriminate, sample, evaluate)
+    stage.__name__: stage
+    for stage in (prepare, features, immune, pretrain, generate, discriminate, sample, evaluate, stack, appraise)
 }
 
 
@@ -106,6 +124,8 @@ def entries(study: Study) -> dict[str, list[str]]:
         "discriminate": list(study.guides),
         "sample": sampled,
         "evaluate": sampled,
+        "stack": list(study.stacks),
+        "appraise": list(study.stacks),
     }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.image import imsave
 
+from pipeline.aggregate import entries_on
 from pipeline.artifacts import read_artifact
 from pipeline.config import Study, load_study
 from pipeline.dag import STAGES, entries
@@ -17,6 +18,7 @@ from pipeline.immune import IMMUNITY_FILE
 from pipeline.pictures import grid, path_grid
 from pipeline.runner import open_store
 from pipeline.shards import read_pictures
+from pipeline.stack_tables import stack_sections
 
 README_START, README_END = "<!-- results -->", "<!-- end of results -->"
 HEADLINE = ("fd", "precision", "recall", "accuracy", "nfe")
@@ -40,7 +42,9 @@ def write_report(folder: Path) -> None:
     cost = cost_table(study)
     cost.to_csv(folder / "reports" / "tables" / "cost.csv", index=False, lineterminator="\n")
     (folder / "reports" / "cost.md").write_text(_cost(cost))
-    sections = [HEAD, *(part for name in study.datasets for part in _dataset(study, name, folder))]
+    measured = [name for name in study.datasets if entries_on(study, name)]
+    sections = [HEAD, *(part for name in measured for part in _dataset(study, name, folder))]
+    sections += [part for name in study.stacks for part in stack_sections(study, name, folder / "reports")]
     (folder / "reports" / "README.md").write_text("\n\n".join(sections) + "\n")
     _refresh_readme(study, folder)
 
@@ -61,7 +65,9 @@ def _refresh_readme(study: Study, folder: Path) -> None:
     before, start, rest = readme.read_text().partition(README_START)
     _, end, after = rest.partition(README_END)
     if end:
-        tables = "\n\n".join(_headline(name, _read_values(name, folder)) for name in study.datasets)
+        tables = "\n\n".join(
+            _headline(name, _read_values(name, folder)) for name in study.datasets if entries_on(study, name)
+        )
         readme.write_text(f"{before}{start}\n{tables}\n{end}{after}")
 
 

@@ -1,12 +1,13 @@
 """The non-saturating adversarial game in logits, and the R1 penalty."""
 
 from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from methods.nets.verdict import Verdict
+T = TypeVar("T", bound=tuple)
 
 
 def loss_on_real(logits: Tensor) -> Tensor:
@@ -29,12 +30,14 @@ def squared_gradient(logits: Tensor, x: Tensor) -> Tensor:
     return gradient.flatten(1).square().sum(1).mean()
 
 
-def with_squared_gradient(judge: Callable[[Tensor], Verdict], x: Tensor) -> tuple[Verdict, Tensor]:
-    """What `judge` says of x, and `squared_gradient` of its logits; also where torch.func.vmap runs it."""
+def with_squared_gradient(judge: Callable[[Tensor], T], x: Tensor) -> tuple[T, Tensor]:
+    """What `judge` says of x, a named tuple with `logits`, and their `squared_gradient`; also under torch.func.vmap."""
 
     def logits(x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        verdict = judge(x)
+        verdict = cast(Any, judge(x))
+        kinds.append(type(verdict))
         return verdict.logits.sum(), {name: said for name, said in verdict._asdict().items() if said is not None}
 
+    kinds: list[type[T]] = []
     gradient, said = torch.func.grad(logits, has_aux=True)(x)
-    return Verdict(**said), gradient.flatten(1).square().sum(1).mean()
+    return kinds[0](**said), gradient.flatten(1).square().sum(1).mean()

@@ -17,7 +17,6 @@ from methods.core.loop import like
 from methods.core.rng import StepRng, fold
 from methods.core.terms import Weighed
 from methods.core.types import Adam, Batch, DataSpec, Nets, Player, Progress
-from methods.nets.small_layers import Later
 
 Tensors = dict[str, Tensor]
 
@@ -171,10 +170,10 @@ def _named(flat: Tensor, skeleton: nn.Module) -> Tensors:
 
 
 def _lowered(parameters: Tensors, skeleton: nn.Module, hidden: torch.dtype | None) -> Tensors:
-    """Hidden layers in another precision, differentiably."""
+    """Hidden layers in another precision, differentiably: those that say so themselves."""
     if hidden is None:
         return parameters
-    layers = tuple(f"{name}." for name, layer in skeleton.named_modules() if isinstance(layer, Later) and layer.hidden)
+    layers = tuple(f"{name}." for name, layer in skeleton.named_modules() if getattr(layer, "may_be_lowered", False))
     return {key: value.to(hidden) if key.startswith(layers) else value for key, value in parameters.items()}
 
 

@@ -11,7 +11,7 @@ class Later(nn.Linear):
 
     def __init__(self, inputs: int, outputs: int, hidden: bool = False) -> None:
         super().__init__(inputs, outputs)
-        self.hidden = hidden
+        self.may_be_lowered = hidden
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input.to(self.weight.dtype))

@@ -5,11 +5,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from methods.core.continuous import alpha_bar
 from methods.core.posterior import diffuse, implicit_step
 from methods.core.rng import InjectedRng
 from methods.core.types import Batch, DataSpec
 from methods.nets.embeddings import sinusoids
-from methods.siddm import SIDDM, Sampling, alpha_bar
+from methods.siddm import SIDDM, Sampling
 from tests.methods.reference_cases.fixture import Fixture, case, close
 
 SCALARS = ("t_next", "t", "alpha_bar_t", "alpha_bar_next", "beta_next", "coef_x0", "coef_xnext", "post_var")
