@@ -15,6 +15,7 @@ from pipeline.config import Study, load_study
 from pipeline.dag import STAGES, entries
 from pipeline.figures import Bar, bars, loss_curves, save
 from pipeline.immune import IMMUNITY_FILE
+from pipeline.markdown import markdown_table
 from pipeline.pictures import grid, path_grid
 from pipeline.runner import open_store
 from pipeline.shards import read_pictures
@@ -137,7 +138,9 @@ def _value_table(values: pd.DataFrame) -> str:
             floors[column] = f"{row['floor']:.4g}"
     columns = list(dict.fromkeys(column for found in cells.values() for column in found))
     lines = [[run, guidance, *(found.get(c, "") for c in columns)] for (run, guidance), found in cells.items()]
-    return _markdown(["run", "guidance", *columns], [["*real*", "", *(floors.get(c, "") for c in columns)], *lines])
+    return markdown_table(
+        ["run", "guidance", *columns], [["*real*", "", *(floors.get(c, "") for c in columns)], *lines]
+    )
 
 
 def _comparison_table(table: pd.DataFrame) -> str:
@@ -152,7 +155,7 @@ def _comparison_table(table: pd.DataFrame) -> str:
         ]
         for row in table.to_dict("records")
     ]
-    return _markdown(["guidance", "metric", "unguided", "guided", "difference [95 %]", "verdict"], rows)
+    return markdown_table(["guidance", "metric", "unguided", "guided", "difference [95 %]", "verdict"], rows)
 
 
 def _immunity(study: Study, dataset: str) -> str:
@@ -169,8 +172,10 @@ def _immunity(study: Study, dataset: str) -> str:
         f"{verdict}: known faults were seeded into real pictures (n = {found['n']} against {found['n_real']} others); "
         f"{found['clean_repetitions']} clean repetitions raised {found['clean_alarms']} false alarms."
     )
-    cases = _markdown(["fault", "noticed by"], faults)
-    return "\n\n".join([about, cases, _markdown(["metric", "real against real", "a single value resolves"], powers)])
+    cases = markdown_table(["fault", "noticed by"], faults)
+    return "\n\n".join(
+        [about, cases, markdown_table(["metric", "real against real", "a single value resolves"], powers)]
+    )
 
 
 def _save_bars(values: pd.DataFrame, file: Path) -> Path:
@@ -207,11 +212,6 @@ def _picture(image: np.ndarray, file: Path, caption: str) -> str:
 
 def _cost(cost: pd.DataFrame) -> str:
     shown = cost[["stage", "name", "backend", "seconds", "cpu_seconds", "peak_memory_mib"]]
-    table = _markdown(list(shown.columns), shown.astype(str).values.tolist())
+    table = markdown_table(list(shown.columns), shown.astype(str).values.tolist())
     total = f"Together {cost['seconds'].sum():.0f} seconds; CPU seconds in Ray's processes are not known."
     return f"# What it cost\n\nEvery stage when it was last computed.\n\n{table}\n\n{total}\n"
-
-
-def _markdown(header: list[str], rows: list[list[Any]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

@@ -1,10 +1,10 @@
 """Tables of stacks: every member's metrics beside the paper's, what of the paper's orderings holds, and densities."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,8 @@ from pipeline.artifacts import read_artifact
 from pipeline.cards import METRICS, METRICS_FILE
 from pipeline.config import Study, pick
 from pipeline.figures import save
-from pipeline.intervals import interval, paired, scope
+from pipeline.intervals import Direction, interval, paired, scope
+from pipeline.markdown import markdown_table
 
 PRINTED = "frechet_2d"  # the metric of SIDDM's table 1; blind to modes, so never alone
 JUDGED = (PRINTED, "hq", "mode_kl", "energy")  # by which the printed orderings are asked
@@ -51,9 +52,13 @@ def stack_sections(study: Study, name: str, reports: Path) -> Iterator[str]:
     """A stack's part of the report; the picture goes into reports/figures."""
     table = pd.read_csv(reports / "tables" / f"{name}.csv")
     shown = table[table["metric"].isin(SHOWN)]
-    wide = shown.pivot_table(index=["method", "steps"], columns="metric", values="value", sort=False)
+    half = (shown["ci_high"] - shown["ci_low"]) / 2
+    texts = [f"{value:.3g}" + f" ± {h:.1g}" * (h > 0) for value, h in zip(shown["value"], half)]
+    wide = shown.assign(text=texts).pivot(index=["method", "steps"], columns="metric", values="text")
+    order = list(dict.fromkeys(zip(shown["method"], shown["steps"])))
+    wide = wide.loc[order, list(SHOWN)].reset_index()
     printed = table.dropna(subset="paper_value").set_index(["method", "steps"])["paper_value"]
-    wide["printed"] = printed
+    wide["printed"] = [printed.get(at, "") for at in zip(wide["method"], wide["steps"])]
     first = table.iloc[0]
     yield f"## {name}"
     yield (
@@ -61,12 +66,12 @@ def stack_sections(study: Study, name: str, reports: Path) -> Iterator[str]:
         f"{first.train_seeds} training and {first.sample_seeds} sampling seeds. The printed values are of another "
         "network and budget; `frechet_2d`, the printed metric, is blind to modes."
     )
-    yield wide.reset_index().to_markdown(index=False, floatfmt=".3g")
+    yield markdown_table(list(wide), wide.astype(str).to_numpy().tolist())
     orderings = pd.read_csv(reports / "tables" / f"{name}-orderings.csv")
     if len(orderings):
-        counts = orderings.groupby("metric", sort=False)["ordering"].value_counts().unstack(fill_value=0)
-        yield f"Of {len(orderings) // orderings.metric.nunique()} printed orderings, by metric ({orderings.scope[0]}):"
-        yield counts.reset_index().to_markdown(index=False)
+        counts = pd.crosstab(orderings["metric"], orderings["ordering"]).reset_index()
+        yield f"Of {len(orderings) // len(counts)} printed orderings, by metric ({orderings.scope[0]}):"
+        yield markdown_table(list(counts), counts.astype(str).to_numpy().tolist())
     figure = save(densities(study, name), reports / "figures" / f"{name}.png")
     yield f"![densities of {name}](figures/{figure.name})"
 
@@ -76,7 +81,7 @@ def cells(study: Study, name: str) -> list[Cell]:
     entry = pick(study.stacks, name, "stack")
     content = json.loads((read_artifact(study.folder / "out" / "appraise" / name).path / METRICS_FILE).read_text())
     found = []
-    for member, fields in entry.members.items():
+    for member in entry.members:
         nfe = int(content[member]["counts"]["nfe"])
         metrics = {row["metric"]: row for row in content[member]["metrics"]}
         found.append(Cell(member, member.removesuffix(f"-{nfe}"), nfe, metrics))
@@ -121,8 +126,9 @@ def _orderings(study: Study, name: str) -> Iterator[dict[str, Any]]:
         paper_a, paper_b = (printed[cell.method, cell.steps] for cell in (a, b))
         for metric in JUDGED:
             values = [cell.metrics[metric]["values"] for cell in (a, b)]
-            compared = paired(*(_per_seed(found) for found in values), METRICS[metric].better)
-            agrees = (compared.verdict == "better") == (paper_a < paper_b)
+            per_seed = [_per_seed(found) for found in values]
+            better = METRICS[metric].better
+            compared = paired(per_seed[0], per_seed[1], better)
             yield {
                 "a": a.method,
                 "b": b.method,
@@ -136,11 +142,19 @@ def _orderings(study: Study, name: str) -> Iterator[dict[str, Any]]:
                 "difference": compared.difference,
                 "ci_low": compared.low,
                 "ci_high": compared.high,
-                "ordering": compared.verdict
-                if compared.verdict == "not resolvable"
-                else ("confirmed" if agrees else "contradicted"),
+                "ordering": judged(per_seed[0], per_seed[1], better, (paper_a, paper_b)),
                 "scope": scope(len(values[0])),
             }
+
+
+def judged(
+    a: Sequence[float], b: Sequence[float], better: Direction | None, printed: tuple[float, float]
+) -> Literal["confirmed", "contradicted", "not resolvable"]:
+    """Whether a against b, seed by seed, falls out as printed, where less is better."""
+    verdict = paired(a, b, better).verdict
+    if verdict not in ("better", "worse"):
+        return "not resolvable"
+    return "confirmed" if (verdict == "better") == (printed[0] < printed[1]) else "contradicted"
 
 
 def _per_seed(values: list[list[float]]) -> list[float]:
@@ -153,7 +167,7 @@ def _printed(study: Study, name: str) -> dict[tuple[str, int], float]:
     file = study.root / "reports" / "papers" / f"{name}.csv"
     if not file.is_file():
         return {}
-    return {(row.method, int(row.steps)): float(row.value) for row in pd.read_csv(file).itertuples()}
+    return {(row["method"], row["steps"]): row["value"] for row in pd.read_csv(file).to_dict("records")}
 
 
 def densities(study: Study, name: str) -> Figure:

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from methods.core.loop import TrainState, train_steps
 from pipeline.artifacts import Artifact
-from pipeline.config import build_method
+from pipeline.config import DatasetEntry, StackEntry, Study, build_method
 from pipeline.errors import ConfigError
 from pipeline.shards import read_pictures
+from pipeline.stack_tables import judged, stack_sections, write_stack_tables
 from pipeline.stages.appraise import SAMPLES_FILE
 from pipeline.training import Epochs
 from pipeline.weights import data_spec, load_networks
@@ -89,21 +91,60 @@ def test_a_killed_stack_goes_on_to_the_same_bits(
     assert resumed.manifest.files == stack.manifest.files
 
 
-def test_every_member_is_sampled_and_measured_like_the_others(
-    house: Path, data: Artifact, stack: Artifact, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def appraised(house: Path, data: Artifact, stack: Artifact) -> Artifact:
     features = run_stage_alone("features", {}, {"data": data}, house / "features")
     config = STACK | {"sample": {}, "images": 200, "sample_seeds": 2}
     inputs = {"prepare": data, "features": features, "stack": stack}
-    found = run_stage_alone("appraise", config, inputs, tmp_path / "appraise")
-    content: dict[str, Any] = json.loads((found.path / "metrics.json").read_text())
+    return run_stage_alone("appraise", config, inputs, house / "out" / "appraise" / "toy")
+
+
+def test_every_member_is_sampled_and_measured_like_the_others(appraised: Artifact) -> None:
+    content: dict[str, Any] = json.loads((appraised.path / "metrics.json").read_text())
     assert list(content) == list(MEMBERS)
     assert [content[name]["counts"]["nfe"] for name in MEMBERS] == [1, 2, 2]
     for member in content.values():
         values = {row["metric"]: np.array(row["values"]) for row in member["metrics"]}
         assert {"hq", "modes", "mode_kl", "frechet_2d"} <= set(values)
         assert all(of_metric.shape == (2, 2) for of_metric in values.values())
-    assert np.load(found.path / SAMPLES_FILE).shape == (3, 200, 2)
+    assert np.load(appraised.path / SAMPLES_FILE).shape == (3, 200, 2)
+
+
+def test_the_printed_table_stands_beside_the_measured_one(appraised: Artifact, house: Path) -> None:
+    papers = house / "reports" / "papers"
+    papers.mkdir(parents=True)
+    (papers / "toy.csv").write_text("method,steps,metric,value,source\ngan,1,frechet_2d,9,x\nsiddm,2,frechet_2d,1,x\n")
+    entry = StackEntry("mog25", "siddm.SIDDM", MODEL, MEMBERS, TRAIN, {})
+    study = Study(house / "params.yaml", house, {"mog25": DatasetEntry("mog25")}, {}, {}, {}, {"toy": entry})
+    write_stack_tables(study, "toy", house / "reports" / "tables")
+    table = pd.read_csv(house / "reports" / "tables" / "toy.csv")
+    assert table[["method", "steps"]].drop_duplicates().to_numpy().tolist() == [["gan", 1], ["siddm", 2], ["ddgan", 2]]
+    printed = table.dropna(subset="paper_value")
+    assert printed[["method", "metric", "paper_value"]].to_numpy().tolist() == [
+        ["gan", "frechet_2d", 9], ["siddm", "frechet_2d", 1]
+    ]  # fmt: skip
+    assert set(table["train_seeds"]) == set(table["sample_seeds"]) == {2}
+    orderings = pd.read_csv(house / "reports" / "tables" / "toy-orderings.csv")
+    assert set(orderings["ordering"]) <= {"confirmed", "contradicted", "not resolvable"}
+    (house / "reports" / "figures").mkdir()
+    text = "\n".join(stack_sections(study, "toy", house / "reports"))
+    assert "| siddm | 2 |" in text
+    assert (house / "reports" / "figures" / "toy.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "printed", "ordering"),
+    [
+        ([1.0, 1.1, 1.2], [2.0, 2.2, 2.1], (0.1, 0.9), "confirmed"),
+        ([1.0, 1.1, 1.2], [2.0, 2.2, 2.1], (0.9, 0.1), "contradicted"),
+        ([1.0, 2.1, 1.5], [2.0, 1.2, 1.6], (0.1, 0.9), "not resolvable"),
+        ([1.0], [2.0], (0.1, 0.9), "not resolvable"),
+    ],
+)
+def test_an_ordering_is_what_the_interval_says(
+    a: list[float], b: list[float], printed: tuple[float, float], ordering: str
+) -> None:
+    assert judged(a, b, "lower", printed) == ordering
 
 
 @pytest.mark.parametrize(
