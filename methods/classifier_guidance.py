@@ -17,7 +17,8 @@ from torch.nn.functional import cross_entropy
 from methods.core.ancestral import StepNet
 from methods.core.chains import Chain, chain_of, look_up
 from methods.core.checks import require
-from methods.core.guidance import Guide, constant
+from methods.core.guidance import Guide, WeightLaw, constant, switched
+from methods.core.noise import LinearVP
 from methods.core.posterior import diffuse
 from methods.core.rng import StepRng
 from methods.core.shapes import per_sample
@@ -33,10 +34,22 @@ class Use:
     scale: float = 1.0
     entropy_driven: bool = False  # times log K / entropy of each image's predicted classes
     entropy_cap: float | None = None  # at most this much; the official code knows none
+    late_scale: float | None = None  # instead of scale from switch_time on; None: never (ADM-G++ has both)
+    switch_time: float = 0.65  # of LinearVP, whatever the classifier's own chain
 
     def __post_init__(self) -> None:
         capped = self.entropy_cap is not None
         require(not capped or self.entropy_driven, "entropy_cap", self.entropy_cap, "none unless entropy_driven")
+        require(0 < self.switch_time < 1, "switch_time", self.switch_time, "between 0 and 1")
+        switches = self.late_scale is not None or self.switch_time == 0.65
+        require(switches, "switch_time", self.switch_time, "none without late_scale (leave it out)")
+
+    @property
+    def law(self) -> WeightLaw:
+        if self.late_scale is None:
+            return constant(self.scale)
+        sigma = LinearVP().sigma(torch.tensor(self.switch_time, dtype=torch.float64)).item()
+        return switched(constant(self.scale), constant(self.late_scale), sigma)
 
 
 @dataclass(frozen=True)
@@ -99,7 +112,7 @@ class Classifier:
             sigma = at.sigma.to(x)
             return net(x * per_sample(torch.rsqrt(1 + sigma**2), x), chain.index_of(sigma))
 
-        return Guide(class_log_weight(logits, labels, use), constant(use.scale))
+        return Guide(class_log_weight(logits, labels, use), use.law)
 
     def learning_rate(self, progress: Progress) -> float:
         return self.lr * (1 - progress.step / progress.steps)
@@ -149,5 +162,8 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def entropy_scale(logits: Tensor) -> Tensor:
-    """[B, K] -> [B] log K / entropy: 1 for a classifier that knows nothing, without bound for a sure one."""
-    return math.log(logits.shape[1]) / entropy(logits)
+    """[B, K] -> [B] log K / entropy: 1 for a classifier that knows nothing, very large for a sure one.
+
+    An entropy that rounds to 0 counts as the precision's epsilon: infinity times no gradient would be NaN.
+    """
+    return math.log(logits.shape[1]) / entropy(logits).clamp(min=torch.finfo(logits.dtype).eps)

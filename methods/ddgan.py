@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient
+from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient, standing
 from methods.core.chains import Chain, cosine_betas, geometric_betas, look_up, vp_betas
 from methods.core.checks import require
 from methods.core.posterior import Posterior, diffuse
@@ -134,6 +134,7 @@ class DDGAN:
         on_real = discriminate(x_s, index, x_t, *told).logits
         loss = loss_on_real(on_real) + loss_on_fake(on_fake)
         metrics = {"discriminator_loss": loss.detach()}
+        metrics |= standing(on_real, on_fake, batch.images, x0, *told, counted=index == self.steps - 1)
         if due:
             r1 = self.r1_gamma / 2 * squared_gradient(on_real, x_s)
             loss, metrics["r1"] = loss + r1, r1.detach()

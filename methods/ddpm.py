@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from methods.core.ancestral import StepNet, chain_denoiser, walk
 from methods.core.chains import Chain, chain_of, look_up
 from methods.core.checks import require
+from methods.core.labels import asked, dropped
 from methods.core.posterior import diffuse
 from methods.core.rng import ImageRng, StepRng
 from methods.core.types import (
@@ -22,6 +23,7 @@ from methods.core.types import (
     Metrics,
     Nets,
     Player,
+    Source,
     Wrap,
     unwrapped,
 )
@@ -37,6 +39,7 @@ class Sampling:
     eta: float | None = None  # None: ancestral; else DDIM, 0 deterministic
     variance: Literal["small", "large"] = "large"  # of ancestral steps: the posterior's, or beta
     clip: bool = True  # the predicted image, to [-1, 1]
+    cfg_weight: float = 0.0  # classifier-free guidance: 0 none (Ho and Salimans' w; DiT's and DG's scale is 1 + w)
 
     def __post_init__(self) -> None:
         require(self.eta is None or 0 <= self.eta <= 1, "eta", self.eta, "between 0 and 1, or none")
@@ -53,6 +56,7 @@ class DDPM:
     schedule: Literal["linear", "cosine"] = "linear"
     net: Literal["unet", "mlp"] = "unet"  # ADM's U-Net for square images; mlp for points too
     conditional: bool = False  # on the classes, where the data have any
+    label_dropout: float = 0.0  # probability that an image's class is hidden, for classifier-free guidance (0.1)
     width: int = 128  # channels at channel_mult 1, or hidden units
     depth: int = 2  # residual blocks per resolution, or of the mlp
     channel_mult: tuple[int, ...] = (1, 2, 2, 2)  # U-Net: width at each resolution, finest first
@@ -68,6 +72,9 @@ class DDPM:
         require(self.steps >= least, "steps", self.steps, f"at least {least}")
         require(self.width >= 1, "width", self.width, "at least 1")
         require(self.depth >= 1, "depth", self.depth, "at least 1")
+        require(0 <= self.label_dropout < 1, "label_dropout", self.label_dropout, "a probability below 1")
+        hides = self.conditional or not self.label_dropout
+        require(hides, "label_dropout", self.label_dropout, "none for an unconditional model")
         require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
 
     def players(self) -> tuple[Player, ...]:
@@ -75,15 +82,20 @@ class DDPM:
 
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
         classes = data.classes if self.conditional else 0
-        return {"denoiser": StepNet(self._body(data.shape, classes), data.shape, classes)}
+        hides = bool(classes) and self.label_dropout > 0
+        return {"denoiser": StepNet(self._body(data.shape, classes + hides), data.shape, classes, has_null=hides)}
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
-        return {"index": rng.integers(self.steps, len(batch.images)), "noise": rng.normal(*batch.images.shape)}
+        draws = {"index": rng.integers(self.steps, len(batch.images)), "noise": rng.normal(*batch.images.shape)}
+        return draws | ({"hide": rng.uniform(len(batch.images))} if self.label_dropout else {})
 
     def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
         """Mean squared error of the predicted noise (eq. 14)."""
         x_t = diffuse(batch.images, look_up(self.chain.alpha_bar, draws["index"]), draws["noise"])
-        predicted = nets["denoiser"](x_t, draws["index"], batch.labels)
+        labels = batch.labels
+        if self.label_dropout:
+            labels = dropped(labels, draws["hide"], self.label_dropout)
+        predicted = nets["denoiser"](x_t, draws["index"], labels)
         loss = (draws["noise"] - predicted).square().mean()
         return loss, {"loss": loss.detach()}
 
@@ -92,12 +104,21 @@ class DDPM:
 
     @torch.no_grad()
     def sample(
-        self, nets: Nets, sampling: Sampling, labels: Tensor | None, rng: ImageRng, wrap: Wrap = unwrapped
+        self,
+        nets: Nets,
+        sampling: Sampling,
+        labels: Tensor | None,
+        rng: ImageRng,
+        wrap: Wrap = unwrapped,
+        source: Source | None = None,
     ) -> Tensor:
         net = nets["denoiser"]
         assert isinstance(net, StepNet)
+        denoise = wrap(
+            asked(lambda of: self.denoiser(net, of), labels, net.classes, self.label_dropout, sampling.cfg_weight)
+        )
         x, chain = rng.normal(*net.shape), self.chain.spaced(sampling.spacing)
-        return walk(wrap(self.denoiser(net, labels)), x, chain, rng, sampling.eta, sampling.variance, sampling.clip)
+        return walk(denoise, x, chain, rng, sampling.eta, sampling.variance, sampling.clip, source)
 
     @property
     def chain(self) -> Chain:

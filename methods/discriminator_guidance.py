@@ -11,10 +11,10 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-from methods.core.checks import require
-from methods.core.guidance import Guide, WeightLaw, boosted
+from methods.core.checks import check_labels, require
+from methods.core.guidance import Guide, WeightLaw, boosted, switched
 from methods.core.noise import CosineVP, LinearVP
 from methods.core.rng import StepRng
 from methods.core.shapes import per_sample
@@ -25,6 +25,7 @@ VP = LinearVP()
 TIMESTEPS = 999  # the network is told the time in steps, as the classifiers are whose features it may stand on
 
 Clock: TypeAlias = Literal["linear", "cosine"]  # schedule of the time that the network is told
+Ratio: TypeAlias = Literal["bce", "lsif", "ukl"]  # how the density ratio r is learned, see `ratio_loss`
 LogOdds: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # x_vp [B, *shape], tau [B] -> [B] log d / (1 - d)
 
 
@@ -37,11 +38,35 @@ class Use:
     time_min: float = 0.01  # tau between which it acts: 0.01 is sigma = 0.045
     time_max: float = 1.0
     clip: float = 1e-5  # d is kept this far from 0 and 1, where the gradient is zero
-    boost: bool = False  # twice the weight, every second step, for samples it doubts; goes with sample.boost_churn
+    boost: bool = False  # more weight, every second step, for samples it doubts; goes with sample.boost_churn
+    boost_factor: float = 2.0  # times as much; ADM-G++: 3, 5 or 0.75
+    late_weight: float | None = None  # instead of weight from switch_time on; None: never (ADM-G++ has both)
+    switch_time: float = 0.65  # tau
+    norm_scaling: bool = False  # its gradient made as long as the other guides' (ADM-G++, "Scaling")
 
     def __post_init__(self) -> None:
         require(0 < self.time_min < self.time_max <= 1, "time_min", self.time_min, "0 < time_min < time_max <= 1")
         require(0 <= self.clip < 0.5, "clip", self.clip, "at least 0 and less than 0.5")
+        require(self.boost_factor > 0, "boost_factor", self.boost_factor, "more than 0")
+        is_plain = self.boost or self.boost_factor == 2.0
+        require(is_plain, "boost_factor", self.boost_factor, "none without boost (leave it out)")
+        require(0 < self.switch_time < 1, "switch_time", self.switch_time, "between 0 and 1")
+        switches = self.late_weight is not None or self.switch_time == 0.65
+        require(switches, "switch_time", self.switch_time, "none without late_weight (leave it out)")
+
+    @property
+    def law(self) -> WeightLaw:
+        law = by_order({1: self.weight, 2: self.second_weight})
+        if self.late_weight is not None:
+            late = by_order({1: self.late_weight, 2: self.second_weight})
+            law = switched(law, late, VP.sigma(torch.tensor(self.switch_time, dtype=torch.float64)).item())
+        return boosted(law, self.boost_factor) if self.boost else law
+
+    @property
+    def orders(self) -> tuple[int, ...]:
+        """Evaluations in which it has any weight."""
+        weights = {1: self.weight or self.late_weight, 2: self.second_weight}
+        return tuple(order for order, weight in weights.items() if weight)
 
 
 @dataclass(frozen=True)
@@ -58,6 +83,7 @@ class Discriminator:
     depth: int = 2  # residual blocks per resolution, or of the mlp
     dropout: float = 0.0  # of the residual blocks of conv
     clock: Clock = "linear"
+    density_ratio: Ratio = "bce"
     time_min: float = 1e-5  # least tau in training
     lr: float = 3e-4
     weight_decay: float = 1e-7
@@ -80,7 +106,7 @@ class Discriminator:
 
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
         classes = data.classes if self.conditional else 0
-        return {"discriminator": Judge(self._body(data.shape, classes), classes, self.clock)}
+        return {"discriminator": Judge(self._body(data.shape, classes), classes, self.clock, self.density_ratio)}
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
         shape = batch.images.shape
@@ -92,7 +118,7 @@ class Discriminator:
         }
 
     def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
-        """Binary cross-entropy at importance-sampled times, log sigma uniform (eq. 10); accuracy of d > 1/2."""
+        """Binary cross-entropy, or a relative, at importance-sampled times, log sigma uniform (eq. 10); accuracy."""
         if batch.fakes is None:
             raise ValueError("a discriminator trains against samples of a generator: this batch has none")
         x0 = torch.cat([batch.images, batch.fakes])
@@ -100,15 +126,16 @@ class Discriminator:
         tau = VP.importance_time(torch.cat([draws["time"], draws["fake_time"]]).double(), self.time_min)
         mean, std = VP.mean(tau).to(x0), VP.std(tau).to(x0)
         x_vp = per_sample(mean, x0) * x0 + per_sample(std, x0) * noise
-        logits = judge_of(nets)(x_vp, tau, _labels(batch))
-        is_real = torch.cat([torch.ones(len(batch.images)), torch.zeros(len(batch.fakes))]).to(logits)
-        loss = binary_cross_entropy_with_logits(logits, is_real)
-        accuracy = ((logits > 0) == (is_real > 0.5)).double().mean()
-        return loss, {"bce": loss.detach(), "accuracy": accuracy}
+        log_ratio = judge_of(nets)(x_vp, tau, _labels(batch))
+        real, fake = log_ratio[: len(batch.images)], log_ratio[len(batch.images) :]
+        loss = ratio_loss(real, fake, self.density_ratio)
+        accuracy = torch.cat([real > 0, fake <= 0]).double().mean()
+        return loss, {self.density_ratio: loss.detach(), "accuracy": accuracy}
 
     def guide(self, nets: Nets, labels: Tensor | None, use: Use) -> Guide:
         """The discriminator as a guide of images with these labels [B], unused by an unconditional one."""
         judge = judge_of(nets)
+        check_labels(labels, judge.classes)
         return density_ratio_guide(lambda x_vp, tau: judge(x_vp, tau, labels), use)
 
     def _body(self, shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -132,13 +159,39 @@ def _labels(batch: Batch) -> Tensor | None:
     return torch.cat([batch.labels, batch.fake_labels])
 
 
-class Judge(nn.Module):
-    """log d / (1 - d) of images in variance-preserving coordinates; `body` sees the time on its own clock, in steps."""
+def ratio_loss(real: Tensor, fake: Tensor, kind: Ratio) -> Tensor:
+    """A Bregman divergence between the true density ratio and r (section 6 of the paper's appendix).
 
-    def __init__(self, body: nn.Module, classes: int, clock: Clock) -> None:
+    real, fake: [B] log r of data and of samples. bce: r = d / (1 - d), cross-entropy of d. lsif: E_fake r^2 / 2 -
+    E_real r (least squares). ukl: E_fake r - E_real log r (Kullback-Leibler, unnormalised).
+    """
+    match kind:
+        case "bce":
+            is_real = torch.cat([torch.ones_like(real), torch.zeros_like(fake)])
+            return binary_cross_entropy_with_logits(torch.cat([real, fake]), is_real)
+        case "lsif":
+            return (2 * fake).exp().mean() / 2 - real.exp().mean()
+        case "ukl":
+            return fake.exp().mean() - real.mean()
+
+
+def log_softplus(raw: Tensor) -> Tensor:
+    """log log(1 + e^raw), which is raw itself far below 0."""
+    return torch.where(raw < -15, raw, softplus(raw.clamp(min=-15)).log())
+
+
+class Judge(nn.Module):
+    """log p_data / p_model of images in variance-preserving coordinates, which is log d / (1 - d) of a classifier.
+
+    `body` sees the time on its own clock, in steps. For lsif r is the softplus of what it says (an exponential's
+    squares explode), otherwise the exponential.
+    """
+
+    def __init__(self, body: nn.Module, classes: int, clock: Clock, density_ratio: Ratio = "bce") -> None:
         super().__init__()
         self.body, self.classes = body, classes
         self.clock: Clock = clock
+        self.is_softplus = density_ratio == "lsif"
 
     def forward(self, x_vp: Tensor, tau: Tensor, labels: Tensor | None = None) -> Tensor:
         """x_vp [B, *shape]; tau [B] in (0, 1] of LinearVP; labels [B], unused without classes -> [B]."""
@@ -146,7 +199,8 @@ class Judge(nn.Module):
             raise ValueError("a conditional discriminator judges images of known classes: pass their labels")
         dtype = next(self.body.parameters()).dtype
         time = TIMESTEPS * told_time(tau, self.clock)
-        return self.body(x_vp.to(dtype), time.to(dtype), labels if self.classes else None)
+        raw = self.body(x_vp.to(dtype), time.to(dtype), labels if self.classes else None)
+        return log_softplus(raw) if self.is_softplus else raw
 
 
 def judge_of(nets: Nets) -> Judge:
@@ -158,15 +212,14 @@ def judge_of(nets: Nets) -> Judge:
 def density_ratio_guide(log_odds: LogOdds, use: Use, together: bool = False) -> Guide:
     """Any discriminator in VP coordinates as a guide; together: as in `Guide`."""
     window = VP.sigma(torch.tensor([use.time_min, use.time_max], dtype=torch.float64)).tolist()
-    weights = {1: use.weight, 2: use.second_weight}
-    law = by_order(weights)
     return Guide(
         log_density_ratio(log_odds, use.clip),
-        boosted(law) if use.boost else law,
+        use.law,
         *window,
-        orders=tuple(order for order, weight in weights.items() if weight),
+        orders=use.orders,
         is_density_ratio=True,
         together=together,
+        matched=use.norm_scaling,
     )
 
 

@@ -1,16 +1,18 @@
 """EDM: diffusion with preconditioned denoisers and Heun's method (Karras et al. 2022, arXiv:2206.00364)."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from methods.core.augment import LABELS, Transform, augment, draw_transform, labels_of
 from methods.core.checks import require
 from methods.core.denoise import EDMScheme, Preconditioned, denoising_errors
-from methods.core.noise import edm_grid
+from methods.core.flow import begin, flow, grid_along, reverse_sde, sub_vp_path, ve_path, vp_path
+from methods.core.labels import asked, dropped
+from methods.core.noise import GeometricVE, LinearVP, SubVP, edm_grid
 from methods.core.rng import ImageRng, StepRng
-from methods.core.samplers import BoostedChurn, Churn, ChurnLaw, heun
+from methods.core.samplers import LINEAR, BoostedChurn, Churn, ChurnLaw, Path, follow, heun
 from methods.core.types import (
     Adam,
     Batch,
@@ -23,6 +25,7 @@ from methods.core.types import (
     Player,
     Prediction,
     Progress,
+    Source,
     Wrap,
     unwrapped,
 )
@@ -33,11 +36,25 @@ from methods.nets.song_unet import SongUNet
 AUGMENT = "augment_"  # before the names of Transform's fields among a step's draws
 
 
+class Curve(NamedTuple):
+    """What a solver follows."""
+
+    path: Path
+    sigmas: Tensor  # [steps + 1] falling to 0
+
+
+PATHS = {
+    "vp": vp_path(LinearVP()),
+    "sub-vp": sub_vp_path(SubVP()),
+    "ve": ve_path(GeometricVE()),
+}
+
+
 @dataclass(frozen=True)
 class Sampling:
     """Algorithms 1 and 2: 2 steps - 1 network evaluations per image."""
 
-    steps: int = 18  # CIFAR-10; 40 at 64 pixels
+    steps: int = 18  # CIFAR-10; 40 at 64 pixels; rk45 chooses its own
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     rho: float = 7.0
@@ -47,8 +64,15 @@ class Sampling:
     churn_noise: float = 1.0  # S_noise
     boost_churn: float | None = None  # S_churn for samples that a guiding discriminator doubts (EDM-G++: 4)
     boost_period: int = 5  # every how many steps
+    solver: Literal["heun", "euler", "rk45", "sde"] = "heun"  # sde: the reverse SDE, by Euler and Maruyama
+    process: Literal["edm", "vp", "sub-vp", "ve"] = "edm"  # whose curve is followed; score SDEs': levels even in time
+    tolerance: float = 1e-5  # of rk45, relative and absolute
+    cfg_weight: float = 0.0  # classifier-free guidance: 0 none (Ho and Salimans' w; DiT's and DG's scale is 1 + w)
 
     def __post_init__(self) -> None:
+        solvers, processes = ("heun", "euler", "rk45", "sde"), ("edm", *PATHS)
+        require(self.solver in solvers, "solver", self.solver, f"one of {', '.join(solvers)}")
+        require(self.process in processes, "process", self.process, f"one of {', '.join(processes)}")
         require(self.steps >= 1, "steps", self.steps, "at least 1")
         require(self.sigma_min > 0, "sigma_min", self.sigma_min, "more than 0")
         require(self.sigma_max > self.sigma_min, "sigma_max", self.sigma_max, f"more than sigma_min, {self.sigma_min},")
@@ -59,6 +83,13 @@ class Sampling:
             self.boost_churn is None or self.boost_churn > 0, "boost_churn", self.boost_churn, "more than 0 or none"
         )
         require(self.boost_period >= 1, "boost_period", self.boost_period, "at least 1")
+        require(self.tolerance > 0, "tolerance", self.tolerance, "more than 0")
+        stirs = self.churn_law is not None
+        require(
+            not stirs or self.solver in ("heun", "euler"), "solver", self.solver, "heun or euler, as there is churn,"
+        )
+        even = self.process == "edm" or self.rho == 7.0
+        require(even, "rho", self.rho, f"none beside process {self.process} (leave it out)")
 
     @property
     def churn_law(self) -> ChurnLaw | None:
@@ -67,6 +98,14 @@ class Sampling:
             return BoostedChurn(usual, self.boost_churn, self.boost_period)
         return usual if self.churn else None
 
+    def curve(self, low: float, high: float) -> Curve:
+        """low, high: the network's noise levels, within which it stays."""
+        low, high = max(self.sigma_min, low), min(self.sigma_max, high)
+        if self.process == "edm":
+            return Curve(LINEAR, edm_grid(self.steps, low, high, self.rho))
+        path = PATHS[self.process]
+        return Curve(path, grid_along(path, self.steps, low, high))
+
 
 @dataclass(frozen=True)
 class EDM:
@@ -74,6 +113,7 @@ class EDM:
 
     net: Literal["song-unet", "ncsnpp", "adm", "mlp"] = "song-unet"  # U-Nets for square images; mlp for points too
     conditional: bool = True  # on the classes, where the data have any
+    label_dropout: float = 0.0  # probability that an image's class is hidden, for classifier-free guidance (0.1)
     width: int = 128  # channels at channel_mult 1, or hidden units
     depth: int = 4  # residual blocks per resolution, or of the mlp
     channel_mult: tuple[int, ...] = (2, 2, 2)  # U-Nets: width at each resolution, finest first
@@ -96,6 +136,9 @@ class EDM:
         require(self.depth >= 1, "depth", self.depth, "at least 1")
         require(len(self.channel_mult) >= 1, "channel_mult", self.channel_mult, "at least one resolution")
         require(0 <= self._dropout < 1, "dropout", self.dropout, "a probability below 1")
+        require(0 <= self.label_dropout < 1, "label_dropout", self.label_dropout, "a probability below 1")
+        hides = self.conditional or not self.label_dropout
+        require(hides, "label_dropout", self.label_dropout, "none for an unconditional model")
         require(self.net != "mlp" or self._dropout == 0, "dropout", self.dropout, "none for the mlp (leave it out)")
         require(0 <= self._augment <= 1, "augment", self.augment, "a probability")
         require(self.net != "mlp" or self._augment == 0, "augment", self.augment, "none for the mlp (leave it out)")
@@ -121,6 +164,8 @@ class EDM:
         if self._augment:
             transform = draw_transform(count, self._augment, rng)
             draws |= {AUGMENT + name: value for name, value in transform.items()}
+        if self.label_dropout:
+            draws["hide"] = rng.uniform(count)
         return draws
 
     def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
@@ -132,6 +177,8 @@ class EDM:
             images, hints = augment(images, transform), labels_of(transform)
         sigma = (draws["level"] * self.p_std + self.p_mean).exp()
         labels = batch.labels if net.classes else None
+        if self.label_dropout:
+            labels = dropped(labels, draws["hide"], self.label_dropout)
         errors = denoising_errors(net, images, sigma, draws["noise"], labels, hints)
         loss = errors.flatten(1).sum(1).mean()
         return loss, {"loss": loss.detach()}
@@ -160,14 +207,24 @@ class EDM:
         labels: Tensor | None,
         rng: ImageRng,
         wrap: Wrap = unwrapped,
+        source: Source | None = None,
     ) -> Tensor:
         net = _denoiser(nets)
-        scheme = net.scheme
-        low, high = max(sampling.sigma_min, scheme.sigma_min), min(sampling.sigma_max, scheme.sigma_max)
-        sigmas = edm_grid(sampling.steps, low, high, sampling.rho)
-        noise = rng.normal(*net.shape).double() * sigmas[0].item()
-        denoise = wrap(self.denoiser(net, labels))
-        return heun(denoise, noise, sigmas, rng, sampling.churn_law, scheme.round_sigma).float()
+        scheme, churn = net.scheme, sampling.churn_law
+        path, sigmas = sampling.curve(scheme.sigma_min, scheme.sigma_max)
+        denoise = wrap(
+            asked(lambda of: self.denoiser(net, of), labels, net.classes, self.label_dropout, sampling.cfg_weight)
+        )
+        x, sigmas = begin(rng.normal(*net.shape).double(), sigmas, source)
+        match sampling.solver:
+            case "rk45":
+                return flow(denoise, x, path, float(sigmas[0]), float(sigmas[-2]), sampling.tolerance).float()
+            case "sde":
+                return reverse_sde(denoise, x, sigmas, path, rng).float()
+            case "heun" if sampling.process == "edm":
+                return heun(denoise, x, sigmas, rng, churn, scheme.round_sigma).float()
+        alpha = 1.0 if sampling.solver == "heun" else None
+        return follow(denoise, x / sigmas[0], sigmas, path, alpha, rng, churn, scheme.round_sigma).float()
 
     @property
     def _dropout(self) -> float:

@@ -7,15 +7,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient
+from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient, standing
 from methods.core.checks import require
 from methods.core.rates import averaging, falling
 from methods.core.rng import ImageRng, StepRng
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player
 from methods.nets.film_gan import StateJudge, within_range
+from methods.nets.layers import Linear
 from methods.nets.mixture_fourier import Coordinates, ResidualLayers
 from methods.nets.mixture_mlp import mlp
-from methods.nets.mlp import ResidualMlp
+from methods.nets.mlp import FilmTrunk
 from methods.nets.shapes import point_dims
 
 
@@ -72,8 +73,8 @@ class GAN:
         match self.net:
             case "mlp":
                 classes = data.classes if self.conditional else 0
-                layers = ResidualMlp((self.latent,), out_shape=data.shape, label_dim=classes, width=width, blocks=depth)
-                maker, judge = TimelessMlp(layers), StateJudge(data.shape, classes, width, depth)
+                maker = TimelessMlp(self.latent, data.shape, classes, width, depth)
+                judge = StateJudge(data.shape, classes, width, depth)
             case "mixture-fourier":
                 seen = Coordinates(point_dims(data.shape, self.net), data.std)
                 maker = nn.Sequential(ResidualLayers(self.latent, width, depth), nn.Linear(width, values))
@@ -100,6 +101,7 @@ class GAN:
         on_real = nets["discriminator"](real, *told)
         loss = loss_on_real(on_real) + loss_on_fake(on_fake)
         metrics = {"discriminator_loss": loss.detach()}
+        metrics |= standing(on_real, on_fake, batch.images, fake, *told)
         if due:
             r1 = self.r1_gamma / 2 * squared_gradient(on_real, real)
             loss, metrics["r1"] = loss + r1, r1.detach()
@@ -123,11 +125,18 @@ class Maker(nn.Module):
 
 
 class TimelessMlp(nn.Module):
-    """A denoiser's body that is always told time 0; images stay within (-1, 1)."""
+    """A denoiser's trunk that is always told time 0; images stay within (-1, 1).
 
-    def __init__(self, body: ResidualMlp) -> None:
+    z is made of variance 1, and the last layer does not begin with zeros: fresh images that are all alike give nothing
+    to tell apart, and digits then stay at one image per class (1,500 steps, 1 seed: recall 0).
+    """
+
+    def __init__(self, latent: int, shape: tuple[int, ...], classes: int, width: int, blocks: int) -> None:
         super().__init__()
-        self.body = body
+        self.shape = tuple(shape)
+        self.trunk = FilmTrunk(latent, classes, width, blocks)
+        self.last = Linear(width, math.prod(shape))
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        return within_range(self.body(z, z.new_zeros(len(z)), labels))
+        features = self.trunk(math.sqrt(12) * (z - 0.5), z.new_zeros(len(z)), labels)
+        return within_range(self.last(features).reshape(-1, *self.shape))

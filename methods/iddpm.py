@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from methods.core.ancestral import Predicts, StepNet, Variance, chain_denoiser, read_output, walk
 from methods.core.chains import Chain, chain_of, look_up
 from methods.core.checks import require
+from methods.core.labels import asked, dropped
+from methods.core.loss_aware import LossHistory, history_of
 from methods.core.posterior import diffuse
 from methods.core.rng import ImageRng, StepRng
 from methods.core.types import (
@@ -21,6 +23,7 @@ from methods.core.types import (
     Metrics,
     Nets,
     Player,
+    Source,
     Wrap,
     unwrapped,
 )
@@ -38,6 +41,7 @@ class Sampling:
     spacing: str | None = "250"  # evenly; "90,60,20": by section; "ddim50": one stride; None: all
     eta: float | None = None  # None: ancestral; else DDIM, 0 deterministic
     clip: bool = True  # the predicted image, to [-1, 1]
+    cfg_weight: float = 0.0  # classifier-free guidance: 0 none (Ho and Salimans' w; DiT's and DG's scale is 1 + w)
 
     def __post_init__(self) -> None:
         require(self.eta is None or 0 <= self.eta <= 1, "eta", self.eta, "between 0 and 1, or none")
@@ -60,9 +64,11 @@ class IDDPM:
     objective: Objective = "rescaled-mse"  # see `losses`
     predicts: Predicts = "noise"
     variance: Variance = "learned"
+    times: Literal["uniform", "loss-aware"] = "uniform"  # of training; loss-aware: for the bound alone (section 3.3)
     rescale_times: bool = True  # tell the network 1000 / T times the step
     net: Literal["unet", "mlp"] = "unet"  # ADM's U-Net for square images; mlp for points too
     conditional: bool = False  # on the classes, where the data have any
+    label_dropout: float = 0.0  # probability that an image's class is hidden, for classifier-free guidance (0.1)
     width: int = 128  # channels at channel_mult 1, or hidden units
     depth: int = 3  # residual blocks per resolution, or of the mlp
     channel_mult: tuple[int, ...] = (1, 2, 2, 2)  # U-Net: width at each resolution, finest first
@@ -79,6 +85,9 @@ class IDDPM:
         require(self.steps >= least, "steps", self.steps, f"at least {least}")
         require(self.width >= 1, "width", self.width, "at least 1")
         require(self.depth >= 1, "depth", self.depth, "at least 1")
+        require(0 <= self.label_dropout < 1, "label_dropout", self.label_dropout, "a probability below 1")
+        hides = self.conditional or not self.label_dropout
+        require(hides, "label_dropout", self.label_dropout, "none for an unconditional model")
         require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
 
     def players(self) -> tuple[Player, ...]:
@@ -86,19 +95,42 @@ class IDDPM:
 
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
         classes = data.classes if self.conditional else 0
+        hides = bool(classes) and self.label_dropout > 0
         time_scale = 1000 / self.steps if self.rescale_times else 1.0
-        return {"denoiser": StepNet(self._body(data.shape, classes), data.shape, classes, time_scale)}
+        nets: dict[str, nn.Module] = {
+            "denoiser": StepNet(self._body(data.shape, classes + hides), data.shape, classes, time_scale, hides)
+        }
+        return nets | ({"history": LossHistory(self.steps)} if self.times == "loss-aware" else {})
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
-        return {"index": rng.integers(self.steps, len(batch.images)), "noise": rng.normal(*batch.images.shape)}
+        count, is_aware = len(batch.images), self.times == "loss-aware"
+        draws = {"time": rng.uniform(count)} if is_aware else {"index": rng.integers(self.steps, count)}
+        draws["noise"] = rng.normal(*batch.images.shape)
+        return draws | ({"hide": rng.uniform(count)} if self.label_dropout else {})
 
     def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
-        index, noise = draws["index"], draws["noise"]
+        noise, labels, weight = draws["noise"], batch.labels, None
+        if self.times == "loss-aware":
+            index, weight = history_of(nets["history"]).draw(draws["time"])
+        else:
+            index = draws["index"]
+        if self.label_dropout:
+            labels = dropped(labels, draws["hide"], self.label_dropout)
         x_t = diffuse(batch.images, look_up(self.chain.alpha_bar, index), noise)
-        output = nets["denoiser"](x_t, index, batch.labels)
+        output = nets["denoiser"](x_t, index, labels)
         losses = self.losses(self.chain, output, batch.images, noise, index)
         named = {"loss": losses.total, "mse": losses.mse, "bound_bits": losses.bound}
-        return losses.total.mean(), {name: value.detach().mean() for name, value in named.items() if value is not None}
+        metrics = {name: value.detach().mean() for name, value in named.items() if value is not None}
+        if weight is None:
+            return losses.total.mean(), metrics
+        each = losses.total.detach().double()
+        weighted = losses.total * weight.to(losses.total)
+        notes = torch.stack([index.double(), each], 1)
+        return weighted.mean(), metrics | {"loss": weighted.detach().mean(), "notes": notes}
+
+    def remember(self, player: str, nets: Nets, notes: Tensor) -> None:
+        """The losses of the times that were drawn, for the next draws. notes: [global batch, 2]."""
+        history_of(nets["history"]).remember(notes[:, 0].long(), notes[:, 1])
 
     def losses(self, chain: Chain, output: Tensor, x0: Tensor, noise: Tensor, index: Tensor) -> Losses:
         """Of the network's output at the states index [B] of a chain, made from x0 with unit noise [B, ...].
@@ -128,12 +160,21 @@ class IDDPM:
 
     @torch.no_grad()
     def sample(
-        self, nets: Nets, sampling: Sampling, labels: Tensor | None, rng: ImageRng, wrap: Wrap = unwrapped
+        self,
+        nets: Nets,
+        sampling: Sampling,
+        labels: Tensor | None,
+        rng: ImageRng,
+        wrap: Wrap = unwrapped,
+        source: Source | None = None,
     ) -> Tensor:
         net = nets["denoiser"]
         assert isinstance(net, StepNet)
+        denoise = wrap(
+            asked(lambda of: self.denoiser(net, of), labels, net.classes, self.label_dropout, sampling.cfg_weight)
+        )
         x, chain = rng.normal(*net.shape), self.chain.spaced(sampling.spacing)
-        return walk(wrap(self.denoiser(net, labels)), x, chain, rng, sampling.eta, self.variance, sampling.clip)
+        return walk(denoise, x, chain, rng, sampling.eta, self.variance, sampling.clip, source)
 
     @property
     def chain(self) -> Chain:

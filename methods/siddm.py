@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from methods.core.adversarial import loss_on_fake, loss_on_real, with_squared_gradient
+from methods.core.adversarial import loss_on_fake, loss_on_real, standing, with_squared_gradient
 from methods.core.checks import require
 from methods.core.continuous import Times, pair_of_times
 from methods.core.posterior import Posterior, diffuse, implicit_step, posterior
@@ -139,7 +139,7 @@ class SIDDM:
         """Discriminator, C and R: eq. 13 and 14; generator: the same game from the other side, with the cross
         entropy. C minimises its regression error, the generator maximises it."""
         weights = self.weights(player, step)
-        terms = self.terms(player, nets, batch, draws, weights)
+        terms = self.terms(player, nets, batch, draws, [*weights, "standing"])
         loss = weighed(terms, weights)
         return loss, {name: value.detach() for name, value in {f"{player}_loss": loss, **terms}.items()}
 
@@ -174,6 +174,9 @@ class SIDDM:
         found["discriminator_adversarial"] = loss_on_real(on_real.logits) + loss_on_fake(on_fake.logits)
         if "clean" in wanted:
             found["clean"] = (_head(on_real.clean) - batch.images).square().mean()
+        if "standing" in wanted:
+            told, noisiest = [batch.labels] if self.conditional else [], play.times.u > 1 - 0.5 / self.steps
+            found |= standing(on_real.logits, on_fake.logits, batch.images, play.x0, *told, counted=noisiest)
         return found
 
     @torch.no_grad()
@@ -246,8 +249,7 @@ class SIDDM:
 
     def _in_turn(self, times: Tensor) -> Tensor:
         """As few of a batch's times as say all, where they repeat: the network embeds them once."""
-        turn = self._turn
-        return times if turn is None or len(times) % turn else times[:turn]
+        return times if self._turn is None or len(times) % self._turn else times[: self._turn]
 
     @property
     def _turn(self) -> int | None:
@@ -288,17 +290,10 @@ class SIDDM:
 
     def _trunk(self, shape: tuple[int, ...], classes: int, latent: int = 0) -> Trunk:
         return Trunk(
-            shape[1],
-            shape[0],
-            model_channels=self.width or 256,
-            channel_mult=self.channel_mult,
-            num_res_blocks=self.depth or 2,
-            attn_resolutions=self.attention,
-            num_head_channels=self.head_width,
-            dropout=self._dropout,
-            latent=latent,
-            classes=classes,
-        )
+            shape[1], shape[0], model_channels=self.width or 256, channel_mult=self.channel_mult,
+            num_res_blocks=self.depth or 2, attn_resolutions=self.attention, num_head_channels=self.head_width,
+            dropout=self._dropout, latent=latent, classes=classes,
+        )  # fmt: skip
 
 
 def _head(output: Tensor | None) -> Tensor:

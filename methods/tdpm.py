@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient
+from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient, standing
 from methods.core.ancestral import StepNet, chain_denoiser, walk
 from methods.core.chains import Chain, Schedule, chain_of, look_up
 from methods.core.checks import require
@@ -158,6 +158,7 @@ class TDPM:
         on_real = judge(real, *told)
         loss = loss_on_real(on_real) + loss_on_fake(on_fake)
         metrics = {"discriminator_loss": loss.detach()}
+        metrics |= standing(on_real, on_fake, real, fake, *told)
         if due:
             r1 = self.r1_gamma / 2 * squared_gradient(on_real, real)
             loss, metrics["r1"] = loss + r1, r1.detach()

@@ -18,7 +18,7 @@ app = typer.Typer(
     help="Train, guide, sample, measure and compare fast generative methods. `dvc repro` runs everything in order.",
 )
 
-weights = typer.Typer(no_args_is_help=True, help="Weights of feature networks: verify, fetch.")
+weights = typer.Typer(no_args_is_help=True, help="Weights of feature networks: verify, fetch, train.")
 app.add_typer(weights, name="weights", rich_help_panel="Anybody's pictures")
 
 Name = Annotated[str, typer.Argument(help="an entry of params.yaml")]
@@ -38,7 +38,24 @@ def _stage(verb: str, summary: str) -> None:
     app.command(verb, help=summary, rich_help_panel="Stages, in the order of the chain")(command)
 
 
-_stage("prepare", "Check a dataset's records and write them as shards.")
+@app.command(rich_help_panel="Stages, in the order of the chain")
+def prepare(
+    name: Name,
+    workers: Workers = 0,
+    address: Address = None,
+    piece: PieceOption = 512,
+    source: Annotated[
+        Path | None, typer.Option(envvar="TRILEMMA_DATA", help="where an entry's `path` is looked for")
+    ] = None,
+) -> None:
+    """Check a dataset's records and write them as shards."""
+    from pipeline.runner import run_stage
+
+    if source is not None:
+        os.environ["TRILEMMA_DATA"] = str(source.absolute())
+    run_stage("prepare", name, workers, address, piece)
+
+
 _stage("features", "Train the dataset's feature network and cache its reference statistics.")
 _stage("immune", "Check that the dataset's metrics notice faults whose answer is known.")
 _stage("pretrain", "Train a run's generator.")
@@ -48,6 +65,16 @@ _stage("sample", "Sample the pictures to evaluate, of a run or a guided entry.")
 _stage("evaluate", "Measure the sampled pictures.")
 _stage("stack", "Train all members of a stack as one.")
 _stage("appraise", "Sample and measure every member of a stack.")
+
+
+@app.command(rich_help_panel="Stages, in the order of the chain")
+def toys(name: Name) -> None:
+    """Check guidance and denoising where everything is known, and write reports/toys/NAME."""
+    from pipeline.runner import run_stage
+    from pipeline.toy_page import write_toy_page
+
+    run_stage("toys", name)
+    write_toy_page(Path.cwd(), name)
 
 
 @app.command()
@@ -85,6 +112,21 @@ def runs(as_json: Json = False) -> None:
     print(json.dumps(found, indent=2)) if as_json else print_runs(found)
 
 
+@app.command()
+def compare(
+    names: Annotated[list[str], typer.Argument(metavar="RUN RUN ...", help="evaluated runs or guided entries")],
+    apart_from: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD", help="of the cards, which may differ")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare evaluated runs with the first one named, by shared seeds."""
+    from pipeline.compare import compare, print_comparison
+    from pipeline.config import load_study
+
+    print_comparison(compare(load_study(Path.cwd() / "params.yaml"), names, apart_from or ()), as_json)
+
+
 @app.command(rich_help_panel="Anybody's pictures")
 def measure(
     generated: Annotated[Path, typer.Argument(help="folder or zip of pictures, Parquet, .npz, .npy, FOLDER/SPLIT")],
@@ -98,12 +140,25 @@ def measure(
 ) -> None:
     """Measure generated pictures or features against real ones."""
     from pipeline.measure import measure, numbers
+    from pipeline.measure_cache import Cache
     from pipeline.measure_table import print_measurement
     from pipeline.picture_files import located
 
     sides = located(generated, source), located(real, source)
-    found = measure(*sides, extractor, metrics.split(",") if metrics else None, numbers(seeds), images)
+    found = measure(*sides, extractor, metrics.split(",") if metrics else None, numbers(seeds), images, Cache.at_hand())
     print_measurement(found, as_json)
+
+
+@app.command("import", rich_help_panel="Anybody's networks")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="an official checkpoint")],
+    format: Annotated[str, typer.Option("--as", help="edm, adm, iddpm, ddgan or dg")],
+    name: Annotated[str | None, typer.Option(help="an entry under runs: that it must fit")] = None,
+) -> None:
+    """Check a checkpoint, and print the entry that makes a run of it."""
+    from pipeline.importers.entry import print_entry
+
+    print_entry(Path.cwd(), file, format, name)
 
 
 @weights.command("verify")
@@ -121,6 +176,19 @@ def fetch_weights(name: Annotated[str, typer.Argument(help="an extractor")], fol
     from pipeline.extractor_weights import fetch, known_weights, weights_folder
 
     print(fetch(name, folder or weights_folder(), known_weights(name)))
+
+
+@weights.command("train")
+def train_weights(
+    source: Annotated[Path, typer.Argument(help="labelled pictures: Parquet with `label`, .npz with `labels`")],
+    out: Annotated[Path, typer.Argument(help="FILE.safetensors, for `measure --extractor`")],
+    epochs: Annotated[int, typer.Option(min=1)] = 60,
+    seed: int = 0,
+) -> None:
+    """Train a small feature network on the classes of one's own pictures."""
+    from pipeline.extractor_training import train_extractor
+
+    print(train_extractor(source, out, epochs, seed))
 
 
 @app.command()

@@ -80,6 +80,13 @@ class StackEntry:
 
 
 @dataclass(frozen=True)
+class ToyEntry:
+    """A world without data, in which everything is known."""
+
+    train: Block  # `Config` of the stage
+
+
+@dataclass(frozen=True)
 class Study:
     """One params.yaml."""
 
@@ -90,6 +97,7 @@ class Study:
     guides: dict[str, GuideEntry]
     guided: dict[str, GuidedEntry]
     stacks: dict[str, StackEntry]
+    toys: dict[str, ToyEntry]
 
     @property
     def folder(self) -> Path:
@@ -106,6 +114,7 @@ KINDS: dict[str, type] = {
     "guides": GuideEntry,
     "guided": GuidedEntry,
     "stacks": StackEntry,
+    "toys": ToyEntry,
 }
 
 

@@ -13,6 +13,7 @@ from pipeline.artifacts import key_of
 from pipeline.code import code_version
 from pipeline.config import Study, method_modules, pick
 from pipeline.errors import ConfigError
+from pipeline.external import OUTSIDE, locate
 from pipeline.extractor_weights import INCEPTION, KNOWN, verified_path, weights_folder
 
 
@@ -23,7 +24,7 @@ class Call:
     stage: str
     name: str  # the entry of params.yaml
     dataset: str
-    inputs: dict[str, Path]  # artifacts, by the role they play
+    inputs: dict[str, Path]  # artifacts, by the role they play; under "files", what lies outside the study
     config: dict[str, Any]  # checked against the stage's `Config` when it runs
     modules: tuple[str, ...]  # whose code decides the result
     out: Path
@@ -34,8 +35,12 @@ class Call:
 
 def prepare(study: Study, name: str) -> Call:
     dataset = pick(study.datasets, name, "dataset")
-    config = {"source": dataset.source, "options": dataset.options}
-    return _call(study, "prepare", name, name, {}, config, f"pipeline.datasets.{dataset.source}")
+    options = dict(dataset.options)
+    path, on_bad_record = options.pop("path", None), options.pop("on_bad_record", None)
+    config = {"source": dataset.source, "options": options}
+    config |= {"on_bad_record": on_bad_record} if on_bad_record is not None else {}
+    inputs = {} if path is None else {OUTSIDE: locate(path, study.folder, f"datasets.{name}.options.path")}
+    return _call(study, "prepare", name, name, inputs, config, f"pipeline.datasets.{dataset.source}")
 
 
 def features(study: Study, name: str) -> Call:
@@ -56,8 +61,12 @@ def immune(study: Study, name: str) -> Call:
 def pretrain(study: Study, name: str) -> Call:
     run = pick(study.runs, name, "run")
     module, _ = method_modules(run.method, study.root)
-    config = {"method": run.method, "model": run.model, "train": run.train}
-    return _call(study, "pretrain", name, run.dataset, {"data": _out(study, "prepare", run.dataset)}, config, module)
+    train = dict(run.train)
+    imported = train.pop("imported", None)  # somebody's checkpoint: its content enters the key, not its name
+    inputs = {"data": _out(study, "prepare", run.dataset)}
+    inputs |= {} if imported is None else {OUTSIDE: locate(imported, study.folder, f"runs.{name}.train.imported")}
+    config = {"method": run.method, "model": run.model, "train": train}
+    return _call(study, "pretrain", name, run.dataset, inputs, config, module)
 
 
 def generate(study: Study, name: str) -> Call:
@@ -105,9 +114,14 @@ def appraise(study: Study, name: str) -> Call:
     return _call(study, "appraise", name, entry.dataset, inputs | {"stack": _out(study, "stack", name)}, config, module)
 
 
+def toys(study: Study, name: str) -> Call:
+    """Needs no data: its worlds are closed forms."""
+    return _call(study, "toys", name, "toys", {}, pick(study.toys, name, "toy").train)
+
+
 STAGES: dict[str, Callable[[Study, str], Call]] = {
     stage.__name__: stage
-    for stage in (prepare, features, immune, pretrain, generate, discriminate, sample, evaluate, stack, appraise)
+    for stage in (prepare, features, immune, pretrain, generate, discriminate, sample, evaluate, stack, appraise, toys)
 }
 
 
@@ -126,6 +140,7 @@ def entries(study: Study) -> dict[str, list[str]]:
         "evaluate": sampled,
         "stack": list(study.stacks),
         "appraise": list(study.stacks),
+        "toys": list(study.toys),
     }
 
 

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 
 from pipeline.errors import UserError
 from pipeline.extractor_weights import INCEPTION, KNOWN, verified_path, weights_folder
 from pipeline.feature_files import Features
 from pipeline.features import DigitsNetwork, Extractor, Pixels
+from pipeline.label_files import known_classes
 from pipeline.picture_files import read_chunks
 
 WIDEST_PIXELS = 4096  # values of a picture that may be its own features: the covariance has their square
@@ -47,7 +49,12 @@ def extract(source: Path, extractor: Extractor) -> Features:
         None if column[0] is None else np.concatenate(column) for column in zip(*(part[:3] for part in parts))
     )
     assert features is not None
-    return Features(features, logits, spatial, shape)
+    return Features(features, logits, spatial, shape, classes(source, extractor, len(features)))
+
+
+def classes(source: Path, extractor: Extractor, n: int) -> np.ndarray | None:
+    """[n] of the labels beside n pictures; only a network of one's own was trained on what they speak of."""
+    return known_classes(source, n) if isinstance(extractor, DigitsNetwork) else None
 
 
 def _outputs(extractor: Extractor, images: np.ndarray) -> Features:
@@ -63,5 +70,11 @@ def _best_at_hand(folder: Path) -> Extractor:
 
 def _own(file: Path) -> DigitsNetwork:
     if not file.is_file():
-        raise UserError(f"{file} does not exist: pass the network that `trilemma features` wrote")
-    return DigitsNetwork.load(file)
+        raise UserError(f"{file} does not exist: pass what `trilemma features` or `trilemma weights train` wrote")
+    try:
+        return DigitsNetwork.load(file)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{file} is no network of ours ({reason}): pass what `trilemma features` or `trilemma weights train` wrote"
+        ) from None

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.picture_files import ARRAY_SUFFIXES, fixed_shape, load_array, parquet_files, read_table
+from pipeline.label_files import known_classes
+from pipeline.picture_files import ARRAY_SUFFIXES, fixed_shape, load_array, read_table, table_files
 from pipeline.shards import decode
 
 
@@ -17,6 +18,7 @@ class Features(NamedTuple):
     logits: np.ndarray | None = None  # [n, classes]
     spatial: np.ndarray | None = None  # [n, d'] for sFID
     shape: tuple[int, ...] | None = None  # (C, H, W) of the pictures, if there were any
+    labels: np.ndarray | None = None  # [n] int64: the class asked for or shown, if every sample has one
 
     def __len__(self) -> int:  # type: ignore[override]
         return len(self.features)
@@ -24,8 +26,8 @@ class Features(NamedTuple):
 
 def read_features(source: Path) -> Features:
     """A table of floats, every value finite; rows keep their order."""
-    if parquet_files(source):
-        return Features(np.concatenate([_points(file) for file in parquet_files(source)]))
+    if table_files(source):
+        return Features(np.concatenate([_points(file) for file in table_files(source)]))
     if not source.exists():
         raise UserError(f"{source} does not exist: pass .npz, .npy or a folder of shards")
     if source.suffix not in ARRAY_SUFFIXES:
@@ -38,7 +40,7 @@ def read_features(source: Path) -> Features:
     logits = _checked(arrays["logits"], source, "logits") if "logits" in arrays else None
     if logits is not None and len(logits) != len(features):
         raise UserError(f"{source}: {len(features)} rows of `features` but {len(logits)} of `logits`")
-    return Features(features, logits)
+    return Features(features, logits, labels=known_classes(source, len(features)) if logits is not None else None)
 
 
 def _points(file: Path) -> np.ndarray:

@@ -1,12 +1,12 @@
 """Metrics by name on features: one definition for the chain, for `measure` and for the immune system."""
 
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Callable, Collection
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from pipeline.feature_files import Features
-from pipeline.features import FeatureStats, Reference
+from pipeline.features import NEIGHBOURS, FeatureStats, Reference
 from pipeline.metrics import (
     Measured,
     frechet_distance,
@@ -16,21 +16,31 @@ from pipeline.metrics import (
     manifold,
     nearest_neighbour_distance,
 )
+from pipeline.neighbours import neighbour_distances
 
 NEIGHBOURS_OF = {"precision": 3, "recall": 3, "f1": 3, "density": 5, "coverage": 5}  # as their papers have it
 SCORE_SPLITS = 10
 KID_SUBSET = 1000  # of the papers; fewer samples are warned of
 KID_LARGEST = 10_000  # samples compared all with all; beyond, 100 subsets as in the papers
 
+Arrays: TypeAlias = dict[str, np.ndarray]
+Keep: TypeAlias = Callable[[str, Callable[[], Arrays]], Arrays]  # arrays by name, made if they are not at hand
+
+
+def at_once(name: str, make: Callable[[], Arrays]) -> Arrays:
+    """Nothing is kept."""
+    return make()
+
 
 class Real:
     """The real side, with all that every comparison against it needs."""
 
-    def __init__(self, given: Features, metrics: Collection[str]) -> None:
-        neighbours = {*NEIGHBOURS_OF} & {*metrics}
+    def __init__(self, given: Features, metrics: Collection[str], keep: Keep = at_once) -> None:
         self.given = given
-        self.reference = Reference.of(given.features) if neighbours else _without_neighbours(given.features)
-        self.spatial = _without_neighbours(given.spatial) if "sfid" in metrics and given.spatial is not None else None
+        count = min(NEIGHBOURS, len(given) - 1) if {*NEIGHBOURS_OF} & {*metrics} else 0
+        self.reference = _reference(given.features, count, "features", keep)
+        spatial = given.spatial if "sfid" in metrics else None
+        self.spatial = None if spatial is None else _reference(spatial, 0, "spatial", keep)
 
 
 class Known(NamedTuple):
@@ -54,6 +64,8 @@ def compute(names: Collection[str], generated: Features, real: Real | Known) -> 
         found["kid"] = _kid(features, reference.features)
     if "is" in names and generated.logits is not None:
         found["is"] = inception_score(generated.logits, SCORE_SPLITS)
+    if "accuracy" in names and generated.logits is not None and generated.labels is not None:
+        found["accuracy"] = Measured(float((generated.logits.argmax(axis=1) == generated.labels).mean()))
     for k in {NEIGHBOURS_OF[name] for name in names if name in NEIGHBOURS_OF}:
         cover = manifold(features, reference, k)._asdict()
         found |= {name: value for name, value in cover.items() if NEIGHBOURS_OF[name] == k}
@@ -71,6 +83,14 @@ def _kid(generated: np.ndarray, real: np.ndarray) -> Measured:
     return found._replace(warnings=(few,)) if smaller < KID_SUBSET else found
 
 
-def _without_neighbours(features: np.ndarray) -> Reference:
-    stats = FeatureStats.of(features)
-    return Reference(features, stats, stats.factor(), np.empty((len(features), 0)))
+def _reference(features: np.ndarray, neighbours: int, name: str, keep: Keep) -> Reference:
+    def statistics() -> Arrays:
+        stats = FeatureStats.of(features)
+        return {"mean": stats.mean, "scatter": stats.scatter, "factor": stats.factor()}
+
+    found = keep(f"statistics of {name}", statistics)
+    stats = FeatureStats(len(features), found["mean"], found["scatter"])
+    if not neighbours:
+        return Reference(features, stats, found["factor"], np.empty((len(features), 0)))
+    radii = keep(f"radii of {name}", lambda: {"neighbours": neighbour_distances(features, neighbours)})
+    return Reference(features, stats, found["factor"], radii["neighbours"])

@@ -1,4 +1,4 @@
-"""Drawn figures: curves, and bars with intervals. The same data make the same bytes."""
+"""Drawn figures: curves, bars with intervals, fields of arrows. The same data make the same bytes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PANELS_PER_ROW = 3
 COLOURS = ("#2b5c8a", "#c44e2b")  # what is measured, and what it is held against
+MANY_COLOURS = (*COLOURS, "#4f8a3b", "#7a4fa3", "#b8902c", "#3a9aa0")
 LOG_SCALE_FROM = 20.0  # largest over smallest value of a curve
 SMOOTH_FROM = 60  # points of a curve, from which a moving average is drawn over it
 STYLE: dict[Any, Any] = {
@@ -37,6 +38,66 @@ class Bar(NamedTuple):
     low: float  # of the 95 % interval
     high: float
     floor: float | None = None  # what real data score against real data
+
+
+class Curve(NamedTuple):
+    """One curve of a panel; all its parts are equally long."""
+
+    label: str
+    x: Sequence[float]
+    value: Sequence[float]
+    low: Sequence[float] | None = None  # of the 95 % interval
+    high: Sequence[float] | None = None
+    is_printed: bool = False  # a paper's own numbers, drawn dashed
+
+
+class Panel(NamedTuple):
+    curves: Sequence[Curve]
+    x_label: str
+    is_log: bool = False  # the horizontal axis
+
+
+class Field(NamedTuple):
+    """Arrows on a square grid."""
+
+    arrows: np.ndarray  # [side, side, 2], along x then y
+    reach: float  # of the grid, from the middle to an edge
+    marks: np.ndarray  # [n, 2] places to point out, such as modes
+
+
+@mpl.rc_context(STYLE)
+def curves(panels: Mapping[str, Panel]) -> Figure:
+    """A panel per title: curves with their intervals; the same label has the same colour everywhere."""
+    figure, places = _panels(len(panels), height=2.6)
+    labels = list(dict.fromkeys(curve.label for panel in panels.values() for curve in panel.curves))
+    for (title, panel), axes in zip(panels.items(), places):
+        for curve in panel.curves:
+            colour = MANY_COLOURS[labels.index(curve.label) % len(MANY_COLOURS)]
+            line, dot = "--" if curve.is_printed else "-", "o" if len(curve.x) < SMOOTH_FROM else ""
+            axes.plot(curve.x, curve.value, f"{dot}{line}", color=colour, markersize=3, label=curve.label)
+            if curve.low is not None and curve.high is not None:
+                axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+        axes.set_title(title)
+        axes.set_xlabel(panel.x_label)
+        if panel.is_log:
+            axes.set_xscale("log")
+        if len(labels) > 1:
+            axes.legend()
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def fields(panels: Mapping[str, Field], columns: int) -> Figure:
+    """A panel per title; the arrows of all panels in one scale."""
+    figure, places = _panels(len(panels), height=3.2, per_row=columns)
+    longest = max(float(np.linalg.norm(field.arrows, axis=2).max()) for field in panels.values())
+    for (title, (arrows, reach, marks)), axes in zip(panels.items(), places):
+        line = np.linspace(-reach, reach, len(arrows))
+        x, y = np.meshgrid(line, line, indexing="ij")
+        axes.quiver(x, y, *arrows.transpose(2, 0, 1), color=COLOURS[0], scale=longest * 8, width=0.005)
+        axes.plot(*marks.T, "o", color=COLOURS[1])
+        axes.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
+    return figure
 
 
 @mpl.rc_context(STYLE)
@@ -75,6 +136,18 @@ def bars(panels: Mapping[str, Sequence[Bar]]) -> Figure:
     return figure
 
 
+@mpl.rc_context(STYLE)
+def scatter(points: np.ndarray, centres: np.ndarray) -> Figure:
+    """points: [n, 2], and the centres of the true modes [K, 2]; the frame is the same for any points."""
+    figure, (axes,) = _panels(1, height=3.4)
+    axes.scatter(*points.T, s=1, linewidths=0, color=COLOURS[0], rasterized=True)
+    axes.scatter(*centres.T, s=9, marker="+", linewidths=0.5, color=COLOURS[1])
+    margin = 0.12 * float(np.ptp(centres))
+    axes.set(xlim=(centres.min() - margin, centres.max() + margin), aspect="equal")
+    axes.set_ylim(axes.get_xlim())
+    return figure
+
+
 def save(figure: Figure, file: Path) -> Path:
     """As PNG or SVG, by the name: without dates and versions."""
     nothing = {"Date": None, "Creator": None} if file.suffix == ".svg" else {"Software": None}
@@ -83,9 +156,9 @@ def save(figure: Figure, file: Path) -> Path:
     return file
 
 
-def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
+def _panels(count: int, height: float, per_row: int = PANELS_PER_ROW) -> tuple[Figure, list[Axes]]:
     """height: of one panel, in inches."""
-    columns = min(count, PANELS_PER_ROW)
+    columns = min(count, per_row)
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(0.6 + 3.2 * columns, 0.2 + height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()

@@ -1,16 +1,21 @@
-"""Run a function here, on Ray Train, or as Ray tasks. Ray itself is known to `launch_ray` alone."""
+"""Run a function here, on Ray Train, or as Ray tasks. Ray itself is known to `launch_ray` alone.
+
+torch, which costs seconds and a third of a gigabyte, is not imported here: a stage that needs it has it already.
+"""
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, TypeVarTuple
 
-import torch
-
-from methods.core.devices import current_device
-from methods.core.loop import AllReduce
 from pipeline.errors import TrilemmaError, UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from methods.core.loop import AllReduce
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -27,8 +32,8 @@ class Worker:
 
     rank: int
     world: int
-    device: torch.device
-    all_reduce: AllReduce | None  # None when alone; works in place
+    device: "torch.device"
+    all_reduce: "AllReduce | None"  # None when alone; works in place
 
 
 class Launch(Protocol):
@@ -75,6 +80,8 @@ class InProcess:
         pass
 
     def fit(self, loop: Callable[[Worker, *Ts], T], *args: *Ts) -> T:
+        from methods.core.devices import current_device
+
         with reproducible():
             return loop(Worker(0, 1, current_device(), None), *args)
 
@@ -91,7 +98,8 @@ class InProcess:
 
 def device_name() -> str:
     """ "cpu", or "cuda:" and the GPU's model."""
-    return f"cuda:{torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu"
+    torch = sys.modules.get("torch")
+    return f"cuda:{torch.cuda.get_device_name()}" if torch is not None and torch.cuda.is_available() else "cpu"
 
 
 @contextmanager
@@ -100,6 +108,10 @@ def reproducible() -> Iterator[None]:
 
     Not for deciding numerics: precision, and what a GPU's model changes, stay as they are.
     """
+    torch = sys.modules.get("torch")
+    if torch is None:  # nothing here computes with it
+        yield
+        return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it first starts
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)

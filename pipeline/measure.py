@@ -12,17 +12,28 @@ import numpy as np
 from pipeline.cards import Card
 from pipeline.errors import UserError
 from pipeline.extractor_weights import INCEPTION
-from pipeline.extractors import extract, extractor_named
-from pipeline.feature_files import Features, read_features
-from pipeline.feature_metrics import KID_LARGEST, KID_SUBSET, NEIGHBOURS_OF, SCORE_SPLITS, Real, compute
+from pipeline.extractors import extractor_named
+from pipeline.feature_files import Features
+from pipeline.feature_metrics import (
+    KID_LARGEST,
+    KID_SUBSET,
+    NEIGHBOURS_OF,
+    SCORE_SPLITS,
+    Arrays,
+    Keep,
+    Real,
+    compute,
+)
 from pipeline.features import Extractor, Pixels
-from pipeline.picture_files import describe, splits_of
+from pipeline.measure_cache import Cache, digest_of
+from pipeline.measure_sides import read_sides
+from pipeline.picture_files import splits_of
 from pipeline.resampling import INTERVAL, SMALLEST, half_widths, rows
 
 SPATIAL_LAYER = "spatial-7x17x17"
 GIVEN = "none"  # the extractor of features that came as such
 ALWAYS = ("kid", "precision", "recall", "f1", "density", "coverage")
-BY_NAME = ("fd", "fid", "sfid", "is", "nn_distance", *ALWAYS)
+BY_NAME = ("fd", "fid", "sfid", "is", "accuracy", "nn_distance", *ALWAYS)
 SHARED = (  # fields of a card that all metrics of a measurement have in common
     *("extractor", "extractor_digest", "layer", "preprocessing"),
     *("n_generated", "n_real", "reference", "reference_digest"),
@@ -75,21 +86,22 @@ def measure(
     metrics: Sequence[str] | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     images: int | None = None,
+    cache: Cache | None = None,
 ) -> Measurement:
     """extractor: a name, "none" for features, None for the best at hand. seeds: of the splits behind the floors.
 
-    images: use the first so many generated samples only.
+    images: use the first so many generated samples only. cache: keeps what is learned of the real side.
     """
-    sides, network = _both(generated, real, extractor)
-    ours, theirs = sides
+    network = None if extractor == GIVEN else extractor_named(extractor)
+    ours, theirs, keep = read_sides(generated, real, network, cache)
     ours = rows(ours, slice(images))
     names = _chosen(metrics, network, ours)
-    reference = Real(theirs, names)
+    reference = Real(theirs, names, keep)
     values = compute(names, ours, reference)
     halves = half_widths(
         lambda kept: _apart_from_kid(names, kept, reference), ours, theirs.features if "kid" in names else None
     )
-    floors, how = _floors(names, theirs, len(ours), seeds)
+    floors, how = _floors(names, theirs, len(ours), seeds, keep)
     found = {
         name: Value(measured.value, *_bounds(name, measured.value, halves.get(name, nan)), floors.get(name))
         for name, measured in values.items()
@@ -109,34 +121,11 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def _both(generated: Path, real: Path, extractor: str | None) -> tuple[tuple[Features, Features], Extractor | None]:
-    network = None if extractor == GIVEN else extractor_named(extractor)
-    ours, theirs = (
-        read_features(side) if network is None else extract(side, network) for side in (generated, real)
-    )  # fmt: skip
-    for side, given in ((generated, ours), (real, theirs)):
-        if len(given) < 2:
-            raise UserError(f"{side} holds {len(given)} sample: pass at least 2")
-    if ours.shape != theirs.shape:
-        assert ours.shape is not None
-        assert theirs.shape is not None
-        raise UserError(
-            f"{generated} holds {describe(ours.shape)} pictures, {real} {describe(theirs.shape)}: "
-            "bring both to one size and colour"
-        )
-    if ours.features.shape[1] != theirs.features.shape[1]:
-        raise UserError(
-            f"{generated} has features of width {ours.features.shape[1]}, {real} of {theirs.features.shape[1]}: "
-            "use one extractor for both"
-        )
-    return (ours, theirs), network
-
-
 def _chosen(metrics: Sequence[str] | None, network: Extractor | None, ours: Features) -> tuple[str, ...]:
     is_inception = network is not None and network.name == INCEPTION
     if metrics is None:
-        score = ("is",) if ours.logits is not None and len(ours) >= SMALLEST else ()
-        return ("fid" if is_inception else "fd", *ALWAYS, *score)
+        more = [name for name in ("is", "accuracy") if _is_computable(name, ours) and len(ours) >= SMALLEST]
+        return ("fid" if is_inception else "fd", *ALWAYS, *more)
     for name in metrics:
         if name not in BY_NAME:
             raise UserError(f"metrics: {name!r} is not measured here; there are {', '.join(BY_NAME)}")
@@ -144,6 +133,11 @@ def _chosen(metrics: Sequence[str] | None, network: Extractor | None, ours: Feat
             raise UserError(f"metrics: {name} means Inception features: name {INCEPTION} as extractor, or ask for fd")
         if name == "is" and ours.logits is None:
             raise UserError("metrics: is needs logits: use a network that classifies, or add the array `logits`")
+        if name == "accuracy" and not _is_computable(name, ours):
+            raise UserError(
+                "metrics: accuracy needs a label of every generated sample (column `label`, array `labels`) and a "
+                "network trained on these classes (FILE.safetensors: trilemma weights train), or the array `logits`"
+            )
     return tuple(dict.fromkeys(metrics))
 
 
@@ -152,22 +146,35 @@ def _apart_from_kid(names: Sequence[str], generated: Features, real: Real) -> di
     return {name: measured.value for name, measured in found.items()}
 
 
-def _floors(names: Sequence[str], theirs: Features, images: int, seeds: Sequence[int]) -> tuple[dict[str, float], str]:
+def _floors(
+    names: Sequence[str], theirs: Features, images: int, seeds: Sequence[int], keep: Keep
+) -> tuple[dict[str, float], str]:
     """The same metrics for real against other real samples, as many as were generated; mean over the seeds."""
     if len(theirs) < 2 * images:
         enough = f"{images} generated samples need {2 * images} real ones for a floor, there are {len(theirs)}"
         return {}, f"{enough}: add real samples, or measure fewer with --images {len(theirs) // 2}"
-    with_floor = [name for name in names if name != "is" or theirs.logits is not None]
-    draws = []
-    for seed in seeds:
-        order = np.random.default_rng(seed).permutation(len(theirs))
-        rest = Real(rows(theirs, order[images:]), with_floor)
-        draws.append(compute(with_floor, rows(theirs, order[:images]), rest))
-    means = {name: float(np.mean([draw[name].value for draw in draws])) for name in with_floor}
+    with_floor = [name for name in names if _is_computable(name, theirs)]
+
+    def means() -> Arrays:
+        draws = []
+        for seed in seeds:
+            order = np.random.default_rng(seed).permutation(len(theirs))
+            rest = Real(rows(theirs, order[images:]), with_floor)
+            draws.append(compute(with_floor, rows(theirs, order[:images]), rest))
+        return {name: np.array([np.mean([draw[name].value for draw in draws])]) for name in with_floor}
+
+    labels = {} if theirs.labels is None else {"labels": theirs.labels}  # they are no part of the pictures
+    found = keep(f"floors of {images} by seeds {[*seeds]}: {with_floor}, labels {digest_of(labels)}", means)
     fewer = (
         f"{len(theirs) - images} others, mean of seeds {[*seeds]} (fewer real ones: distances and coverage a little up)"
     )
-    return means, f"{images} real samples against the {fewer}"
+    return {name: float(mean[0]) for name, mean in found.items()}, f"{images} real samples against the {fewer}"
+
+
+def _is_computable(name: str, given: Features) -> bool:
+    if name == "accuracy":
+        return given.logits is not None and given.labels is not None
+    return name != "is" or given.logits is not None
 
 
 def _or_null(bound: float) -> float | None:
@@ -175,7 +182,7 @@ def _or_null(bound: float) -> float | None:
 
 
 def _bounds(name: str, value: float, half: float) -> tuple[float, float]:
-    if name in ("precision", "recall", "f1", "coverage"):
+    if name in ("precision", "recall", "f1", "coverage", "accuracy"):
         return float(np.clip(value - half, 0, 1)), float(np.clip(value + half, 0, 1))
     return value - half, value + half
 

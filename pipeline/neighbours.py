@@ -108,8 +108,18 @@ class _Nearest(NamedTuple):
 def _centred(*sides: np.ndarray) -> list[_Cloud]:
     """About the mean of the last side, so that float32 loses least."""
     centre = sides[-1].mean(axis=0, dtype=np.float64)
-    points = [torch.from_numpy((side - centre).astype(np.float32)) for side in sides]
-    return [_Cloud(cloud, cloud.square().sum(dim=1)) for cloud in points]
+    return [_cloud(side, centre) for side in sides]
+
+
+def _cloud(side: np.ndarray, centre: np.ndarray) -> _Cloud:
+    """In blocks: nothing as large as the points is made beside them."""
+    points, norms = torch.empty(side.shape), torch.empty(len(side))
+    step = max(1, BLOCK_ELEMENTS // side.shape[1])
+    for start in range(0, len(side), step):
+        rows = slice(start, start + step)
+        points[rows] = torch.from_numpy((side[rows] - centre).astype(np.float32))
+        norms[rows] = points[rows].square().sum(dim=1)
+    return _Cloud(points, norms)
 
 
 def _products(left: _Cloud, right: _Cloud, upper_triangle: bool = False) -> Iterator[_Block]:

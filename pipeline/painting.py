@@ -1,6 +1,7 @@
 """What `generate` and `sample` share: pictures by seed, painted in pieces wherever there is room, and counted."""
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from methods.core.devices import current_device
 from methods.core.guidance import guided
 from methods.core.pixels import to_uint8
-from methods.core.rng import TILE, ImageRng, sample_tiles
+from methods.core.rng import TILE, ImageRng, SeededRng, sample_tiles
 from methods.core.types import At, DataSpec, Denoiser, Diffusion, Prediction, Wrap, unwrapped
 from pipeline.artifacts import Artifact, Draft
 from pipeline.config import Block, build, build_method
@@ -80,9 +81,12 @@ class Painter:
             if not isinstance(self.method, Diffusion):
                 return self.method.sample(self.nets, self.sampling, labels, rng)
             guides = [adviser.method.guide(adviser.nets, labels, adviser.use) for adviser in self.guides]
-            return self.method.sample(
-                self.nets, self.sampling, labels, rng, wrap=lambda denoise: wrap(guided(denoise, *guides))
-            )
+
+            def wrapped(denoise: Denoiser) -> Denoiser:
+                denoise = finite(denoise, rng, "the network")
+                return wrap(finite(guided(denoise, *guides), rng, "a guide") if guides else denoise)
+
+            return self.method.sample(self.nets, self.sampling, labels, rng, wrap=wrapped)
 
         return sample_tiles(sample, seeds, label_of, self.device)
 
@@ -95,6 +99,26 @@ class Painter:
         method = build_method(block["method"], block["model"])
         use = build(method.Use, block["use"], f"{block['guide']}: use")
         return Adviser(method, use, load_networks(folder, method, self.data, self.device))
+
+
+def finite(denoise: Denoiser, rng: ImageRng, who: str) -> Denoiser:
+    """As it was, but NaN and infinity are told where they first appear."""
+
+    def watched(x: Tensor, at: At) -> Prediction:
+        said = denoise(x, at)
+        parts = [part.flatten(1) for part in (said.x0, said.push) if part is not None]
+        bad = ~torch.cat(parts, 1).isfinite().all(1)
+        if bad.any():
+            row = int(bad.int().argmax())
+            seed = rng.generators[row].initial_seed() if isinstance(rng, SeededRng) else f"of row {row}"
+            where = f"step {at.step} (sigma {float(at.sigma[row]):.4g}), seed {seed}"
+            raise TrilemmaError(
+                f"sampling: {who} gave NaN or infinity in {where}: "
+                "its weights are broken, or the steps too few for these settings"
+            )
+        return said
+
+    return watched
 
 
 class Adviser(NamedTuple):
@@ -116,6 +140,13 @@ class Piece:
     @property
     def file(self) -> str:
         return f"{self.seeds.start}-{self.seeds.stop}.parquet"
+
+
+class Tally(NamedTuple):
+    """What a piece took."""
+
+    counts: dict[str, float]  # network evaluations per image
+    seconds: float  # of painting alone, by whoever painted
 
 
 def paint_sets(
@@ -149,12 +180,14 @@ def _pieces(recipe: Recipe, seeds: range, around: Around) -> list[Piece]:
 
 
 def _paint(pieces: list[Piece], around: Around) -> dict[str, float]:
-    """All pieces into the state, and the mean counts per image."""
-    total, done, sums = sum(len(piece.seeds) for piece in pieces), 0, Counter[str]()
-    for piece, counts in zip(pieces, around.launch.map(paint_piece, pieces)):
+    """All pieces into the state, and the mean counts per image. The seconds are circumstance: they go to the watch."""
+    total, done, seconds, sums = sum(len(piece.seeds) for piece in pieces), 0, 0.0, Counter[str]()
+    for piece, tally in zip(pieces, around.launch.map(paint_piece, pieces)):
         done += len(piece.seeds)
+        seconds += tally.seconds
         around.watch.progress(done, total)
-        sums.update({name: count * len(piece.seeds) for name, count in counts.items()})
+        sums.update({name: count * len(piece.seeds) for name, count in tally.counts.items()})
+    around.watch.note_cost("seconds_per_image", seconds / total)
     return {name: count / total for name, count in sums.items()}
 
 
@@ -180,24 +213,26 @@ def stored(images: Tensor, data: DataSpec) -> np.ndarray:
     return (to_uint8(images) if len(data.shape) == 3 else images.float()).numpy()
 
 
-def paint_piece(piece: Piece) -> dict[str, float]:
-    """Paint a piece into the state, unless it is there already; network evaluations per image."""
+def paint_piece(piece: Piece) -> Tally:
+    """Paint a piece into the state, unless it is there already."""
     tally = f"{piece.file}.json"
     saved = piece.state.load(tally)
     if saved is not None:
-        return json.loads(saved)
+        return Tally(*json.loads(saved))
     artist = painter(piece.recipe)
+    started = time.perf_counter()
     with artist.counting() as rows:
-        images = torch.cat([tile.cpu() for tile in artist.paint(piece.seeds)])
+        images = torch.cat([tile.cpu() for tile in artist.paint(piece.seeds)])  # .cpu() waits for the device
+    seconds = time.perf_counter() - started
     tiles = -(-piece.seeds.stop // TILE) - piece.seeds.start // TILE
     bad = ~images.isfinite().flatten(1).all(1)
     if bad.any():
         raise TrilemmaError(f"sampling gave NaN or infinity, first at seed {piece.seeds[int(bad.int().argmax())]}")
     labels = np.array([seed % artist.data.classes if artist.data.classes else -1 for seed in piece.seeds], np.int64)
     piece.state.save(piece.file, encode(Pictures(stored(images, artist.data), labels, np.array(piece.seeds, np.int64))))
-    counts = {name: value / (tiles * TILE) for name, value in rows.items()}
-    piece.state.save(tally, json.dumps(counts).encode())
-    return counts
+    tallied = Tally({name: value / (tiles * TILE) for name, value in rows.items()}, seconds)
+    piece.state.save(tally, json.dumps(tallied).encode())
+    return tallied
 
 
 @lru_cache(maxsize=2)

@@ -1,10 +1,9 @@
 """Anybody's pictures, whatever they lie in, as uint8 [n, C, H, W]; what cannot be used is named by file and row.
 
-Read are: a folder of Parquet files with an `image` column (ours, or encoded pictures as bytes or struct<bytes, path>),
-one such file, a folder or a zip of picture files, and `.npz` or `.npy` of uint8 pictures.
+Read are: a folder of Parquet or Arrow files with an `image` column (ours, or encoded pictures as bytes or
+struct<bytes, path>), one such file, a folder or a zip of picture files, and `.npz` or `.npy` of uint8 pictures.
 """
 
-import io
 import zipfile
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -13,15 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import Image
 
-from pipeline.errors import UserError
+from pipeline.decoding import decode_picture
+from pipeline.errors import ArtifactError, UserError
+from pipeline.records import BadRecord
+from pipeline.shards import read_table as read_any
 
 CHUNK = 512  # pictures in memory at once; a multiple of every extractor's tile
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+TABLE_SUFFIXES = frozenset({".parquet", ".arrow"})
 ARRAY_SUFFIXES = frozenset({".npz", ".npy"})
-MODES = {"L": "L", "1": "L", "RGB": "RGB", "YCbCr": "RGB"}  # of a picture file -> how it is read
 
 
 class Picture(NamedTuple):
@@ -38,31 +38,30 @@ def read_chunks(source: Path) -> Iterator[np.ndarray]:
 
 def located(source: Path, folder: Path | None) -> Path:
     """The source itself, or what has its name in `folder` if there is only that."""
-    if folder is None or source.exists() or parquet_files(source):
+    if folder is None or source.exists() or table_files(source):
         return source
-    return folder / source if (folder / source).exists() or parquet_files(folder / source) else source
+    return folder / source if (folder / source).exists() or table_files(folder / source) else source
 
 
-def parquet_files(source: Path) -> list[Path]:
-    """The Parquet files of a folder, of one split (FOLDER/SPLIT), or the file itself; empty if it is none of these."""
-    if source.suffix == ".parquet":
+def table_files(source: Path) -> list[Path]:
+    """The Parquet or Arrow files of a folder, of one split (FOLDER/SPLIT), or the file itself; else none."""
+    if source.suffix in TABLE_SUFFIXES:
         return [source] if source.is_file() else []
-    if source.is_dir():
-        return sorted(source.glob("*.parquet"))
-    return sorted(source.parent.glob(f"{source.name}-*.parquet"))
+    folder, name = (source, "*") if source.is_dir() else (source.parent, f"{source.name}-*")
+    return sorted(file for suffix in TABLE_SUFFIXES for file in folder.glob(name + suffix))
 
 
 def splits_of(source: Path) -> list[str]:
-    """What precedes the first dash in the names of a folder's Parquet files."""
-    return sorted({file.stem.rpartition("-")[0] for file in parquet_files(source)} - {""}) if source.is_dir() else []
+    """What precedes the last dash in the names of a folder's Parquet or Arrow files."""
+    return sorted({file.stem.rpartition("-")[0] for file in table_files(source)} - {""}) if source.is_dir() else []
 
 
 def read_table(file: Path) -> pa.Table:
-    """A Parquet file with an `image` column."""
+    """A Parquet or Arrow file with an `image` column."""
     try:
-        table = pq.read_table(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{file} is not readable as Parquet: {error}") from None
+        table = read_any(file)
+    except ArtifactError as error:
+        raise UserError(str(error)) from None
     if "image" not in table.column_names:
         raise UserError(
             f"{file} has no column `image`, but {', '.join(table.column_names)}: rename the one of pictures"
@@ -78,18 +77,20 @@ def fixed_shape(table: pa.Table) -> tuple[tuple[int, ...], np.dtype] | None:
     return tuple(map(int, described[b"shape"].decode().split(","))), np.dtype(described[b"dtype"].decode())
 
 
-def load_array(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz`, or that of an `.npy` under the name `array`."""
+def load_array(file: Path, *only: str) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz`, or those of these names; that of an `.npy` under the name `array`."""
     try:
         loaded = np.load(file, allow_pickle=False)
-        return {name: loaded[name] for name in loaded.files} if file.suffix == ".npz" else {"array": loaded}
+        if file.suffix != ".npz":
+            return {"array": loaded}
+        return {name: loaded[name] for name in loaded.files if not only or name in only}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{file} is not readable as {file.suffix}: {error}") from None
 
 
 def _pictures(source: Path) -> Iterator[Picture]:
-    if files := parquet_files(source):
-        return (picture for file in files for picture in _of_parquet(file))
+    if files := table_files(source):
+        return (picture for file in files for picture in _of_table(file))
     if not source.exists():
         raise UserError(f"{source} does not exist: pass a folder, .parquet, .zip, .npz or .npy of pictures")
     if source.is_dir():
@@ -101,7 +102,7 @@ def _pictures(source: Path) -> Iterator[Picture]:
     raise UserError(f"{source} is none of: a folder, .parquet, .zip, .npz, .npy")
 
 
-def _of_parquet(file: Path) -> Iterator[Picture]:
+def _of_table(file: Path) -> Iterator[Picture]:
     table = read_table(file)
     column = table["image"]
     own = fixed_shape(table)
@@ -139,7 +140,7 @@ def _of_zip(source: Path) -> Iterator[Picture]:
 def _picture_files(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and _is_picture(path.relative_to(folder)))
     if not files:
-        raise UserError(f"{folder} holds neither .parquet nor pictures ({', '.join(sorted(SUFFIXES))})")
+        raise UserError(f"{folder} holds neither .parquet, .arrow nor pictures ({', '.join(sorted(SUFFIXES))})")
     return files
 
 
@@ -151,23 +152,9 @@ def _is_picture(path: Path) -> bool:
 def _decoded(encoded: Iterable[tuple[str, bytes]]) -> Iterator[Picture]:
     for where, content in encoded:
         try:
-            with Image.open(io.BytesIO(content)) as image:
-                yield Picture(_pixels(image, where), where)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(f"{where} is not a readable picture: {error}") from None
-
-
-def _pixels(image: Image.Image, where: str) -> np.ndarray:
-    """[C, H, W]; colour tables are looked up, an alpha channel is dropped if nothing shows through."""
-    if image.mode in ("P", "PA", "LA", "RGBA"):
-        with_alpha = image.convert("RGBA")
-        if with_alpha.getchannel("A").getextrema() != (255, 255):
-            raise UserError(f"{where} is transparent in places: put it on a background first")
-        image = with_alpha.convert("L" if image.mode == "LA" else "RGB")
-    if image.mode not in MODES:
-        raise UserError(f"{where} has mode {image.mode}: pass 8-bit grey or RGB")
-    values = np.asarray(image.convert(MODES[image.mode]))
-    return values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))
+            yield Picture(decode_picture(content, where), where)
+        except BadRecord as error:
+            raise UserError(str(error)) from None
 
 
 def _of_array(file: Path) -> Iterator[Picture]:

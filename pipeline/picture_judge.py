@@ -20,13 +20,8 @@ from pipeline.shards import Pictures
 NETWORK = "digits-cnn.safetensors"
 WATCHED = ("fd", "kid", "precision", "recall", "density", "coverage")  # by the immune system
 NEIGHBOURHOODS = ("precision", "recall", "f1", "density", "coverage")
-ON_TRAIN = {  # what is asked of the training pictures, by extractor
-    "digits-cnn": NEIGHBOURHOODS,
-    "pixels": ("precision", "recall", "nn_distance"),
-    INCEPTION: ("fid", "sfid", "kid", "is", *NEIGHBOURHOODS),
-}
-ON_HELD_OUT = {"digits-cnn": ("fd", "kid"), "pixels": (), INCEPTION: ()}
-SPATIAL = "spatial"  # in names of reference files, and the layer of sFID
+OF_INCEPTION = ("fid", "sfid", "kid", "is", *NEIGHBOURHOODS)  # against training pictures, as published FIDs are
+SPATIAL = "spatial-7x17x17"  # the layer of sFID
 SVM_VALUES = 20_000_000  # pixels of all training pictures that a support vector machine is fitted to; else our network
 STANDING_IN = 10  # clusters, where there are no classes
 
@@ -69,16 +64,20 @@ class PictureJudge(Judge):
         return clusters.astype(np.int64)
 
     def against_held_out(self, pictures: Pictures) -> dict[Card, Measured]:
-        return self._against("held_out", ON_HELD_OUT, pictures)
+        first = self.names[0]
+        return self._against("held_out", {} if first == INCEPTION else {first: ("fd", "kid")}, pictures)
 
     def against_train(self, pictures: Pictures) -> dict[Card, Measured]:
-        found = self._against("train", ON_TRAIN, pictures)
+        asked = {Pixels.name: ("precision", "recall"), self.names[0]: NEIGHBOURHOODS, INCEPTION: OF_INCEPTION}
+        found = self._against("train", asked, pictures)
+        if Pixels.name in self.extractors:
+            found |= self._against("train", {Pixels.name: ("nn_distance",)}, pictures)
         return found if self.network is None else found | self._accuracy(pictures)
 
     def _against(self, split: str, asked: Mapping[str, tuple[str, ...]], pictures: Pictures) -> dict[Card, Measured]:
         found: dict[Card, Measured] = {}
         for name, extractor in self.extractors.items():
-            if asked[name]:
+            if name in asked:
                 known = Known(self.references[name, split], self.spatial if name == INCEPTION else None)
                 values = compute(asked[name], outputs(extractor, pictures.images), known)
                 found |= {self._card(metric, extractor, len(pictures), split): m for metric, m in values.items()}

@@ -10,23 +10,36 @@ import pandas as pd
 from matplotlib.image import imsave
 
 from pipeline.aggregate import entries_on
-from pipeline.artifacts import read_artifact
 from pipeline.config import Study, load_study
 from pipeline.dag import STAGES, entries
-from pipeline.figures import Bar, bars, loss_curves, save
+from pipeline.extractor_weights import INCEPTION
+from pipeline.figures import Bar, bars, loss_curves, save, scatter
 from pipeline.immune import IMMUNITY_FILE
+from pipeline.judge import facts_of
 from pipeline.markdown import markdown_table
+from pipeline.mixture_judge import raw
 from pipeline.pictures import grid, path_grid
-from pipeline.runner import open_store
+from pipeline.runner import inputs_of, open_store
 from pipeline.shards import read_pictures
 from pipeline.stack_tables import stack_sections
 
 README_START, README_END = "<!-- results -->", "<!-- end of results -->"
-HEADLINE = ("fd", "precision", "recall", "accuracy", "nfe")
+HEADLINE = (
+    "fid", "fd", "precision", "recall", "accuracy", "hq", "modes", "mode_kl", "energy", "frechet_2d", "nfe",
+)  # fmt: skip
+FEATURES = {  # what a reader must know of a dataset's distances, by the first extractor that its values have
+    INCEPTION: "`fid` is in Inception-v3 features (torch-fidelity's weights), against the training pictures.",
+    "digits-cnn": "No value is in Inception features: `fd` is a Frechet distance in those of our own small network, "
+    "not an FID.",
+    "pixels": "No value is in Inception features: `fd` is a Frechet distance of pixels, not an FID.",
+    "coordinates": "All values are in raw coordinates; `frechet_2d` is blind to modes: read it beside `modes`, "
+    "`mode_kl` and `energy`.",
+}
 SHOWN = 40  # pictures of a grid
+SHOWN_POINTS = 4_000
 COST_COLUMNS = (
-    "stage", "name", "event", "backend", "workers", "device", "seconds", "cpu_seconds", "peak_memory_mib", "resumed",
-    "time", "torch", "commit", "key",
+    "stage", "name", "event", "backend", "workers", "device", "seconds", "seconds_per_image", "cpu_seconds",
+    "peak_memory_mib", "resumed", "time", "torch", "commit", "key",
 )  # fmt: skip
 
 
@@ -52,10 +65,11 @@ def write_report(folder: Path) -> None:
 
 HEAD = """# What was measured
 
-Every value is a mean over sampling seeds with its 95 % interval (Student's t). *Real* is the floor: the same metric for
-real pictures against real pictures, at the same number of pictures. Verdicts compare seed by seed, and with one
-training seed they speak of the trained networks at hand, not of the method. The complete tables, with a card for every
-value, are in `tables/`; what it cost is in `cost.md`."""
+Every value is a mean with its 95 % interval (Student's t): over training seeds where a method has several, else over
+the sampling seeds of its one network. *Real* is the floor: the same metric for real samples against real ones, at the
+same number. Verdicts compare the same training and sampling seeds; with fewer than three training seeds they speak of
+the trained networks at hand, not of the method. The complete tables, with a card for every value, are in `tables/`;
+what it cost is in `cost.md`."""
 
 
 def _refresh_readme(study: Study, folder: Path) -> None:
@@ -76,11 +90,15 @@ def _headline(dataset: str, values: pd.DataFrame) -> str:
     shown = values.loc[values["metric"].isin(HEADLINE) & ~values["card"].str.startswith("pixels")]
     first = shown.to_dict("records")[0]
     about = (
-        f"*{dataset}: mean ± 95 % interval over {first['sample_seeds']} sampling seeds of {first['n_generated']:.0f} "
-        f"images, {first['train_seeds']} training seed; real against real in the first row; Frechet distance (fd), "
-        "precision and recall in the features of our own small network: not FIDs.*"
+        f"*{dataset}: mean ± 95 % interval; {first['n_generated']:.0f} samples per sampling seed; real against real in "
+        f"the first row. {_features(shown)}*"
     )
     return f"{_value_table(shown)}\n\n{about}"
+
+
+def _features(values: pd.DataFrame) -> str:
+    found = set(values["card"].str.partition("@")[0])
+    return next(sentence for extractor, sentence in FEATURES.items() if extractor in found)
 
 
 def cost_table(study: Study) -> pd.DataFrame:
@@ -90,7 +108,7 @@ def cost_table(study: Study) -> pd.DataFrame:
     for stage, names in entries(study).items():
         for name in names:
             call = STAGES[stage](study, name)
-            inputs = {role: read_artifact(path).digest for role, path in call.inputs.items()}
+            inputs = {role: artifact.digest for role, artifact in inputs_of(study, call).items()}
             key = call.key(study.root, inputs)
             computed = [line for line in store.notes(key) if line["event"] == "computed"]
             rows += [line | {"key": key[:12]} for line in computed[-1:]]
@@ -100,12 +118,14 @@ def cost_table(study: Study) -> pd.DataFrame:
 def _dataset(study: Study, dataset: str, folder: Path) -> Iterator[str]:
     values = _read_values(dataset, folder)
     yield f"## {dataset}"
+    yield _features(values)
     yield _value_table(values)
+    yield from _warnings(values)
     figure = _save_bars(values, folder / "reports" / "figures" / f"{dataset}.png")
     yield f"![metrics of {dataset}, with intervals and floors](figures/{figure.name})"
     comparisons = pd.read_csv(folder / "reports" / "tables" / f"{dataset}-guidance.csv")
     if len(comparisons):
-        yield "### Guided against unguided, the same sampling seeds"
+        yield "### Guided against unguided, the same training and sampling seeds"
         yield _comparison_table(comparisons)
     yield "### What these metrics can see"
     yield _immunity(study, dataset)
@@ -133,7 +153,8 @@ def _value_table(values: pd.DataFrame) -> str:
         column = _column(row["metric"], row["card"])
         half = (row["ci_high"] - row["ci_low"]) / 2
         text = f"{row['value']:.4g}" + (f" ± {half:.2g}" if half > 0 else "")
-        cells.setdefault((row["run"], row["guidance"]), {})[column] = text
+        found = cells.setdefault((row["run"], row["guidance"]), {})
+        found |= {"seeds": f"{row['train_seeds']} × {row['sample_seeds']}", column: text}
         if pd.notna(row["floor"]):
             floors[column] = f"{row['floor']:.4g}"
     columns = list(dict.fromkeys(column for found in cells.values() for column in found))
@@ -141,6 +162,16 @@ def _value_table(values: pd.DataFrame) -> str:
     return markdown_table(
         ["run", "guidance", *columns], [["*real*", "", *(floors.get(c, "") for c in columns)], *lines]
     )
+
+
+def _warnings(values: pd.DataFrame) -> Iterator[str]:
+    """What makes a value doubtful, once each."""
+    columns: dict[str, list[str]] = {}
+    for row in values.dropna(subset=["warnings"]).to_dict("records"):
+        for warning in row["warnings"].split("; "):
+            columns.setdefault(warning, []).append(_column(row["metric"], row["card"]))
+    if columns:
+        yield "\n".join(f"- {', '.join(dict.fromkeys(names))}: {warning}" for warning, names in columns.items())
 
 
 def _comparison_table(table: pd.DataFrame) -> str:
@@ -169,7 +200,7 @@ def _immunity(study: Study, dataset: str) -> str:
     ]
     verdict = "All is well" if found["is_healthy"] else "**Do not trust these metrics here**"
     about = (
-        f"{verdict}: known faults were seeded into real pictures (n = {found['n']} against {found['n_real']} others); "
+        f"{verdict}: known faults were seeded into real samples (n = {found['n']} against {found['n_real']} others); "
         f"{found['clean_repetitions']} clean repetitions raised {found['clean_alarms']} false alarms."
     )
     cases = markdown_table(["fault", "noticed by"], faults)
@@ -191,10 +222,15 @@ def _save_bars(values: pd.DataFrame, file: Path) -> Path:
 def _entry_pictures(study: Study, run: str, entry: str, figures: Path) -> Iterator[str]:
     out = study.folder / "out"
     samples = read_pictures(out / "sample" / entry, "samples-0").images
-    if samples.ndim == 4:
+    if samples.ndim == 2:
+        facts = facts_of(out / "prepare" / study.runs[run].dataset)
+        points = raw(samples[:SHOWN_POINTS], facts["affine"])
+        file = save(scatter(points, np.array(facts["law"]["centres"])), figures / f"{entry}-samples.png")
+        yield f"![{len(points)} samples and the centres of the modes](figures/{file.name})"
+    else:
         yield _picture(grid(samples[:SHOWN], 10), figures / f"{entry}-samples.png", "samples, a class per column")
     path = out / "sample" / entry / "path.npy"
-    if path.is_file():
+    if path.is_file() and samples.ndim == 4:
         yield _picture(path_grid(list(np.load(path))), figures / f"{entry}-path.png", "denoising, left to right")
     trained = [(out / "pretrain" / run, entry)] if run == entry else []
     if run != entry:
@@ -211,7 +247,7 @@ def _picture(image: np.ndarray, file: Path, caption: str) -> str:
 
 
 def _cost(cost: pd.DataFrame) -> str:
-    shown = cost[["stage", "name", "backend", "seconds", "cpu_seconds", "peak_memory_mib"]]
-    table = markdown_table(list(shown.columns), shown.astype(str).values.tolist())
+    shown = cost[["stage", "name", "backend", "seconds", "seconds_per_image", "cpu_seconds", "peak_memory_mib"]]
+    table = markdown_table(list(shown.columns), shown.astype(object).where(shown.notna(), "").values.tolist())
     total = f"Together {cost['seconds'].sum():.0f} seconds; CPU seconds in Ray's processes are not known."
     return f"# What it cost\n\nEvery stage when it was last computed.\n\n{table}\n\n{total}\n"

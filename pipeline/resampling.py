@@ -43,9 +43,10 @@ def half_widths(
 
 
 def rows(given: Features, index: slice | np.ndarray) -> Features:
-    features, logits, spatial = (None if part is None else part[index] for part in given[:3])
-    assert features is not None
-    return Features(features, logits, spatial, given.shape)
+    logits, spatial, labels = (
+        None if part is None else part[index] for part in (given.logits, given.spatial, given.labels)
+    )
+    return Features(given.features[index], logits, spatial, given.shape, labels)
 
 
 def _standard_error(without: np.ndarray) -> float:

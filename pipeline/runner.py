@@ -8,6 +8,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from pipeline.artifacts import Artifact, new_artifact, read_artifact
 from pipeline.config import Study, build, load_study
 from pipeline.dag import STAGES, Call
 from pipeline.errors import UserError
+from pipeline.external import OUTSIDE, external
 from pipeline.process import die_with_parent, on_sigterm
 from pipeline.store import Store
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.launch import Launch
 
 TILE = 64
-ALONE = ("prepare", "features", "immune")  # nothing in them to spread: no workers are started for them
+ALONE = ("prepare", "features", "immune", "toys")  # nothing in them to spread: no workers are started for them
 
 
 def run_stage(verb: str, name: str, workers: int = 0, address: str | None = None, piece: int = 512) -> None:
@@ -34,7 +36,7 @@ def run_stage(verb: str, name: str, workers: int = 0, address: str | None = None
     study = load_study(Path.cwd() / "params.yaml")
     call = STAGES[verb](study, name)
     store = open_store(study)
-    inputs = {role: read_artifact(path) for role, path in call.inputs.items()}
+    inputs = inputs_of(study, call)
     key = call.key(study.root, {role: artifact.digest for role, artifact in inputs.items()})
     if not store.fetch(key, call.out):
         with store.lease(key):
@@ -44,6 +46,14 @@ def run_stage(verb: str, name: str, workers: int = 0, address: str | None = None
     _tidy_up(study, call, key, store)
     store.note(key, _circumstances(call) | {"event": "reused"})
     say(f"{verb} {name}: from the store ({key[:12]})")
+
+
+def inputs_of(study: Study, call: Call) -> dict[str, Artifact]:
+    """What the call reads, checked."""
+    digests = study.root / ".trilemma" / "digests"
+    return {
+        role: external(path, digests) if role == OUTSIDE else read_artifact(path) for role, path in call.inputs.items()
+    }
 
 
 def _tidy_up(study: Study, call: Call, key: str, store: Store) -> None:
@@ -95,7 +105,7 @@ def _compute(
         ) as draft:
             stage.run(inputs, config, draft, Around(launch, state, watch, piece))
         store.put(key, call.out)
-        cost = _cost(started, launch)
+        cost = _cost(started, launch) | watch.noted
         watch.cost(cost)
     state.clear()
     done = {"event": "computed", "resumed": resumed, "mlflow_run": watch.spec.run_id}
@@ -115,8 +125,6 @@ def _circumstances(call: Call) -> dict[str, Any]:
 
 
 def _cost(started: float, launch: "Launch") -> dict[str, Any]:
-    import torch
-
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
     here = launch.description["workers"] == 0  # what Ray's processes use is not known to this one
@@ -124,7 +132,7 @@ def _cost(started: float, launch: "Launch") -> dict[str, Any]:
         "seconds": round(time.perf_counter() - started, 3),
         "cpu_seconds": round(cpu, 3) if here else None,
         "peak_memory_mib": round(max(own.ru_maxrss, children.ru_maxrss) / 1024),
-        "torch": torch.__version__,
+        "torch": version("torch"),
         **launch.description,
     }
 

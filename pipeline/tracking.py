@@ -13,21 +13,23 @@ import re
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from pipeline.errors import TrilemmaError
 from pipeline.process import ProcessId
 from pipeline.tracking_place import (
     SETTINGS,
     UI_HOST,
     TrackingError,
     artifact_folder,
+    cause_of,
+    compare_address,
     create_missing_database,
     is_server,
+    one_line,
     refuse_absent,
     refuse_busy,
     tracking_uri,
@@ -127,7 +129,7 @@ class Run:
             self._rest_until = time.monotonic() + REST_SECONDS
             if not self._has_warned:
                 print(
-                    f"trilemma: MLflow at {self.spec.uri}: {_cause(error, handled)}; the work goes on, its result is "
+                    f"trilemma: MLflow at {self.spec.uri}: {cause_of(error, handled)}; the work goes on, its result is "
                     f"kept; metrics wait until MLflow answers (asked every {REST_SECONDS:.0f} s), pictures do not",
                     file=sys.stderr,
                     flush=True,
@@ -173,7 +175,7 @@ class Tracker:
             run.finish("KILLED", f"told to stop: {type(stop).__name__}")
             raise
         except BaseException as error:
-            run.finish("FAILED", _one_line(error))
+            run.finish("FAILED", one_line(error))
             raise
         run.finish("FINISHED")
 
@@ -243,6 +245,16 @@ def _last_heard(client: "MlflowClient", run: "Found") -> int:
     return max((metric.timestamp for history in histories for metric in history), default=run.info.start_time)
 
 
+def compare_page(project: Path, run_ids: Sequence[str]) -> str:
+    """Address of the page that shows these runs side by side."""
+    uri = tracking_uri(project)
+    refuse_absent(uri)
+    with _explained(uri):
+        client = _client(uri)
+        experiments = [client.get_run(run_id).info.experiment_id for run_id in run_ids]
+    return compare_address(uri, run_ids, experiments)
+
+
 def serve_ui(project: Path, port: int) -> None:
     """Become the server that shows the runs, until interrupted."""
     uri = tracking_uri(project)
@@ -276,7 +288,7 @@ def _explained(uri: str) -> Iterator[None]:
         yield
     except _failures() as error:
         hint = "start that server, or unset MLFLOW_TRACKING_URI to track in this project"
-        raise TrackingError(f"MLflow at {uri}: {_cause(error)}{'; ' + hint if is_server(uri) else ''}") from error
+        raise TrackingError(f"MLflow at {uri}: {cause_of(error)}{'; ' + hint if is_server(uri) else ''}") from error
 
 
 def _failures() -> tuple[type[Exception], ...]:
@@ -285,17 +297,3 @@ def _failures() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError
 
     return MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError
-
-
-def _cause(error: BaseException, handled: BaseException | None = None) -> str:
-    """The first of a chain of exceptions says it best."""
-    while (before := error.__cause__ or error.__context__) not in (None, handled):
-        assert before is not None
-        error = before
-    return _one_line(error)
-
-
-def _one_line(error: BaseException) -> str:
-    text = str(error).strip()
-    line = text.splitlines()[0] if text else type(error).__name__
-    return line if isinstance(error, TrilemmaError) else f"{type(error).__name__}: {line}" if text else line

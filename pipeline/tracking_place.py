@@ -1,21 +1,23 @@
 """Where runs are kept: a server's address, or a database file that appears complete and once; and what shows them."""
 
+import json
 import os
 import socket
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlencode
 
 from filelock import FileLock
 
 from pipeline.atomic import flush, temporary
-from pipeline.errors import UserError
+from pipeline.errors import TrilemmaError, UserError
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
-UI_HOST = "127.0.0.1"
+UI_HOST, UI_PORT = "127.0.0.1", 5000
 SETTINGS = {  # MLflow's own, unless the environment says otherwise
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -103,3 +105,25 @@ def refuse_busy(port: int) -> None:
             raise TrackingError(
                 f"port {port}: {error.strerror}; if no tracker is open at http://{UI_HOST}:{port}, choose another port"
             ) from error
+
+
+def compare_address(uri: str, run_ids: Sequence[str], experiments: Sequence[str]) -> str:
+    """Where MLflow's UI puts runs side by side: on the server, or on the one `trilemma ui` starts."""
+    base = uri.rstrip("/") if is_server(uri) else f"http://{UI_HOST}:{UI_PORT}"
+    lists = {"runs": run_ids, "experiments": list(dict.fromkeys(experiments))}
+    query = urlencode({name: json.dumps(list(ids), separators=(",", ":")) for name, ids in lists.items()})
+    return f"{base}/#/compare-runs?{query}"
+
+
+def cause_of(error: BaseException, handled: BaseException | None = None) -> str:
+    """The first of a chain of exceptions says it best."""
+    while (before := error.__cause__ or error.__context__) not in (None, handled):
+        assert before is not None
+        error = before
+    return one_line(error)
+
+
+def one_line(error: BaseException) -> str:
+    text = str(error).strip()
+    line = text.splitlines()[0] if text else type(error).__name__
+    return line if isinstance(error, TrilemmaError) else f"{type(error).__name__}: {line}" if text else line

@@ -17,9 +17,12 @@ from torch import Tensor, nn
 
 from methods.core.loop import TrainState, batch_indices, like, train_steps
 from methods.core.pixels import from_uint8
+from methods.core.rng import StepRng
 from methods.core.types import Batch, DataSpec, Draws, Nets, Trainable
 from pipeline.artifacts import Draft
+from pipeline.breakdown import check_finite, check_spread
 from pipeline.errors import TrilemmaError, UserError
+from pipeline.shards import Rows
 from pipeline.weights import save_weights
 
 if TYPE_CHECKING:  # circumstance only: an edit there must not change the key of any result
@@ -57,6 +60,8 @@ class Job:
     seed: int
     precision: Precision
     held_out: HeldOut | None = None
+    unseen: Callable[[int], Batch] | None = None  # batches never trained on: does a discriminator rate them lower?
+    collapse: float | None = None  # stop when generated images differ by less than this share of what real ones do
     preview: Callable[[Nets], np.ndarray] | None = None  # pictures for those who look on, uint8 [n, C, H, W]
 
     @property
@@ -101,7 +106,7 @@ def _go_on(
     worker: "Worker", job: Job, training: TrainState, outcome: Outcome, state: "State", view: "Watch | None"
 ) -> None:
     window: list[dict[str, Tensor]] = []
-    saved_at = time.monotonic()
+    saved_at, saved_step = time.monotonic(), training.step
     for metrics in train_steps(
         job.method,
         training,
@@ -118,8 +123,12 @@ def _go_on(
         is_last = step == job.steps
         if step % RECORD_EVERY and not is_last:
             continue
+        replay = f"key {state.key[:12]}, which the same command replays exactly from step {saved_step}"
+        check_finite(window, step, replay)
         row = _averaged(window, step)
         window = []
+        if job.unseen is not None and view is not None:
+            _compare_unseen(job, training, row, job.unseen(step))
         if job.held_out is not None and (step % job.held_out.every == 0 or is_last):
             _judge(outcome, job, training, row)
         outcome.history.append(row)
@@ -128,11 +137,13 @@ def _go_on(
             view.progress(step, job.steps)
             if job.preview is not None and (step % job.preview_every == 0 or is_last):
                 view.samples("samples", job.preview(_averaged_networks(job, training)), step)
+        if job.collapse is not None:
+            check_spread(outcome.history, job.collapse, replay)
         if job.held_out is not None and outcome.strikes >= job.held_out.patience:
             break
         if view is not None and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
             _save(training, outcome, state)
-            saved_at = time.monotonic()
+            saved_at, saved_step = time.monotonic(), step
     if view is not None:
         if job.held_out is None:
             outcome.weights = training.weights(job.method.players())
@@ -167,13 +178,16 @@ def _averaged(window: list[dict[str, Tensor]], step: int) -> Row:
     """Means over the window; a player that stepped only now and then counts where it did."""
     names = {name: None for metrics in window for name in metrics}
     row = {name: float(torch.stack([m[name] for m in window if name in m]).double().mean()) for name in names}
-    bad = [name for name, value in row.items() if not math.isfinite(value)]
-    if bad:
-        raise TrilemmaError(
-            f"{', '.join(bad)} is no longer finite between steps {step - len(window)} and {step}: "
-            "lower the learning rate or clip the gradients; the same command replays it exactly"
-        )
     return {"step": step, **row}
+
+
+def _compare_unseen(job: Job, training: TrainState, row: Row, batch: Batch) -> None:
+    """Into the row: what a discriminator says of data it has never seen, and how much more of the training data."""
+    draws = job.method.draw("discriminator", batch, StepRng(job.seed, training.step, "unseen"))
+    placed, placed_draws = _placed(batch, draws, training.nets)
+    _, metrics = job.method.loss("discriminator", training.nets, placed, placed_draws, 1)  # step 1: seldom R1's
+    row["held_out_real_logit"] = float(metrics["real_logit"])
+    row["logit_gap"] = row["real_logit"] - row["held_out_real_logit"]
 
 
 @torch.no_grad()
@@ -182,9 +196,7 @@ def _judge(outcome: Outcome, job: Job, training: TrainState, row: Row) -> None:
     assert job.held_out is not None
     player, batch, draws, _, _ = job.held_out
     nets = _averaged_networks(job, training)
-    sample = next(next(iter(nets.values())).parameters())
-    placed = batch.each(lambda part: like(part, sample))
-    placed_draws = {name: like(value, sample) for name, value in draws.items()}
+    placed, placed_draws = _placed(batch, draws, nets)
     loss, metrics = job.method.loss(player, nets, placed, placed_draws, training.step)
     row.update({f"held_out_{name}": float(value) for name, value in metrics.items()})
     if float(loss) < outcome.best_loss:
@@ -192,6 +204,12 @@ def _judge(outcome: Outcome, job: Job, training: TrainState, row: Row) -> None:
         outcome.weights = training.weights(job.method.players())
     else:
         outcome.strikes += 1
+
+
+def _placed(batch: Batch, draws: Draws, nets: Nets) -> tuple[Batch, Draws]:
+    """On the networks' device, in their precision."""
+    sample = next(next(iter(nets.values())).parameters())
+    return batch.each(lambda part: like(part, sample)), {name: like(value, sample) for name, value in draws.items()}
 
 
 def _averaged_networks(job: Job, training: TrainState) -> dict[str, nn.Module]:
@@ -207,7 +225,7 @@ def _averaged_networks(job: Job, training: TrainState) -> dict[str, nn.Module]:
 class Epochs:
     """Batches of pictures held in memory: a fresh permutation per epoch, each batch from (seed, step) alone."""
 
-    images: np.ndarray  # uint8, or float32 points
+    images: np.ndarray | Rows  # uint8, or float32 points
     labels: np.ndarray | None
     batch: int
     seed: int

@@ -22,6 +22,7 @@ class Watch:
 
     def __init__(self, spec: RunSpec, label: str, unit: str) -> None:
         self.spec, self.label, self.unit = spec, label, unit
+        self.noted: dict[str, float] = {}  # costs that only the stage can measure
         self._run: Run | None = None
         self._bar: Progress | None = None
         self._open = ExitStack()
@@ -80,6 +81,10 @@ class Watch:
     def results(self, values: Mapping[str, float]) -> None:
         """Final values, once."""
         self.run.log({f"eval/{name}": value for name, value in values.items()}, 0)
+
+    def note_cost(self, name: str, value: float) -> None:
+        """Joins the costs of the whole execution in the ledger."""
+        self.noted[name] = float(f"{value:.4g}")
 
     def cost(self, values: Mapping[str, Any]) -> None:
         self.run.log({f"cost/{name}": value for name, value in values.items() if isinstance(value, int | float)}, 0)

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from methods.core.types import DataSpec, Trainable
+from pipeline.errors import TrilemmaError
 
 FILE = "weights.safetensors"
 
@@ -24,10 +25,20 @@ def load_networks(folder: Path, method: Trainable, data: DataSpec, device: torch
     nets = method.build(data)
     for name, net in nets.items():
         own = {key.partition("/")[2]: value for key, value in flat.items() if key.startswith(f"{name}/")}
+        _check_shapes(own, net.state_dict(), f"{folder / FILE}: {name}")
         dtype = next(value.dtype for value in own.values() if value.is_floating_point())
         net.to(device, dtype).eval().requires_grad_(False)
         net.load_state_dict(own)
     return nets
+
+
+def _check_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str) -> None:
+    for name in sorted(found.keys() | wanted.keys()):
+        came, needed = (list(of[name].shape) if name in of else "nothing" for of in (found, wanted))
+        if came != needed:
+            raise TrilemmaError(
+                f"{where}: {name} is {came}, {needed} was wanted: it was trained with another `model` block or code"
+            )
 
 
 def data_spec(facts: Mapping[str, Any]) -> DataSpec:

@@ -1,4 +1,4 @@
-"""The non-saturating adversarial game in logits, and the R1 penalty."""
+"""The non-saturating adversarial game in logits, the R1 penalty, and what shows how the game stands."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -6,6 +6,8 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
+
+from methods.core.types import Metrics
 
 T = TypeVar("T", bound=tuple)
 
@@ -41,3 +43,38 @@ def with_squared_gradient(judge: Callable[[Tensor], T], x: Tensor) -> tuple[T, T
     kinds: list[type[T]] = []
     gradient, said = torch.func.grad(logits, has_aux=True)(x)
     return kinds[0](**said), gradient.flatten(1).square().sum(1).mean()
+
+
+def standing(
+    on_real: Tensor,
+    on_fake: Tensor,
+    real: Tensor,
+    fake: Tensor,
+    labels: Tensor | None = None,
+    *,
+    counted: Tensor | None = None,
+) -> Metrics:
+    """For those who look on: mean logits, and the spread of the images that are made next to that of real ones.
+
+    counted: [B] bool, rows whose images are made from noise alone; where a noisy image is given, a generator that has
+    collapsed still copies it.
+    """
+    return {
+        "real_logit": on_real.detach().mean(),
+        "fake_logit": on_fake.detach().mean(),
+        "real_spread": spread(real, labels, counted),
+        "fake_spread": spread(fake, labels, counted),
+    }
+
+
+@torch.no_grad()
+def spread(x: Tensor, labels: Tensor | None = None, counted: Tensor | None = None) -> Tensor:
+    """Root mean square difference per value of neighbours in the batch x [B, *shape], of one class where there are
+    labels [B]; 0 if nobody has such a neighbour."""
+    group = torch.zeros(len(x), dtype=torch.int64, device=x.device) if labels is None else labels
+    group = group if counted is None else group.masked_fill(~counted, -1)
+    group, order = group.sort(stable=True)
+    rows = x.flatten(1)[order]
+    paired = (group[1:] == group[:-1]) & (group[1:] >= 0)
+    squares = (rows[1:] - rows[:-1]).square().mean(1)
+    return ((squares * paired).sum() / paired.sum().clamp(min=1)).sqrt()

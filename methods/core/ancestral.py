@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from methods.core.chains import Chain, look_up
+from methods.core.checks import check_source, require
+from methods.core.posterior import diffuse
 from methods.core.rng import ImageRng
 from methods.core.shapes import per_sample
-from methods.core.types import At, Denoiser, Prediction
+from methods.core.types import At, Denoiser, Prediction, Source
 
 Variance: TypeAlias = Literal["small", "large", "learned"]  # of a step back: the posterior's, beta, or between the two
 Predicts: TypeAlias = Literal["noise", "image"]
@@ -24,14 +26,25 @@ class StepNet(nn.Module):
     """A network that is told the step of the chain it was trained on.
 
     body(x_vp [B, *shape], time [B] = time_scale * step, labels [B] int64 or None); classes 0 if it is unconditional.
+    has_null: the body knows one class more, for none.
     """
 
-    def __init__(self, body: nn.Module, shape: tuple[int, ...], classes: int = 0, time_scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        body: nn.Module,
+        shape: tuple[int, ...],
+        classes: int = 0,
+        time_scale: float = 1.0,
+        has_null: bool = False,
+    ) -> None:
         super().__init__()
-        self.body, self.shape, self.classes, self.time_scale = body, shape, classes, time_scale
+        self.body, self.shape, self.classes, self.time_scale, self.has_null = body, shape, classes, time_scale, has_null
 
     def forward(self, x: Tensor, step: Tensor, labels: Tensor | None = None) -> Tensor:
-        """x: [B, *shape] any float; step: [B] int64; labels: [B], unused without classes."""
+        """x: [B, *shape] any float; step: [B] int64; labels: [B], -1 or None for no class, unused without classes."""
+        if self.has_null:
+            labels = torch.full_like(step, -1) if labels is None else labels
+            labels = torch.where(labels < 0, self.classes, labels)
         if self.classes and labels is None:
             raise ValueError("a conditional network needs the images' classes: pass their labels")
         dtype = next(self.body.parameters()).dtype
@@ -147,14 +160,38 @@ def ddim(denoise: Denoiser, x: Tensor, chain: Chain, rng: ImageRng, eta: float =
 
 
 def walk(
-    denoise: Denoiser, x: Tensor, chain: Chain, rng: ImageRng, eta: float | None, variance: Variance, clip: bool
+    denoise: Denoiser,
+    x: Tensor,
+    chain: Chain,
+    rng: ImageRng,
+    eta: float | None,
+    variance: Variance,
+    clip: bool,
+    source: Source | None = None,
 ) -> Tensor:
-    """From the noisiest state x [B, ...] to float32 images: ancestral steps without an eta, DDIM's with one."""
+    """From noise x [B, ...] to float32 images: ancestral steps without an eta, DDIM's with one.
+
+    With a source: from its images with noise x, at the state whose level is nearest to the source's.
+    """
     if clip:
         denoise = clipped(denoise)
+    if source is not None:
+        x, chain = begin_chain(source, x, chain)
     if eta is None:
         return ancestral(denoise, x.double(), chain, rng, variance).float()
     return ddim(denoise, x.double(), chain, rng, eta).float()
+
+
+def begin_chain(source: Source, noise: Tensor, chain: Chain) -> tuple[Tensor, Chain]:
+    """SDEdit on a chain: the noised images, and the states that are left (SDEdit algorithm 2)."""
+    low, high = float(chain.sigma[0]), float(chain.sigma[-1])
+    require(
+        low <= source.sigma <= high, "source.sigma", source.sigma, f"a level of the chain, {low:.4g} to {high:.4g},"
+    )
+    check_source(source, noise)
+    index = chain.index_of(torch.tensor([source.sigma], dtype=torch.float64))
+    x = diffuse(source.images.to(noise), chain.alpha_bar[index].to(noise.device), noise)
+    return x, chain.kept(torch.arange(int(index) + 1))
 
 
 def _variance(said: Prediction, chain: Chain, index: int, variance: Variance) -> Tensor | float:

@@ -3,6 +3,7 @@
 Index 0 is the least noisy state and already carries beta_0; the state before it is the clean image.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal
@@ -10,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from methods.core.checks import require
 from methods.core.posterior import Posterior, posterior
 
 
@@ -165,6 +167,8 @@ def chain_of(schedule: Schedule, steps: int) -> Chain:
 
 def spaced_indices(steps: int, spacing: str) -> list[int]:
     """Which of `steps` states a spacing keeps, as improved DDPM and its DDIM option choose them."""
+    known = re.fullmatch(r"(ddim)?[1-9]\d*|[1-9]\d*(,[1-9]\d*)+", spacing)
+    require(known is not None, "spacing", repr(spacing), "a count above 0, counts by section '90,60,20', or 'ddim50'")
     if spacing.startswith("ddim"):
         return _strided(steps, int(spacing.removeprefix("ddim")))
     counts = [int(count) for count in spacing.split(",")]

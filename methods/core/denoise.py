@@ -164,8 +164,8 @@ class Preconditioned(nn.Module):
     ) -> Tensor:
         """E[x0 | x] in float32 (float64 for a float64 body).
 
-        x: [B, *shape] any float; sigma: [B]; labels: [B] int64, or None for an unconditional body or an unlabelled
-        image of a conditional one.
+        x: [B, *shape] any float; sigma: [B]; labels: [B] int64, -1 for no class, or None for an unconditional body
+        or unlabelled images of a conditional one.
         """
         if labels is not None and self.classes == 0:
             raise ValueError("labels for a network without classes: pass None, or build it with the number of classes")
@@ -173,7 +173,7 @@ class Preconditioned(nn.Module):
         outer = torch.float64 if inner == torch.float64 else torch.float32
         x, sigma = x.to(outer), sigma.to(outer)
         c = self.scheme.coefficients(sigma)
-        hot = None if labels is None else one_hot(labels, self.classes).to(inner)
+        hot = None if labels is None else one_hot(labels + 1, self.classes + 1)[:, 1:].to(inner)
         hints = None if augment_labels is None else augment_labels.to(inner)
         raw = self.body((per_sample(c.into, x) * x).to(inner), c.time.to(inner), hot, hints)
         return per_sample(c.skip, x) * x + per_sample(c.out, x) * raw[:, : x.shape[1]].to(outer)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.core.rng import StepRng, fold
-from methods.core.types import Adam, Batch, DataSpec, Player, Progress, Trainable
+from methods.core.types import Adam, Batch, DataSpec, Player, Progress, Remembering, Trainable
 
 AllReduce = Callable[[Tensor], Tensor]  # the mean of a flat tensor over all workers
 
@@ -125,7 +125,19 @@ def _step(
     optimiser.step()
     if player.ema is not None:
         _average(state.averages[player.name], net, player.ema.decay(progress))
+    notes = metrics.pop("notes", None)
+    if notes is not None and isinstance(method, Remembering):
+        method.remember(player.name, state.nets, _of_all_workers(notes, progress.batch, mine, all_reduce))
     return metrics
+
+
+def _of_all_workers(local: Tensor, batch: int, mine: slice, all_reduce: AllReduce | None) -> Tensor:
+    """[batch, ...] in the order of the global batch."""
+    if all_reduce is None:
+        return local
+    whole = local.new_zeros(batch, *local.shape[1:])
+    whole[mine] = local * (batch // len(local))  # all_reduce gives the mean
+    return all_reduce(whole.flatten()).view_as(whole)
 
 
 def _finish_gradients(parameters: list[nn.Parameter], adam: Adam, all_reduce: AllReduce | None) -> None:
@@ -154,7 +166,8 @@ def _parameters(net: nn.Module) -> dict[str, Tensor]:
 
 def _optimiser(adam: Adam, net: nn.Module) -> torch.optim.Optimizer:
     kind = torch.optim.AdamW if adam.decoupled else torch.optim.Adam
-    return kind(net.parameters(), lr=0.0, betas=adam.betas, eps=adam.eps, weight_decay=adam.weight_decay)
+    decay = adam.weight_decay
+    return kind(net.parameters(), lr=0.0, betas=adam.betas, eps=adam.eps, weight_decay=decay, fused=True)
 
 
 def like(value: Tensor, other: Tensor) -> Tensor:

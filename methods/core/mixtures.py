@@ -43,6 +43,13 @@ class Mixture:
         """The exact `Denoiser` of this law."""
         return Prediction(self.denoised(x, at.sigma.to(x.dtype)))
 
+    def log_reverse(self, x_s: Tensor, x: Tensor, sigma_s: Tensor, sigma: Tensor) -> Tensor:
+        """[B] log q(x_s | x), sigma_s < sigma: what a step of denoising has to draw from (DDGAN, figure 2)."""
+        variance = sigma**2 - sigma_s**2
+        step = -(x - x_s).flatten(1).square().sum(1) / (2 * variance)
+        step = step - self.means.shape[1] / 2 * torch.log(2 * math.pi * variance)
+        return self.log_density(x_s, sigma_s) + step - self.log_density(x, sigma)
+
     def sample(self, count: int, rng: StepRng) -> Tensor:
         """[count, D] independent points."""
         bounds = self.weights.cumsum(0)

@@ -41,7 +41,7 @@ class LinearVP:
 
     def time(self, sigma: Tensor) -> Tensor:
         """t with sigma(t) = sigma: the root of B(t) = log(1 + sigma^2)."""
-        return self._time_of_integral(torch.log1p(sigma**2))
+        return self.time_of_integral(torch.log1p(sigma**2))
 
     def log_variance(self, t: Tensor) -> Tensor:
         """A(t) = log sigma(t)^2, the antiderivative of beta / std^2."""
@@ -50,9 +50,10 @@ class LinearVP:
     def importance_time(self, u: Tensor, time_min: float) -> Tensor:
         """Quantile u in [0, 1) of the density beta / std^2 on [time_min, 1]: log sigma^2 is uniform."""
         low, high = self.log_variance(torch.tensor([time_min, 1.0], dtype=u.dtype, device=u.device))
-        return self._time_of_integral(torch.nn.functional.softplus(low + u * (high - low)))
+        return self.time_of_integral(torch.nn.functional.softplus(low + u * (high - low)))
 
-    def _time_of_integral(self, integral: Tensor) -> Tensor:
+    def time_of_integral(self, integral: Tensor) -> Tensor:
+        """t with B(t) = integral."""
         slope = self.beta_max - self.beta_min
         return 2 * integral / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * integral))
 
@@ -96,6 +97,13 @@ class SubVP:
     def std(self, t: Tensor) -> Tensor:
         return -torch.expm1(-self.vp.integral(t))
 
+    def sigma(self, t: Tensor) -> Tensor:
+        return 2 * torch.sinh(self.vp.integral(t) / 2)
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """t with sigma(t) = sigma."""
+        return self.vp.time_of_integral(2 * torch.asinh(sigma / 2))
+
     def diffusion(self, t: Tensor) -> Tensor:
         """g(t) of dw."""
         return torch.sqrt(self.vp.beta(t) * -torch.expm1(-2 * self.vp.integral(t)))
@@ -113,6 +121,10 @@ class GeometricVE:
 
     def sigma(self, t: Tensor) -> Tensor:
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** t
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """t with sigma(t) = sigma."""
+        return torch.log(sigma / self.sigma_min) / math.log(self.sigma_max / self.sigma_min)
 
     def diffusion(self, t: Tensor) -> Tensor:
         """g(t) of dw."""

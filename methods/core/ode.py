@@ -37,7 +37,8 @@ def rk45(slope: Slope, y: Tensor, start: float, stop: float, rtol: float = 1e-5,
     first = slope(start, y).double()
     step, calls, t, may_grow = _first_step(slope, y, first, start, stop, rtol, atol), 2, start, True
     while direction * (stop - t) > 0:
-        step = min(step, direction * (stop - t))
+        is_last = step >= direction * (stop - t)
+        step = direction * (stop - t) if is_last else step
         if not step >= SMALLEST * abs(stop - start):  # NaN included
             raise ValueError(f"integration is stuck at t = {t:.6g}: the slope is too steep there, or not finite")
         slopes = [first]
@@ -50,7 +51,7 @@ def rk45(slope: Slope, y: Tensor, start: float, stop: float, rtol: float = 1e-5,
         size = _rms(error / (atol + rtol * torch.maximum(y.abs(), reached.abs())))
         factor = MOST if size == 0 else SAFETY * size**-0.2 if size == size else LEAST
         if size <= 1:
-            t, y, first = t + direction * step, reached, slopes[-1]
+            t, y, first = stop if is_last else t + direction * step, reached, slopes[-1]
             step *= min(MOST if may_grow else 1.0, max(LEAST, factor))
         else:
             step *= max(LEAST, min(1.0, factor))

@@ -85,19 +85,19 @@ def heun(
     levels = sigmas.tolist()
     log_ratio: Tensor | None = None
     for step, (level, after) in enumerate(pairwise(levels)):
-        sigma, follows = _everywhere(level, x), _everywhere(after, x)
+        sigma, follows = everywhere(level, x), everywhere(after, x)
         hat, x = sigma, x
         if churn is not None:
             stir = churn(At(sigma, step), log_ratio)
             hat = round_sigma(sigma * (1 + _gamma(stir, len(levels) - 1)))
             added = (hat**2 - sigma**2).clamp(min=0).sqrt()
-            x = x + per_sample(added * stir.noise, x) * _fresh(rng, x)
+            x = x + per_sample(added * stir.noise, x) * fresh_noise(rng, x)
         x_hat, stride = x, per_sample(follows - hat, x)
-        target, log_ratio = _target(denoise, x_hat, At(hat, step))
+        target, log_ratio = guided_image(denoise, x_hat, At(hat, step))
         slope = (x_hat - target) / per_sample(hat, x)
         x = x_hat + stride * slope
         if after > 0:
-            target, _ = _target(denoise, x, At(follows, step, order=2))
+            target, _ = guided_image(denoise, x, At(follows, step, order=2))
             x = x_hat + stride * (slope + (x - target) / per_sample(follows, x)) / 2
     return x
 
@@ -148,39 +148,39 @@ def follow(
     """
     noise = noise.double()
     times = [path.time(level).item() for level in sigmas[:-1].double()] + [0.0]
-    t0 = _everywhere(times[0], noise)
+    t0 = everywhere(times[0], noise)
     x = noise * per_sample(path.sigma(t0) * path.scale(t0), noise)
     log_ratio: Tensor | None = None
     for step, (time, after) in enumerate(pairwise(times)):
-        t = _everywhere(time, x)
+        t = everywhere(time, x)
         t_hat, x_hat = t, x
         if churn is not None:
             sigma = path.sigma(t)
             stir = churn(At(sigma, step), log_ratio)
             t_hat = path.time(round_sigma(sigma * (1 + _gamma(stir, len(times) - 1))))
             added = (path.sigma(t_hat) ** 2 - sigma**2).clamp(min=0).sqrt() * path.scale(t_hat) * stir.noise
-            x_hat = per_sample(path.scale(t_hat) / path.scale(t), x) * x + per_sample(added, x) * _fresh(rng, x)
-        stride = _everywhere(after, x) - t_hat
-        slope, log_ratio = _slope(denoise, x_hat, t_hat, path, At(path.sigma(t_hat), step))
+            x_hat = per_sample(path.scale(t_hat) / path.scale(t), x) * x + per_sample(added, x) * fresh_noise(rng, x)
+        stride = everywhere(after, x) - t_hat
+        slope, log_ratio = slope_at(denoise, x_hat, t_hat, path, At(path.sigma(t_hat), step))
         x = x_hat + per_sample(stride, x) * slope
         if alpha is not None and after > 0:
             t_mid = t_hat + alpha * stride
             x_mid = x_hat + per_sample(alpha * stride, x) * slope
-            slope_mid, _ = _slope(denoise, x_mid, t_mid, path, At(path.sigma(t_mid), step, order=2))
+            slope_mid, _ = slope_at(denoise, x_mid, t_mid, path, At(path.sigma(t_mid), step, order=2))
             share = 1 / (2 * alpha)
             x = x_hat + per_sample(stride, x) * ((1 - share) * slope + share * slope_mid)
     return x
 
 
-def _slope(denoise: Denoiser, x: Tensor, t: Tensor, path: Path, at: At) -> tuple[Tensor, Tensor | None]:
-    """dx/dt (EDM eq. 81) and the log density ratio of the evaluation."""
+def slope_at(denoise: Denoiser, x: Tensor, t: Tensor, path: Path, at: At) -> tuple[Tensor, Tensor | None]:
+    """dx/dt along `path` at t [B] (EDM eq. 81), and the log density ratio of the evaluation."""
     sigma, sigma_slope, scale, scale_slope = path.sigma(t), path.sigma_slope(t), path.scale(t), path.scale_slope(t)
-    target, log_ratio = _target(denoise, x / per_sample(scale, x), at)
+    target, log_ratio = guided_image(denoise, x / per_sample(scale, x), at)
     rate = sigma_slope / sigma
     return per_sample(rate + scale_slope / scale, x) * x - per_sample(rate * scale, x) * target, log_ratio
 
 
-def _target(denoise: Denoiser, x: Tensor, at: At) -> tuple[Tensor, Tensor | None]:
+def guided_image(denoise: Denoiser, x: Tensor, at: At) -> tuple[Tensor, Tensor | None]:
     """The guided denoised image and the log density ratio."""
     said = denoise(x, at)
     if said.push is None:
@@ -192,12 +192,12 @@ def _gamma(stir: Stir, steps: int) -> Tensor:
     return (stir.churn / steps).clamp(max=math.sqrt(2) - 1)
 
 
-def _fresh(rng: ImageRng | None, x: Tensor) -> Tensor:
+def fresh_noise(rng: ImageRng | None, x: Tensor) -> Tensor:
     if rng is None:
         raise ValueError("churn adds noise: pass the random numbers of the images (rng)")
     return rng.normal(*x.shape[1:]).to(x)
 
 
-def _everywhere(value: float, x: Tensor) -> Tensor:
+def everywhere(value: float, x: Tensor) -> Tensor:
     """[B] float64."""
     return torch.full((len(x),), value, dtype=torch.float64, device=x.device)

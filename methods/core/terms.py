@@ -16,7 +16,8 @@ class Weighed(Trainable, Protocol):
         ...
 
     def terms(self, player: str, nets: Nets, batch: Batch, draws: Draws, wanted: Collection[str]) -> dict[str, Tensor]:
-        """A scalar for each name of `weights`; pure, and fit for torch.func.vmap."""
+        """A scalar for each wanted name of `weights`; pure, and fit for torch.func.vmap. If "standing" is wanted: what
+        onlookers are told besides."""
         ...
 
     def structure(self) -> Hashable:
@@ -25,6 +26,6 @@ class Weighed(Trainable, Protocol):
 
 
 def weighed(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """The sum; terms and weights have the same names."""
-    first, *others = (weights[name] * term for name, term in terms.items())
+    """The sum over the names of weights."""
+    first, *others = (weight * terms[name] for name, weight in weights.items())
     return sum(others, start=first)

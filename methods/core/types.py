@@ -24,7 +24,7 @@ class At(NamedTuple):
 class Prediction(NamedTuple):
     """What a denoiser says of x, in variance-exploding coordinates."""
 
-    x0: Tensor  # E[x0 | x]: not guided, not clipped
+    x0: Tensor  # E[x0 | x], classifier-free guidance included: not pushed, not clipped
     push: Tensor | None = None  # guidance: weighted grad_x log w(x), summed over guides; belongs to the score
     variance_share: Tensor | None = None  # learned reverse variance: 0 the chain's small, 1 its large, in logs
     log_ratio: Tensor | None = None  # [B] log density ratio of a discriminator: adaptive weights and churn read it
@@ -59,6 +59,13 @@ class Batch(NamedTuple):
     def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """`change` of every tensor there is."""
         return Batch(change(self.images), *(None if part is None else change(part) for part in self[1:]))
+
+
+class Source(NamedTuple):
+    """Images to start sampling from instead of noise alone (SDEdit): x0 + sigma noise."""
+
+    images: Tensor  # [B, *shape]
+    sigma: float  # in image units, within the sampler's levels
 
 
 class Progress(NamedTuple):
@@ -133,6 +140,15 @@ class Trainable(Protocol):
         ...
 
 
+@runtime_checkable
+class Remembering(Trainable, Protocol):
+    """A method whose networks' buffers remember something of every step's samples."""
+
+    def remember(self, player: str, nets: Nets, notes: Tensor) -> None:
+        """After a step, the same on every worker. notes: [global batch, ...], from `loss`'s metric "notes"."""
+        ...
+
+
 class Generator(Trainable, Protocol):
     """A method that makes samples. `Sampling` is the dataclass of an entry's `sample` block."""
 
@@ -150,5 +166,11 @@ class Diffusion(Generator, Protocol):
     def denoiser(self, net: nn.Module, labels: Tensor | None) -> Denoiser: ...
 
     def sample(
-        self, nets: Nets, sampling: Any, labels: Tensor | None, rng: ImageRng, wrap: Wrap = unwrapped
+        self,
+        nets: Nets,
+        sampling: Any,
+        labels: Tensor | None,
+        rng: ImageRng,
+        wrap: Wrap = unwrapped,
+        source: Source | None = None,
     ) -> Tensor: ...

@@ -13,6 +13,7 @@ def with_deviation(x: Tensor, group: int = 4) -> Tensor:
     members = min(batch, group)
     if batch % members:
         raise ValueError(f"a batch of {batch} images does not divide into groups of {members}: choose a multiple")
-    variance = x.unflatten(0, (members, -1)).var(dim=0, unbiased=False)
+    groups = x.unflatten(0, (members, -1))
+    variance = (groups - groups.mean(0)).square().mean(0)  # `var` over the first dimension takes 30 times as long
     deviation = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3))  # [B / members]
     return torch.cat([x, deviation.repeat(members).reshape(-1, 1, 1, 1).expand(-1, 1, height, width)], dim=1)

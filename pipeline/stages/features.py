@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.artifacts import Artifact, Draft
+from pipeline.errors import UserError
+from pipeline.extractor_weights import INCEPTION
 from pipeline.extractors import WIDEST_PIXELS
 from pipeline.features import DigitsNetwork, Extractor, FeatureStats, Pixels, Reference
 from pipeline.mixture_judge import COORDINATES, raw
@@ -51,6 +53,11 @@ def _write_pictures(splits: dict[str, Pictures], labelled: bool, config: Config,
         extractors.append(Pixels())
     if config.inception is not None:
         extractors.append(inception(config.inception))
+    if not extractors:
+        raise UserError(
+            f"unlabelled pictures of {train.images[0].size} values have no features of their own: write "
+            f"`features: {{inception: auto}}` and fetch its weights (trilemma weights fetch {INCEPTION})"
+        )
     for extractor in extractors:
         for split, pictures in splits.items():
             said = outputs(extractor, pictures.images)

@@ -11,10 +11,13 @@ from methods.core.rng import TILE, sample_tiles
 from methods.core.types import DataSpec, Generator, Nets
 from pipeline.artifacts import Artifact, Draft
 from pipeline.config import Block, build_method
-from pipeline.shards import read_pictures
+from pipeline.errors import UserError
+from pipeline.external import OUTSIDE
+from pipeline.importers.checkpoints import Format, fit, formats, read_checkpoint
+from pipeline.shards import map_images
 from pipeline.stage import Around
 from pipeline.training import Epochs, Job, Precision, outcome_of, train, write_trained
-from pipeline.weights import data_spec
+from pipeline.weights import data_spec, save_weights
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,14 @@ class Train:
     batch: int = 128  # images per step, over all workers
     seed: int = 0
     precision: Precision = "float32"
+    collapse: float | None = 0.02  # adversarial methods: stop when images differ by a smaller share than real ones
+    format: Format | None = None  # of the file that `imported` names: somebody's trained network instead of a training
+
+    def __post_init__(self) -> None:
+        if self.format is not None and (self.steps, self.batch, self.seed) != (2000, 128, 0):
+            raise ValueError("train.format: an imported network is not trained: leave steps, batch and seed out")
+        if self.collapse is not None and not 0 <= self.collapse < 1:
+            raise ValueError(f"collapse: {self.collapse} came, a share below 1 or null was wanted")
 
 
 @dataclass(frozen=True)
@@ -36,14 +47,41 @@ class Config:
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
     method = build_method(config.method, config.model)
-    pictures = read_pictures(inputs["data"].path, "train")
+    if OUTSIDE in inputs:
+        _take_over(method, inputs, config.train, out)
+        return
     data = data_spec(inputs["data"].manifest.facts)
     block = config.train
-    batches = Epochs(pictures.images, pictures.labels if data.classes else None, block.batch, block.seed)
-    preview = Preview(method, data) if len(data.shape) == 3 else None
-    job = Job(method, data, batches, block.steps, block.batch, block.seed, block.precision, preview=preview)
+
+    def batches(split: str) -> Epochs:
+        images, labels = map_images(inputs["data"].path, split)
+        return Epochs(images, labels if data.classes else None, block.batch, block.seed)
+
+    adversarial = any(player.name == "discriminator" for player in method.players())
+    job = Job(
+        method,
+        data,
+        batches("train"),
+        block.steps,
+        block.batch,
+        block.seed,
+        block.precision,
+        unseen=batches("held_out") if adversarial else None,
+        collapse=block.collapse if adversarial else None,
+        preview=Preview(method, data) if len(data.shape) == 3 else None,
+    )
     around.launch.fit(train, job, around.state, around.watch)
     write_trained(out, outcome_of(around.state), data, block.seed)
+
+
+def _take_over(method: Generator, inputs: Mapping[str, Artifact], block: Train, out: Draft) -> None:
+    """Somebody's checkpoint as if it had been trained here."""
+    if block.format is None:
+        raise UserError(f"train.imported needs train.format: one of {', '.join(formats())}")
+    file, data = inputs[OUTSIDE].path, data_spec(inputs["data"].manifest.facts)
+    weights = fit(read_checkpoint(file, block.format), block.format, method.build(data), str(file))
+    save_weights(out.path, weights)
+    out.facts.update(steps=0, shape=list(data.shape), classes=data.classes, std=data.std, source=inputs[OUTSIDE].digest)
 
 
 @dataclass(frozen=True)

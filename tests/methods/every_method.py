@@ -39,9 +39,12 @@ class Case:
         return DATA[self.data]
 
 
-DATA = {"points": DataSpec((2,), 3, 1.0), "images": DataSpec((1, 8, 8), 3, 0.5)}
+DATA = {"points": DataSpec((2,), 3, 1.0), "images": DataSpec((1, 8, 8), 3, 0.5), "tiny": DataSpec((1, 4, 4), 3, 0.5)}
 UNET = {"width": 16, "depth": 1, "channel_mult": (1, 2), "attention": (4,), "dropout": 0.0}
 MLP = {"net": "mlp", "width": 16, "depth": 1}
+NCSNPP = {"net": "ncsnpp", "width": 8, "depth": 1, "channel_mult": (1, 2), "attention": (4,), "latent": 4}
+NCSNPP |= {"style_width": 8, "mapping_layers": 1, "judge_width": 2}
+WIDE_UNET = {"net": "unet", "width": 32, "depth": 1, "channel_mult": (1, 1), "attention": (2,), "dropout": 0.0}
 
 # A method that is not named here is tried with its defaults on points.
 SMALL = (
@@ -61,9 +64,13 @@ SMALL = (
     Case("iddpm.IDDPM", MLP | {"steps": 50}, sampling={"spacing": "5"}, variant="mlp"),
     Case("iddpm.IDDPM", UNET | {"steps": 50, "width": 32, "heads": 2}, "images", {"spacing": "2"}, "unet"),
     Case("ddgan.DDGAN", {"net": "mixture-mlp"}),
+    Case("ddgan.DDGAN", NCSNPP | {"steps": 2, "conditional": True}, "images", variant="ncsnpp"),
     Case("siddm.SIDDM", {"net": "mixture-mlp"}),
+    Case("siddm.SIDDM", WIDE_UNET | {"steps": 2, "conditional": True, "head_width": 32}, "tiny", variant="unet"),
     Case("tdpm.TDPM", MLP | {"steps": 50, "kept": 5}),
+    Case("tdpm.TDPM", WIDE_UNET | {"steps": 50, "kept": 3}, "tiny", {"spacing": "2"}, "unet"),
     Case("gan.GAN", {"width": 16}),
+    Case("gan.GAN", MLP | {"conditional": True, "latent": 4}, "tiny", variant="mlp"),
 )
 
 

@@ -9,7 +9,7 @@ from methods.core.loop import TrainState
 from methods.core.rng import SeededRng, StepRng
 from methods.core.types import Batch, Progress
 from methods.ddgan import DDGAN, Sampling
-from tests.methods.toy import POINTS, X, trained
+from tests.methods.toy import POINTS, STANDING, X, trained
 
 METHOD = DDGAN(latent=3)
 
@@ -79,6 +79,10 @@ def test_the_learning_rate_falls_along_a_cosine_in_epochs() -> None:
     assert rates[50] == pytest.approx((method.generator_lr + method.lr_min) / 2)
 
 
+def test_both_players_have_the_official_momenta() -> None:
+    assert {player.optimiser.betas for player in METHOD.players()} == {(0.5, 0.9)}
+
+
 def test_the_average_starts_at_the_first_steps_result() -> None:
     state, _ = trained(METHOD, steps=1)
     assert_equal_average(state)
@@ -94,7 +98,7 @@ def assert_equal_average(state: TrainState) -> None:
 
 def test_ddgan_trains_through_the_one_loop() -> None:
     state, metrics = trained(METHOD)
-    assert metrics[0].keys() == {"discriminator_loss", "r1", "generator_loss"}
+    assert metrics[0].keys() == {"discriminator_loss", "r1", "generator_loss"} | STANDING
     out = METHOD.sample(state.nets, Sampling(), None, SeededRng(range(5)))
     assert out.shape == (5, 2)
     assert out.isfinite().all()

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from methods.core.guidance import guided
+from methods.core.guidance import Guide, constant, guided
 from methods.core.loop import TrainState, train_steps
 from methods.core.mixtures import Mixture, log_ratio
 from methods.core.noise import LinearVP, edm_grid
 from methods.core.rng import SeededRng, StepRng
 from methods.core.samplers import heun
 from methods.core.types import At, Batch, DataSpec
-from methods.discriminator_guidance import Discriminator, Judge, Use, density_ratio_guide
+from methods.discriminator_guidance import Discriminator, Judge, Use, density_ratio_guide, log_softplus, ratio_loss
 from methods.edm import EDM
 
 POINTS = DataSpec((2,), 0, 0.7)
@@ -176,3 +176,72 @@ def test_impossible_uses_are_named(settings):
 def test_a_convolutional_body_for_points_is_refused():
     with pytest.raises(ValueError, match="mlp"):
         CONV.build(POINTS)
+
+
+@pytest.mark.parametrize("kind", ["bce", "lsif", "ukl"])
+def test_every_density_ratio_loss_is_least_at_the_true_ratio(kind):
+    """On a line of cells with known laws, the gradient by log r vanishes there and nowhere near."""
+    data, model = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5]], dtype=torch.float64)
+    real, fake = (torch.arange(3).repeat_interleave((1000 * law).round().long()) for law in (data, model))
+    exact = (data / model).log()
+    for shift in (0.0, 0.3):
+        at = (exact + shift).requires_grad_()
+        (gradient,) = torch.autograd.grad(ratio_loss(at[real], at[fake], kind), at)
+        assert (gradient.abs().max() < 1e-9) == (shift == 0.0)
+
+
+@pytest.mark.parametrize("kind", ["lsif", "ukl"])
+def test_other_density_ratios_train_and_guide_as_the_discriminator_does(kind):
+    method = dataclasses.replace(MLP, density_ratio=kind)
+    state = TrainState.fresh(method, POINTS, seed=0)
+    metrics = list(train_steps(method, state, pairs, seed=0, batch=256, steps=150))
+    assert metrics[-1].keys() == {kind, "accuracy"}
+    x = DATA.sample(2000, StepRng(0, 0, "x")).double() + 0.3 * torch.randn(2000, 2).double()
+    at = At(torch.full((2000,), 0.3, dtype=torch.float64), 0)
+    ours = guided(MODEL.denoise, method.guide(state.nets, None, Use(1.0)))(x, at).push
+    exact = guided(MODEL.denoise, density_ratio_guide(exact_log_odds, Use(1.0)))(x, at).push
+    assert ours is not None
+    assert exact is not None
+    assert torch.cosine_similarity(ours, exact).median() > 0.8
+
+
+def test_the_softplus_ratio_keeps_its_logarithm_far_below_zero():
+    raw = torch.tensor([-200.0, -30.0, -15.0, -14.9, 0.0, 50.0], requires_grad=True)
+    said = log_softplus(raw)
+    assert_close(said.detach(), torch.nn.functional.softplus(raw.detach().double()).clamp(min=1e-300).log().float())
+    (slope,) = torch.autograd.grad(said.sum(), raw)
+    assert slope.isfinite().all()
+
+
+def test_its_weight_switches_on_the_way():
+    law = Use(2.0, late_weight=0.5, switch_time=0.4, boost=True, boost_factor=0.75).law
+    tau = torch.tensor([0.5, 0.3, 0.5, 0.3], dtype=torch.float64)
+    doubt = torch.tensor([1.0, 1.0, -1.0, -1.0])
+    assert_close(law(At(LinearVP().sigma(tau), 0), doubt).float(), torch.tensor([2.0, 0.5, 1.5, 0.375]))
+    assert Use(0.0, late_weight=1.0).orders == (1,)
+
+
+def test_with_norm_scaling_it_pushes_as_hard_as_the_classifier():
+    x = DATA.sample(64, StepRng(0, 0, "x")).double()
+    at = At(torch.full((64,), 0.3, dtype=torch.float64), 0)
+    slope = torch.tensor([3.0, -4.0]).double()
+    other = Guide(lambda x, at: (x * slope).sum(1), constant(0.5))
+    ratio = density_ratio_guide(exact_log_odds, Use(2.0, norm_scaling=True))
+    plain = guided(MODEL.denoise, density_ratio_guide(exact_log_odds, Use(1.0)))(x, at).push
+    for guides in ((other, ratio), (ratio, other)):
+        push = guided(MODEL.denoise, *guides)(x, at).push
+        assert push is not None
+        assert plain is not None
+        assert_close(push, 0.5 * slope + 2 * 5 * plain / plain.norm(dim=1, keepdim=True))
+    blind = density_ratio_guide(lambda x_vp, tau: 0 * x_vp.sum(1), Use(2.0, norm_scaling=True))
+    assert_close(guided(MODEL.denoise, other, blind)(x, at).push, (0.5 * slope).expand(64, 2))
+    with pytest.raises(ValueError, match="norm_scaling"):
+        guided(MODEL.denoise, ratio)
+
+
+def test_what_a_use_would_ignore_is_named():
+    for settings in ({"boost_factor": 3.0}, {"switch_time": 0.5}, {"boost": True, "boost_factor": 0.0}):
+        with pytest.raises(ValueError, match=f"{list(settings)[-1]}: .* came, .* wanted"):
+            Use(**settings)
+    with pytest.raises(ValueError, match="sigma_min: 2 came"):
+        Guide(lambda x, at: x.sum(1), constant(1.0), sigma_min=2, sigma_max=1)

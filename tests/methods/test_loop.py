@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from methods.core.loop import TrainState, batch_indices, train_steps
 from methods.core.rng import SeededRng, StepRng, fold, sample_tiles
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player
+from tests.methods.toy import in_lockstep
 
 DATA = DataSpec((3,), 0, 1.0)
 IMAGES = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
@@ -89,35 +90,9 @@ def test_workers_that_average_their_gradients_equal_one_alone() -> None:
     alone = TrainState.fresh(method, DATA, seed=1, dtype=torch.float64)
     run(alone, 6, method)
     twins = [TrainState.fresh(method, DATA, seed=1, dtype=torch.float64) for _ in range(2)]
-    _lockstep(method, twins, 6)
+    in_lockstep(lambda rank, reduce: run(twins[rank], 6, method, all_reduce=reduce, rank=rank, world=2))
     for twin in twins:
         torch.testing.assert_close(flat(twin), flat(alone), rtol=1e-9, atol=1e-12)
-
-
-def _lockstep(method: Pair, twins: list[TrainState], steps: int) -> None:
-    """Two workers in two threads, meeting at every all-reduce."""
-    from threading import Barrier, Thread
-
-    barrier, parts = Barrier(2), [torch.empty(0), torch.empty(0)]
-
-    def reduce(rank: int):
-        def mean(mine: Tensor) -> Tensor:
-            parts[rank] = mine
-            barrier.wait()
-            total = (parts[0] + parts[1]) / 2
-            barrier.wait()
-            return total
-
-        return mean
-
-    def work(rank: int) -> None:
-        run(twins[rank], steps, method, all_reduce=reduce(rank), rank=rank, world=2)
-
-    threads = [Thread(target=work, args=(rank,)) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:

@@ -1,14 +1,20 @@
 """TDPM: three players on two networks, the prior's place in the chain, and what a sample costs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from methods.core.ancestral import StepNet
 from methods.core.rng import SeededRng, StepRng
 from methods.core.types import Batch, Diffusion
+from methods.ddpm import DDPM
+from methods.ddpm import Sampling as DDPMSampling
+from methods.gan import GAN
 from methods.tdpm import TDPM, Sampling, antithetic
-from tests.methods.toy import POINTS, X, trained
+from tests.methods.toy import POINTS, STANDING, X, trained
 
 METHOD = TDPM(kept=5, width=16, depth=1)
 
@@ -48,7 +54,7 @@ def test_three_players_share_one_network_and_each_has_its_own_optimiser() -> Non
         ("discriminator", "discriminator"),
     ]
     state, metrics = trained(METHOD)
-    assert metrics[0].keys() == {"denoiser_loss", "prior_loss", "discriminator_loss", "r1"}
+    assert metrics[0].keys() == {"denoiser_loss", "prior_loss", "discriminator_loss", "r1"} | STANDING
     assert state.optimisers["denoiser"] is not state.optimisers["prior"]
     assert state.averages.keys() == {"denoiser"}
 
@@ -78,6 +84,55 @@ def test_without_a_chain_it_is_a_plain_gan() -> None:
     assert [p.name for p in method.players()] == ["prior", "discriminator"]
     assert torch.equal(method.prior_target(X, torch.ones_like(X)), X)
     trained(method)
+
+    class Timeless(torch.nn.Module):
+        def forward(self, z: Tensor) -> Tensor:
+            return nets["denoiser"](z, torch.zeros(len(z), dtype=torch.int64))
+
+    torch.manual_seed(0)
+    nets = method.build(POINTS)
+    torch.nn.init.normal_(nets["denoiser"].get_submodule("body.last").weight)
+    gan, gan_nets = GAN(r1_gamma=method.r1_gamma), {"generator": Timeless(), "discriminator": nets["discriminator"]}
+    for ours, theirs in (("prior", "generator"), ("discriminator", "discriminator")):
+        draws = method.draw(ours, Batch(X), StepRng(0, 0, ours))
+        loss, _ = method.loss(ours, nets, Batch(X), draws, 0)
+        assert_close(loss, gan.loss(theirs, gan_nets, Batch(X), draws, 0)[0])
+
+
+def test_with_every_state_kept_it_is_ddpm() -> None:
+    """The same chain, the same loss but for sum against mean, the same walk; and the prior is to make pure noise."""
+    whole, ddpm = TDPM(kept=50, steps=50, width=16, depth=1), DDPM(steps=50, net="mlp", width=16, depth=1)
+    torch.manual_seed(0)
+    nets = ddpm.build(POINTS)
+    torch.nn.init.normal_(nets["denoiser"].get_submodule("body.last").weight, std=0.1)
+    draws = ddpm.draw("denoiser", Batch(X), StepRng(0, 0, "denoiser"))
+    ours, _ = whole.loss("denoiser", nets, Batch(X), draws, 0)
+    theirs, _ = ddpm.loss("denoiser", nets, Batch(X), draws, 0)
+    assert_close(ours, 2 * theirs)
+    noise = torch.randn(64, 2, generator=torch.Generator().manual_seed(1))
+    assert_close(whole.prior_target(X, noise), noise, atol=0.05, rtol=0.0)
+
+    class Through(torch.nn.Module):
+        """A prior that has learned its task."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, z: Tensor, time: Tensor, labels: Tensor | None) -> Tensor:
+            return self.gain * z
+
+    separate = replace(whole, prior="separate")
+    assert_close(
+        separate.sample(nets | {"prior": StepNet(Through(), (2,))}, Sampling(), None, SeededRng(range(5))),
+        ddpm.sample(nets, DDPMSampling(), None, SeededRng(range(5))),
+    )
+
+
+@pytest.mark.parametrize("kept", [-1, 51])
+def test_a_truncation_outside_the_chain_is_refused(kept: int) -> None:
+    with pytest.raises(ValueError, match=f"^kept: {kept} came, between 0 and 50 was wanted"):
+        TDPM(kept=kept, steps=50)
 
 
 def test_the_denoising_loss_sums_over_an_image() -> None:

@@ -23,8 +23,8 @@ class Onlooker:
     def results(self, values: Mapping[str, float]) -> None:
         self.told.update(values)
 
-    def costs(self, values: Mapping[str, float]) -> None:
-        self.told.update(values)
+    def note_cost(self, name: str, value: float) -> None:
+        self.told[name] = value
 
     def progress(self, done: int, total: int) -> None: ...
 

@@ -20,7 +20,9 @@ COLUMNS = [
     "run", "guidance", "metric", "value", "ci_low", "ci_high", "sampling_spread", "train_seeds", "sample_seeds",
     "n_generated", "n_real", "floor", "nfe", "card", "warnings",
 ]  # fmt: skip
-METRICS = {"fd", "kid", "precision", "recall", "accuracy", "nn_distance", "nfe"}
+METRICS = {
+    "fd", "kid", "precision", "recall", "f1", "density", "coverage", "accuracy", "nn_distance", "nfe",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -55,11 +57,16 @@ def test_tables_have_a_row_per_value_with_its_card_floor_and_interval(reproduced
     assert set(table.nfe) == {5}  # 2 * 3 - 1, counted
     cost = pd.read_csv(reproduced.folder / "reports/tables/cost.csv")
     assert set(cost.stage) == set(STAGES)
+    painted = cost[cost.stage.isin(["generate", "sample"])]
+    assert (painted.seconds_per_image > 0).all()
+    assert cost[~cost.index.isin(painted.index)].seconds_per_image.isna().all()
 
 
 def test_the_report_shows_what_it_names(reproduced: ToyStudy) -> None:
     page = (reproduced.folder / "reports/README.md").read_text()
     assert "toy-dg" in page
+    assert "not an FID" in page
+    assert "fewer than the 1000 of the usual subset" in page
     pictures = [part.partition(")")[0] for part in page.split("](figures/")[1:]]
     assert pictures
     for picture in pictures:
@@ -166,4 +173,5 @@ def test_an_artifact_says_nothing_of_when_and_where(reproduced: ToyStudy) -> Non
         text = path.read_text()
         assert str(reproduced.house) not in text
         assert "mlflow" not in text
+        assert "seconds" not in text
         read_artifact(path.parent)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 PARAMS: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())
 BLOCKS = [
     (kind, name, block)
-    for kind in ("datasets", "runs", "guides", "guided")
+    for kind in ("datasets", "runs", "guides", "guided", "toys")
     for name, entry in PARAMS[kind].items()
     for block in entry
 ]

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -10,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.quiver import Quiver
 
-from pipeline.figures import Bar, bars, loss_curves, save
+from pipeline.figures import Bar, Curve, Field, Panel, bars, curves, fields, loss_curves, save, scatter
 from tests.pipeline.children import ROOT
 
 
@@ -48,24 +48,63 @@ def test_bars_have_their_intervals_and_the_floor() -> None:
     assert [label.get_text() for label in fd.get_yticklabels()] == ["edm-digits", "edm-digits with its guide"]
 
 
+def test_points_and_centres_lie_in_a_frame_that_the_points_do_not_move() -> None:
+    centres = np.array([[0.0, 0.0], [10.0, 10.0]])
+    frames = [scatter(points, centres).axes[0] for points in (centres, centres * 50)]
+    assert frames[0].get_xlim() == frames[1].get_xlim() == pytest.approx((-1.2, 11.2))
+    assert [len(np.asarray(drawn.get_offsets())) for drawn in frames[0].collections] == [2, 2]
+
+
+def sweep() -> dict[str, Panel]:
+    ours = Curve("measured", [0.5, 1, 2], [3.0, 2.0, 2.5], [2.8, 1.7, 2.2], [3.2, 2.3, 2.8])
+    return {"fd": Panel([ours, Curve("paper", [0.5, 2], [2.9, 2.1], is_printed=True)], "weight", is_log=True)}
+
+
+def arrows() -> dict[str, Field]:
+    line = np.linspace(-1, 1, 5)
+    inwards = -np.stack(np.meshgrid(line, line, indexing="ij"), axis=2)
+    marks = np.array([[0.0, 0.5]])
+    return {"inwards": Field(inwards, 1.0, marks), "twice": Field(2 * inwards, 1.0, marks)}
+
+
+def test_curves_have_their_intervals_and_the_papers_own_are_dashed() -> None:
+    (fd,) = curves(sweep()).axes
+    measured, paper = fd.get_lines()
+    assert [line.get_label() for line in (measured, paper)] == ["measured", "paper"]
+    assert (measured.get_linestyle(), paper.get_linestyle()) == ("-", "--")
+    (interval,) = fd.collections
+    (path,) = interval.get_paths()
+    assert {(0.5, 2.8), (0.5, 3.2), (2.0, 2.2)} <= {tuple(vertex) for vertex in np.asarray(path.vertices)}
+    assert (fd.get_xscale(), fd.get_xlabel()) == ("log", "weight")
+
+
+def test_the_arrows_of_all_fields_have_one_scale_and_point_where_the_data_say() -> None:
+    inwards, twice = fields(arrows(), columns=2).axes
+    quivers = [next(part for part in axes.collections if isinstance(part, Quiver)) for axes in (inwards, twice)]
+    assert quivers[0].scale == quivers[1].scale
+    assert np.allclose(quivers[0].U, -quivers[0].X)
+    assert np.allclose(quivers[1].V, -2 * quivers[1].Y)
+    assert inwards.get_lines()[0].get_xydata().tolist() == [[0.0, 0.5]]
+
+
 DRAW = """
 import sys
 from pathlib import Path
-from pipeline.figures import bars, loss_curves, save
-from tests.pipeline.test_figures import comparison, history
-save(bars(comparison()), Path(sys.argv[1]))
-save(loss_curves(history()), Path(sys.argv[2]))
+from pipeline.figures import save
+from tests.pipeline.test_figures import drawn
+for figure, file in zip(drawn(), sys.argv[1:]):
+    save(figure, Path(file))
 """
+
+
+def drawn() -> list[Figure]:
+    return [bars(comparison()), loss_curves(history()), curves(sweep()), fields(arrows(), columns=2)]
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_the_same_data_make_the_same_bytes_in_another_process(suffix: str, tmp_path: Path) -> None:
-    draw: dict[str, Callable[[], Figure]] = {
-        "bars": lambda: bars(comparison()),
-        "curves": lambda: loss_curves(history()),
-    }
-    here = [save(make(), tmp_path / f"{name}.{suffix}") for name, make in draw.items()]
-    there = [tmp_path / f"{name}-again.{suffix}" for name in draw]
+    here = [save(figure, tmp_path / f"{number}.{suffix}") for number, figure in enumerate(drawn())]
+    there = [file.with_stem(f"{file.stem}-again") for file in here]
     subprocess.run([sys.executable, "-c", DRAW, *there], cwd=ROOT, check=True)
     assert [file.read_bytes() for file in here] == [file.read_bytes() for file in there]
     assert matplotlib.__version__.encode() not in here[0].read_bytes()

@@ -122,7 +122,7 @@ def test_evaluate_writes_values_floors_and_warnings(world: World, tmp_path: Path
 
 
 def test_every_seeded_fault_is_noticed_on_a_mixture_and_clean_data_are_not_blamed(world: World, tmp_path: Path) -> None:
-    out = run_stage_alone("immune", {"images": 1000}, {"data": world.data, "features": world.features}, tmp_path / "i")
+    out = run_stage_alone("immune", {"images": 500}, {"data": world.data, "features": world.features}, tmp_path / "i")
     found = json.loads((out.path / IMMUNITY_FILE).read_text())
     assert [case["fault"] for case in found["findings"] if not case["detected"]] == []
     assert len(found["findings"]) == 6

@@ -24,7 +24,9 @@ def test_the_defaults_give_the_official_points_in_the_coordinates_that_train_bes
 
 @pytest.mark.parametrize("side", [5, 10, 20])
 def test_networks_see_the_same_standard_deviation_for_any_number_of_modes(side: int, tmp_path: Path) -> None:
-    out = run_stage_alone("prepare", {"source": "mog25", "options": {"side": side, "per_mode": 25}}, {}, tmp_path / "a")
+    out = run_stage_alone(
+        "prepare", {"source": "mog25", "options": {"side": side, "per_mode": 25, "held_out": 9}}, {}, tmp_path / "a"
+    )
     facts = out.manifest.facts
     assert facts["shape"] == [2]
     assert facts["classes"] == 0

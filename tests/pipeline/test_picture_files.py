@@ -13,8 +13,9 @@ from PIL import Image
 
 from pipeline.errors import UserError
 from pipeline.feature_files import read_features
+from pipeline.label_files import read_labels
 from pipeline.picture_files import located, read_chunks
-from pipeline.shards import Pictures, write_pictures
+from pipeline.shards import Pictures, encode_arrow, write_pictures
 
 N, SHAPE = 7, (3, 6, 5)
 
@@ -32,6 +33,14 @@ def png(image: np.ndarray) -> bytes:
 def shards(folder: Path, images: np.ndarray) -> Path:
     write_pictures(folder, "train", Pictures(images, np.zeros(N, np.int64), np.arange(N)))
     return folder
+
+
+def arrow(folder: Path, images: np.ndarray) -> Path:
+    """As `prepare` writes them, in two shards."""
+    for number, rows in enumerate((slice(0, 4), slice(4, N))):
+        part = Pictures(images[rows], np.arange(N)[rows], np.arange(N)[rows])
+        (folder / f"train-0000{number}.arrow").write_bytes(encode_arrow(part))
+    return folder / "train"
 
 
 def parquet_of_bytes(folder: Path, images: np.ndarray) -> Path:
@@ -71,7 +80,7 @@ def npy(folder: Path, images: np.ndarray) -> Path:
     return folder / "a.npy"
 
 
-FORMS = [shards, parquet_of_bytes, parquet_of_structs, image_folder, zipped, npz_channels_last, npy]
+FORMS = [shards, arrow, parquet_of_bytes, parquet_of_structs, image_folder, zipped, npz_channels_last, npy]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -83,6 +92,13 @@ def test_every_form_gives_the_same_pictures(
     chunks = list(read_chunks(form(tmp_path, pictures(channels))))
     assert [len(chunk) for chunk in chunks] == [3, 3, 1]
     assert np.array_equal(np.concatenate(chunks), pictures(channels))
+
+
+def test_labels_of_shards_are_read_in_the_order_of_the_pictures(tmp_path: Path) -> None:
+    found = read_labels(arrow(tmp_path, pictures()))
+    assert found is not None
+    assert [label.value for label in found] == list(range(N))
+    assert found[5].where.endswith("train-00001.arrow row 1")
 
 
 def test_one_split_of_a_folder_has_a_name_of_its_own(tmp_path: Path) -> None:

@@ -43,5 +43,5 @@ def test_a_half_written_shard_is_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_split_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"holds no held_out-\*\.parquet"):
+    with pytest.raises(ArtifactError, match=r"holds no held_out-\*\.arrow or \.parquet"):
         read_pictures(tmp_path, "held_out")

@@ -115,7 +115,7 @@ def test_the_printed_table_stands_beside_the_measured_one(appraised: Artifact, h
     papers.mkdir(parents=True)
     (papers / "toy.csv").write_text("method,steps,metric,value,source\ngan,1,frechet_2d,9,x\nsiddm,2,frechet_2d,1,x\n")
     entry = StackEntry("mog25", "siddm.SIDDM", MODEL, MEMBERS, TRAIN, {})
-    study = Study(house / "params.yaml", house, {"mog25": DatasetEntry("mog25")}, {}, {}, {}, {"toy": entry})
+    study = Study(house / "params.yaml", house, {"mog25": DatasetEntry("mog25")}, {}, {}, {}, {"toy": entry}, {})
     write_stack_tables(study, "toy", house / "reports" / "tables")
     table = pd.read_csv(house / "reports" / "tables" / "toy.csv")
     assert table[["method", "steps"]].drop_duplicates().to_numpy().tolist() == [["gan", 1], ["siddm", 2], ["ddgan", 2]]

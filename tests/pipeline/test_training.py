@@ -84,7 +84,7 @@ def test_a_finished_training_does_nothing_again(state: State) -> None:
 
 
 def test_a_training_that_diverges_says_where(state: State) -> None:
-    with pytest.raises(TrilemmaError, match="loss is no longer finite between steps 0 and 20: lower the learning rate"):
+    with pytest.raises(TrilemmaError, match=r"loss no longer finite at step \d+: lower the learning rate"):
         train(ALONE, job(lr=1e30), state, Onlooker())
 
 

@@ -44,6 +44,8 @@ guided:
     run: toy
     guides: [{guide: dg-toy, weight: 1.0}]
     sample: {}
+toys:
+  exact: {train: {steps: 12, batch: 16, width: 8, depth: 1}}
 """
 NOT_INHERITED = (
     "TRILEMMA_STORE", "TRILEMMA_WORKERS", "TRILEMMA_ADDRESS", "TRILEMMA_PIECE", "TRILEMMA_TRACEBACK",

@@ -1,5 +1,6 @@
 """Golden data of DDGAN: schedules, forward pairs, the posterior, a whole chain."""
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -77,7 +78,8 @@ def average_and_learning_rate(fixture: Fixture) -> None:
         close(state.optimisers["generator"].param_groups[0]["lr"], rate, 0, 1e-9)
         for name, parameter in state.nets["generator"].named_parameters():
             close(parameter, fixture[f"params_{name}"][k + 1], 1e-5, 1e-5)
-        close(state.averages["generator"]["p"], fixture["ema_p"][k], 1e-5, 1e-5)
+        for name in (name for name in recorded.start if f"ema_{name}" in fixture):
+            close(state.averages["generator"][name], fixture[f"ema_{name}"][k], 1e-5, 1e-5)
 
 
 class _Recorded:
@@ -91,9 +93,11 @@ class _Recorded:
             ema=float(fixture["decay"]),
         )
         (player,) = (player for player in method.players() if player.name == "generator")
-        assert player.optimiser.betas == (float(fixture["beta1"]), float(fixture["beta2"]))
-        self.player, self.gradients = player, fixture.tensor("grads")
-        self.start = {name: fixture.tensor(f"params_{name}")[0] for name in "pq"}
+        recorded = float(fixture["beta1"]), float(fixture["beta2"])
+        self.player = replace(player, optimiser=replace(player.optimiser, betas=recorded))
+        self.gradients = fixture.tensor("grads")
+        names = [key.removeprefix("params_") for key in fixture if key.startswith("params_")]
+        self.start = {name: fixture.tensor(f"params_{name}")[0] for name in names}
 
     def players(self) -> tuple[Player, ...]:
         return (self.player,)

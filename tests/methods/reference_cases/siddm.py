@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from methods.core.continuous import alpha_bar
 from methods.core.posterior import diffuse, implicit_step
 from methods.core.rng import InjectedRng
+from methods.core.shapes import per_sample
 from methods.core.types import Batch, DataSpec
 from methods.nets.embeddings import sinusoids
 from methods.siddm import SIDDM, Sampling
@@ -58,7 +59,7 @@ def _kernel(method: SIDDM, recorded: dict[str, Tensor]) -> None:
         (fake, "x_post"),
         (diffuse(recorded["x_post"], 1 - times.beta, recorded["eps_renoise"]), "x_next_fake"),
         (implicit_step(recorded["x0_pred"], recorded["x_next"], times.alpha_bar_s, times.alpha_bar_u), "ddim"),
-        (forward_again[:, None] * recorded["x0"], "mu_part"),
+        (per_sample(forward_again, recorded["x0"]) * recorded["x0"], "mu_part"),
     ):
         close(ours, recorded[key], 1e-5)
 

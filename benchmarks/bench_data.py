@@ -1,0 +1,61 @@
+"""Prepared pictures against a zip of PNGs: opening them, and random batches, in CPU seconds of one process."""
+
+import io
+import statistics
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline.shards import Pictures, encode_arrow, map_images, rows_per_shard
+
+PICTURES, BATCH, ROUNDS = 50_000, 128, 7
+
+
+def main() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (PICTURES, 3, 32, 32)).astype(np.uint8)
+    numbers = np.arange(PICTURES)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = rows_per_shard(images.shape[1:], images.dtype)
+        for number, start in enumerate(range(0, PICTURES, rows)):
+            index = slice(start, start + rows)
+            shard = Pictures(images[index], numbers[index] % 10, numbers[index])
+            (folder / f"train-{number:05d}.arrow").write_bytes(encode_arrow(shard))
+        with zipfile.ZipFile(folder / "pictures.zip", "w") as archive:
+            for number, image in enumerate(images):
+                buffer = io.BytesIO()
+                Image.fromarray(image.transpose(1, 2, 0)).save(buffer, "PNG", compress_level=0)
+                archive.writestr(f"{number}.png", buffer.getvalue())
+        opening = [seconds(lambda: map_images(folder, "train")) for _ in range(ROUNDS)]
+        mapped, _ = map_images(folder, "train")
+        archive = zipfile.ZipFile(folder / "pictures.zip")
+        ours, plain = [], []
+        for _ in range(ROUNDS):
+            index = rng.integers(0, PICTURES, (50, BATCH))
+            ours.append(seconds(lambda index=index: [mapped[batch] for batch in index]) / index.size)
+            few = index[:2]
+            plain.append(seconds(lambda few=few: [decoded(archive, batch) for batch in few]) / few.size)
+    ratio = statistics.median(plain) / statistics.median(ours)
+    print(
+        f"open {1000 * statistics.median(opening):.1f} ms; random {BATCH}-batches {ratio:.0f}x a zip of PNGs "
+        f"({1 / statistics.median(ours):,.0f} against {1 / statistics.median(plain):,.0f} pictures per CPU second)"
+    )
+
+
+def decoded(archive: zipfile.ZipFile, batch: np.ndarray) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(io.BytesIO(archive.read(f"{number}.png")))) for number in batch])
+
+
+def seconds(work) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+if __name__ == "__main__":
+    main()

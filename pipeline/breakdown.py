@@ -1,0 +1,44 @@
+"""Trainings that have broken down are stopped: numbers no longer finite, images that have all become the same."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import TrilemmaError
+
+TAKE_OFF = 1000  # steps that fresh networks, whose first images are all alike, may take to make different ones
+
+
+def check_finite(window: Sequence[Mapping[str, Tensor]], step: int, replay: str) -> None:
+    """window: the metrics of the steps up to `step`, each by name; `replay` ends the message."""
+    if torch.stack([value for metrics in window for value in metrics.values()]).isfinite().all():
+        return
+    for offset, metrics in enumerate(window):
+        bad = [name for name, value in metrics.items() if not torch.isfinite(value)]
+        if bad:
+            raise TrilemmaError(
+                f"{', '.join(bad)} no longer finite at step {step - len(window) + 1 + offset}: "
+                f"lower the learning rate or clip the gradients; {replay}"
+            )
+
+
+def check_spread(history: Sequence[Mapping[str, float]], share: float, replay: str) -> None:
+    """By the last row of the history: do generated images differ by less than a share of what real ones do?
+
+    Not while they have never yet differed by more and TAKE_OFF is not over.
+    """
+    last = history[-1]
+    if not _alike(last, share):
+        return
+    if last["step"] <= TAKE_OFF and all(_alike(row, share) for row in history if "fake_spread" in row):
+        return
+    raise TrilemmaError(
+        f"the generator has collapsed by step {last['step']}: its images differ by {last['fake_spread']:.2g} where "
+        f"real ones do by {last['real_spread']:.2g}, and below a share of {share:g} (train.collapse; null: never) "
+        f"training stops; lower the learning rates or raise r1_gamma; {replay}"
+    )
+
+
+def _alike(row: Mapping[str, float], share: float) -> bool:
+    return "fake_spread" in row and row["fake_spread"] < share * row["real_spread"]

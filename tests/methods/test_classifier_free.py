@@ -1,0 +1,118 @@
+"""Classifier-free guidance: what it adds, how classes are hidden in training, and what it refuses."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from methods.core.guidance import classifier_free, constant, switched
+from methods.core.labels import dropped
+from methods.core.mixtures import Mixture
+from methods.core.rng import SeededRng, StepRng
+from methods.core.types import At, Batch, DataSpec, Prediction
+from methods.ddpm import DDPM
+from methods.edm import EDM
+from methods.iddpm import IDDPM
+from tests.methods.toy import LABELS, POINTS, X, trained
+
+SMALL = {"net": "mlp", "width": 16, "depth": 1, "conditional": True, "label_dropout": 0.5}
+METHODS = {
+    "edm": EDM(**SMALL, lr_rampup_images=100),
+    "ddpm": DDPM(**SMALL, steps=40),
+    "iddpm": IDDPM(**SMALL, steps=40),
+}
+SAMPLING = {"edm": {"steps": 4}, "ddpm": {"spacing": "5"}, "iddpm": {"spacing": "5"}}
+every_method = pytest.mark.parametrize("name", METHODS)
+ONE = Mixture(torch.tensor([[1.0, 0.0]]).double(), 0.3, torch.ones(1).double())
+ALL = Mixture(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).double(), 0.3, torch.tensor([0.5, 0.5]).double())
+
+
+def at(count: int, sigma: float = 0.8) -> At:
+    return At(torch.full((count,), sigma, dtype=torch.float64), 0)
+
+
+def test_the_score_is_extrapolated_from_all_classes_through_the_one_asked_for() -> None:
+    x, sigma = torch.randn(8, 2).double(), at(8).sigma
+    said = classifier_free(ONE.denoise, ALL.denoise, constant(1.5))(x, at(8)).x0
+    score = 2.5 * ONE.score(x, sigma) - 1.5 * ALL.score(x, sigma)
+    assert_close((said - x) / 0.8**2, score)
+
+
+def test_a_weight_that_rests_asks_no_second_network() -> None:
+    def never(x: Tensor, at: At):
+        raise AssertionError("called")
+
+    law = switched(constant(0.0), constant(2.0), 0.5)
+    assert classifier_free(ONE.denoise, never, law)(torch.zeros(2, 2).double(), at(2)).x0.isfinite().all()
+    with pytest.raises(AssertionError, match="called"):
+        classifier_free(ONE.denoise, never, law)(torch.zeros(2, 2).double(), at(2, 0.4))
+
+
+@every_method
+def test_a_hidden_class_is_the_one_of_images_without_labels(name: str) -> None:
+    net = trained(METHODS[name])[0].nets["denoiser"]
+    sigma = torch.full((8,), 0.8)
+    where = sigma if name == "edm" else torch.full((8,), 7)
+    hidden = net(X[:8], where, torch.full((8,), -1))
+    assert torch.equal(hidden, net(X[:8], where, None))
+    assert not torch.equal(hidden, net(X[:8], where, LABELS[:8]))
+
+
+@every_method
+def test_it_moves_samples_only_where_it_has_weight(name: str) -> None:
+    method, (state, _) = METHODS[name], trained(METHODS[name])
+    images = {
+        weight: method.sample(
+            state.nets, method.Sampling(**SAMPLING[name], cfg_weight=weight), LABELS[:8], SeededRng(range(8))
+        )
+        for weight in (0.0, 2.0)
+    }
+    assert images[2.0].isfinite().all()
+    assert not torch.equal(images[0.0], images[2.0])
+    forgetful = dataclasses.replace(method, label_dropout=0.0)
+    if name == "edm":  # the same network, trained with every label
+        same = forgetful.sample(state.nets, EDM.Sampling(steps=4), LABELS[:8], SeededRng(range(8)))
+        assert torch.equal(same, images[0.0])
+
+
+@every_method
+def test_labels_are_hidden_from_the_share_of_images_that_was_asked_for(name: str) -> None:
+    draws = METHODS[name].draw("denoiser", Batch(torch.zeros(4000, 2)), StepRng(0, 0, "denoiser"))
+    share = float((dropped(torch.zeros(4000, dtype=torch.int64), draws["hide"], 0.5) < 0).double().mean())
+    assert abs(share - 0.5) < 0.04
+    without = dataclasses.replace(METHODS[name], label_dropout=0.0)
+    assert "hide" not in without.draw("denoiser", Batch(X), StepRng(0, 0, "denoiser"))
+
+
+@every_method
+def test_what_it_cannot_do_is_named_before_sampling(name: str) -> None:
+    method = METHODS[name]
+    nets, guide = method.build(POINTS), method.Sampling(**SAMPLING[name], cfg_weight=1.0)
+    forgetful = dataclasses.replace(method, label_dropout=0.0)
+    for asked, weights, labels in ((forgetful, forgetful.build(POINTS), LABELS[:4]), (method, nets, None)):
+        with pytest.raises(ValueError, match=r"cfg_weight: 1\.0 came, .*label_dropout"):
+            asked.sample(weights, guide, labels, SeededRng(range(4)))
+    for wrong in (torch.tensor([0, 3]), torch.tensor([-1, 0])):
+        with pytest.raises(ValueError, match=r"labels: .* came, a class, 0 to 2, was wanted"):
+            method.sample(nets, method.Sampling(**SAMPLING[name]), wrong, SeededRng(range(2)))
+    with pytest.raises(ValueError, match=r"label_dropout: .* unconditional"):
+        dataclasses.replace(method, conditional=False)
+    unlabelled, batch = method.build(DataSpec((2,), 0, 1.0)), Batch(X[:8])
+    draws = method.draw("denoiser", batch, StepRng(0, 0, "denoiser"))
+    with pytest.raises(ValueError, match="no labels to drop"):
+        method.loss("denoiser", unlabelled, batch, draws, 0)
+
+
+def test_other_guides_add_to_it() -> None:
+    """The push that a prediction brings stays, and the class moves the image as it would have without."""
+    x = torch.zeros(2, 2).double()
+
+    def pushed(x: Tensor, at: At) -> Prediction:
+        return ONE.denoise(x, at)._replace(push=torch.ones_like(x))
+
+    said = classifier_free(pushed, ALL.denoise, constant(1.0))(x, at(2))
+    assert said.push is not None
+    assert said.push.eq(1).all()
+    assert torch.equal(said.x0, classifier_free(ONE.denoise, ALL.denoise, constant(1.0))(x, at(2)).x0)
