@@ -6,23 +6,28 @@ cleaner x_s. The generator is told 1000 u, the discriminator 1000 s. sigma is in
 its own time and has no `Denoiser`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable
+from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient, standing
+from methods.core.adversarial import loss_on_fake, loss_on_real, standing, with_squared_gradient
 from methods.core.checks import require
+from methods.core.continuous import Times, pair_of_times
 from methods.core.posterior import Posterior, diffuse, implicit_step, posterior
 from methods.core.rates import averaging, falling
 from methods.core.rng import ImageRng, StepRng
 from methods.core.shapes import per_sample
+from methods.core.terms import weighed
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player
 from methods.nets.flat_players import MIXTURES, FlatNet, flat_players
 from methods.nets.shapes import shape_of, square_size
 from methods.nets.siddm_unet import SIDDMDiscriminator, SIDDMGenerator, Trunk
 from methods.nets.verdict import Verdict
+
+TURN = 16  # images
 
 
 @dataclass(frozen=True)
@@ -32,16 +37,6 @@ class Sampling:
 
     def __post_init__(self) -> None:
         require(self.steps is None or self.steps >= 1, "steps", self.steps, "at least 1, or none")
-
-
-class Times(NamedTuple):
-    """A pair of times, each [B], and what the schedule makes of them."""
-
-    s: Tensor
-    u: Tensor
-    alpha_bar_s: Tensor
-    alpha_bar_u: Tensor
-    beta: Tensor  # of the step from s to u
 
 
 class Play(NamedTuple):
@@ -138,37 +133,56 @@ class SIDDM:
         u = rng.uniform(shape[0])
         if self.trained_times == "visited":
             u = (torch.arange(shape[0]) % self.steps + 1) / self.steps
-        draws = {"u": u, "z": rng.uniform(shape[0], self.latent)}
+        times = self.times(u)
+        draws = {"s": times.s, "u": times.u, "z": rng.uniform(shape[0], self.latent)}
         return draws | {name: rng.normal(*shape) for name in noises}
 
     def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
         """Discriminator, C and R: eq. 13 and 14; generator: the same game from the other side, with the cross
         entropy. C minimises its regression error, the generator maximises it."""
+        weights = self.weights(player, step)
+        watched = (
+            ["standing"] if self.adversarial_weight else []
+        )  # else nobody plays: no collapse, rightly all the mean
+        terms = self.terms(player, nets, batch, draws, [*weights, *watched])
+        loss = weighed(terms, weights)
+        return loss, {name: value.detach() for name, value in {f"{player}_loss": loss, **terms}.items()}
+
+    def weights(self, player: str, step: int) -> dict[str, float]:
+        afd = self.afd_weight_at(step)
+        found = {f"{player}_adversarial": self.adversarial_weight}
+        if self.c_target is not None:
+            found["regression"] = -afd if player == "generator" else afd
+        if player == "generator":
+            return found | {"afd": afd}
+        if self.clean_weight is not None:
+            found["clean"] = self.clean_weight
+        if self.r1_gamma > 0 and step % self.r1_every == 0:
+            found["r1"] = self.r1_gamma / 2
+        return found
+
+    def terms(self, player: str, nets: Nets, batch: Batch, draws: Draws, wanted: Collection[str]) -> dict[str, Tensor]:
         with torch.set_grad_enabled(player == "generator"):
             play = self.play(nets["generator"], batch.images, draws, batch.labels)
         on_fake = self.judge(nets["discriminator"], play, play.fake if self.sees == "marginal" else play.x0)
-        regression, afd_weight = self._regression(on_fake, play), self.afd_weight_at(step)
+        found = {"regression": self._regression(on_fake, play)} if "regression" in wanted else {}
         if player == "generator":
-            adversarial = loss_on_real(on_fake.logits)
-            afd = self.cross_entropy(play).mean()
-            loss = self.adversarial_weight * adversarial + afd_weight * (afd - regression)
-            return loss, _detached(generator_loss=loss, generator_adversarial=adversarial, afd=afd)
+            return found | {
+                "generator_adversarial": loss_on_real(on_fake.logits),
+                "afd": self.cross_entropy(play).mean(),
+            }
         real = play.x_s if self.sees == "marginal" else batch.images
-        due = self.r1_gamma > 0 and step % self.r1_every == 0
-        real = real.detach().requires_grad_(due)
-        on_real = self.judge(nets["discriminator"], play, real)
-        adversarial = loss_on_real(on_real.logits) + loss_on_fake(on_fake.logits)
-        loss = self.adversarial_weight * adversarial + afd_weight * regression
-        if self.clean_weight is not None:
-            loss = loss + self.clean_weight * (_head(on_real.clean) - batch.images).square().mean()
-        metrics = {"discriminator_adversarial": adversarial, "regression": regression}
-        if due:
-            metrics["r1"] = self.r1_gamma / 2 * squared_gradient(on_real.logits, real)
-            loss = loss + metrics["r1"]
-        told, noisiest = [batch.labels] if self.conditional else [], play.times.u > 1 - 0.5 / self.steps
-        if self.adversarial_weight:  # else nobody plays, and images made from noise alone are rightly all the mean
-            metrics |= standing(on_real.logits, on_fake.logits, batch.images, play.x0, *told, counted=noisiest)
-        return loss, _detached(discriminator_loss=loss, **metrics)
+        if "r1" in wanted:
+            on_real, found["r1"] = with_squared_gradient(lambda x: self.judge(nets["discriminator"], play, x), real)
+        else:
+            on_real = self.judge(nets["discriminator"], play, real)
+        found["discriminator_adversarial"] = loss_on_real(on_real.logits) + loss_on_fake(on_fake.logits)
+        if "clean" in wanted:
+            found["clean"] = (_head(on_real.clean) - batch.images).square().mean()
+        if "standing" in wanted:
+            told, noisiest = [batch.labels] if self.conditional else [], play.times.u > 1 - 0.5 / self.steps
+            found |= standing(on_real.logits, on_fake.logits, batch.images, play.x0, *told, counted=noisiest)
+        return found
 
     @torch.no_grad()
     def sample(self, nets: Nets, sampling: Sampling, labels: Tensor | None, rng: ImageRng) -> Tensor:
@@ -178,7 +192,7 @@ class SIDDM:
         x = rng.normal(*shape_of(generate))
         for i in reversed(range(steps)):
             times = pair_of_times(x.new_full((len(x),), i / steps), x.new_full((len(x),), (i + 1) / steps))
-            x0 = generate(x, 1000 * times.u, rng.uniform(self.latent), *told)
+            x0 = generate(x, 1000 * (times.u[:1] if self.net in MIXTURES else times.u), rng.uniform(self.latent), *told)
             if i == 0:
                 x = x0
             elif sampling.noise == "fresh":
@@ -186,6 +200,12 @@ class SIDDM:
             else:
                 x = implicit_step(x0, x, times.alpha_bar_s, times.alpha_bar_u)
         return x.float()
+
+    def structure(self) -> Hashable:
+        """All fields but those that only draws, weights and rates depend on."""
+        free = ("steps", "trained_times", "adversarial_weight", "afd_weight", "afd_weight_last", "afd_anneal")
+        free += ("generator_lr", "discriminator_lr", "lr_linear_from", "ema", "ema_warmup", "r1_gamma", "r1_every")
+        return tuple(getattr(self, field.name) for field in fields(self) if field.name not in free), self._turn
 
     def times(self, u: Tensor) -> Times:
         """u uniform [B] -> the pair of times of a training step."""
@@ -199,10 +219,10 @@ class SIDDM:
     def play(self, generator: nn.Module, x0: Tensor, draws: Draws, labels: Tensor | None = None) -> Play:
         """A forward chain of each image x0 [B, *shape] and the model's answer to it."""
         told = [labels] if self.conditional else []
-        times = self.times(draws["u"])
+        times = pair_of_times(draws["s"], draws["u"])
         x_s = diffuse(x0, times.alpha_bar_s, draws["noise_s"])
         x_u = diffuse(x_s, 1 - times.beta, draws["noise_u"])
-        made = generator(x_u, 1000 * times.u, draws["z"], *told)
+        made = generator(x_u, 1000 * self._in_turn(times.u), draws["z"], *told)
         fake = self.posterior(times).sample(made, x_u, draws["noise_posterior"])
         renoised = diffuse(fake, 1 - times.beta, draws["noise_renoise"])
         return Play(times, x_s, x_u, made, fake, renoised, labels)
@@ -221,8 +241,6 @@ class SIDDM:
 
     def _regression(self, on_fake: Verdict, play: Play) -> Tensor:
         """Mean over images of |C(x'_s) - target|^2 / (2 beta): an upper bound of the entropy of x_u given x'_s."""
-        if self.c_target is None:
-            return play.x_u.new_zeros(())
         target = play.renoised if self.c_target == "renoised" else play.x_u
         return (self._weight(play) * (_head(on_fake.noisier) - target).square().flatten(1).mean(1)).mean()
 
@@ -232,7 +250,18 @@ class SIDDM:
 
     def judge(self, discriminator: nn.Module, play: Play, x: Tensor) -> Verdict:
         told = [play.labels] if self.conditional else []
-        return discriminator(x, 1000 * play.times.s, play.x_u if self.sees_pair else None, *told)
+        return discriminator(x, 1000 * self._in_turn(play.times.s), play.x_u if self.sees_pair else None, *told)
+
+    def _in_turn(self, times: Tensor) -> Tensor:
+        """As few of a batch's times as say all, where they repeat: the network embeds them once."""
+        return times if self._turn is None or len(times) % self._turn else times[: self._turn]
+
+    @property
+    def _turn(self) -> int | None:
+        """After so many images the times of a batch repeat; models whose steps divide 16 train as one."""
+        if self.trained_times == "all" or self.net not in MIXTURES:
+            return None
+        return TURN if TURN % self.steps == 0 else self.steps
 
     def afd_weight_at(self, step: int) -> float:
         if self.afd_anneal is None or self.afd_weight_last is None:
@@ -266,33 +295,12 @@ class SIDDM:
 
     def _trunk(self, shape: tuple[int, ...], classes: int, latent: int = 0) -> Trunk:
         return Trunk(
-            shape[1],
-            shape[0],
-            model_channels=self.width or 256,
-            channel_mult=self.channel_mult,
-            num_res_blocks=self.depth or 2,
-            attn_resolutions=self.attention,
-            num_head_channels=self.head_width,
-            dropout=self._dropout,
-            latent=latent,
-            classes=classes,
-        )
-
-
-def alpha_bar(time: Tensor) -> Tensor:
-    """The cosine schedule, not normalised: 0.9998 at time 0, so that even there x carries noise of 0.0125."""
-    return torch.cos((time + 0.008) / 1.008 * torch.pi / 2).clamp(0, 1).square()
-
-
-def pair_of_times(s: Tensor, u: Tensor) -> Times:
-    alpha_bar_s, alpha_bar_u = alpha_bar(s), alpha_bar(u)
-    return Times(s, u, alpha_bar_s, alpha_bar_u, 1 - alpha_bar_u / alpha_bar_s)
+            shape[1], shape[0], model_channels=self.width or 256, channel_mult=self.channel_mult,
+            num_res_blocks=self.depth or 2, attn_resolutions=self.attention, num_head_channels=self.head_width,
+            dropout=self._dropout, latent=latent, classes=classes,
+        )  # fmt: skip
 
 
 def _head(output: Tensor | None) -> Tensor:
     assert output is not None, "this discriminator was built without the head that its loss needs"
     return output
-
-
-def _detached(**values: Tensor) -> Metrics:
-    return {name: value.detach() for name, value in values.items()}

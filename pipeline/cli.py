@@ -65,6 +65,8 @@ _stage("classify", "Train a guide to tell the classes of noisy pictures.")
 _stage("discriminate", "Train a guide to tell real pictures from fakes.")
 _stage("sample", "Sample the pictures to evaluate, of a run or a guided entry.")
 _stage("evaluate", "Measure the sampled pictures.")
+_stage("stack", "Train all members of a stack as one.")
+_stage("appraise", "Sample and measure every member of a stack.")
 
 
 @app.command(rich_help_panel="Stages, in the order of the chain")
@@ -94,6 +96,15 @@ def table(dataset: Annotated[str, typer.Argument(help="a dataset of params.yaml"
     from pipeline.tables import write_tables
 
     write_tables(load_study(Path.cwd() / "params.yaml"), dataset, Path("reports/tables"))
+
+
+@app.command("stack-table")
+def stack_table(name: Annotated[str, typer.Argument(help="a stack of params.yaml")]) -> None:
+    """Write a stack's tables under reports/tables/."""
+    from pipeline.config import load_study
+    from pipeline.stack_tables import write_stack_tables
+
+    write_stack_tables(load_study(Path.cwd() / "params.yaml"), name, Path("reports/tables"))
 
 
 @app.command()

@@ -81,6 +81,18 @@ class GuidedEntry:
 
 
 @dataclass(frozen=True)
+class StackEntry:
+    """Many small models that are trained as one and measured alike."""
+
+    dataset: str
+    method: str
+    model: Block  # fields that all members have
+    members: dict[str, Block]  # by name, the fields that differ
+    train: Block
+    sample: Block
+
+
+@dataclass(frozen=True)
 class ToyEntry:
     """A world without data, in which everything is known."""
 
@@ -111,6 +123,7 @@ class Study:
     guides: dict[str, GuideEntry]
     guided: dict[str, GuidedEntry]
     translations: dict[str, TranslationEntry]
+    stacks: dict[str, StackEntry]
     toys: dict[str, ToyEntry]
 
     @property
@@ -129,6 +142,7 @@ KINDS: dict[str, type] = {
     "guides": GuideEntry,
     "guided": GuidedEntry,
     "translations": TranslationEntry,
+    "stacks": StackEntry,
     "toys": ToyEntry,
 }
 
@@ -247,14 +261,11 @@ def _check_references(study: Study) -> None:
             raise ConfigError(
                 f"datasets.{name}.source: no pipeline/datasets/{dataset.source}.py{near}; there are {there}"
             )
-    for name, run in study.runs.items():
-        with naming(f"runs.{name}"):
-            pick(study.datasets, run.dataset, "dataset")
-            method_modules(run.method, study.root)
-    for name, classifier in study.classifiers.items():
-        with naming(f"classifiers.{name}"):
-            pick(study.datasets, classifier.dataset, "dataset")
-            method_modules(classifier.method, study.root)
+    for kind, trained in (("runs", study.runs), ("classifiers", study.classifiers), ("stacks", study.stacks)):
+        for name, entry in trained.items():
+            with naming(f"{kind}.{name}"):
+                pick(study.datasets, entry.dataset, "dataset")
+                method_modules(entry.method, study.root)
     for name, guide in study.guides.items():
         with naming(f"guides.{name}"):
             _check_guide(study, name, guide)

@@ -130,6 +130,23 @@ def translate(study: Study, name: str) -> Call:
     return replace(call, name=name, inputs=inputs | call.inputs, out=_out(study, "translate", name))
 
 
+def stack(study: Study, name: str) -> Call:
+    """All members of a stack, trained as one."""
+    entry = pick(study.stacks, name, "stack")
+    module, _ = method_modules(entry.method, study.root)
+    config = {key: getattr(entry, key) for key in ("method", "model", "members", "train")}
+    return _call(study, "stack", name, entry.dataset, {"data": _out(study, "prepare", entry.dataset)}, config, module)
+
+
+def appraise(study: Study, name: str) -> Call:
+    entry = pick(study.stacks, name, "stack")
+    module, _ = method_modules(entry.method, study.root)
+    config = {key: getattr(entry, key) for key in ("method", "model", "members", "sample")}
+    config |= asdict(study.datasets[entry.dataset].evaluate)
+    inputs = {role: _out(study, role, entry.dataset) for role in ("prepare", "features")}
+    return _call(study, "appraise", name, entry.dataset, inputs | {"stack": _out(study, "stack", name)}, config, module)
+
+
 def toys(study: Study, name: str) -> Call:
     """Needs no data: its worlds are closed forms."""
     return _call(study, "toys", name, "toys", {}, pick(study.toys, name, "toy").train)
@@ -148,6 +165,8 @@ STAGES: dict[str, Callable[[Study, str], Call]] = {
         sample,
         evaluate,
         translate,
+        stack,
+        appraise,
         toys,
     )
 }
@@ -182,6 +201,8 @@ def entries(study: Study) -> dict[str, list[str]]:
         "sample": sampled,
         "evaluate": sampled,
         "translate": list(study.translations),
+        "stack": list(study.stacks),
+        "appraise": list(study.stacks),
         "toys": list(study.toys),
     }
 

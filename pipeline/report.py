@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.image import imsave
 
+from pipeline.aggregate import entries_on
 from pipeline.config import Study, load_study
 from pipeline.dag import STAGES, entries, taught
 from pipeline.denoising_paths import LOG_RATIO
@@ -16,10 +17,12 @@ from pipeline.extractor_weights import INCEPTION
 from pipeline.figures import Bar, bars, log_ratio_curves, loss_curves, save, scatter
 from pipeline.immune import IMMUNITY_FILE
 from pipeline.judge import facts_of
+from pipeline.markdown import markdown_table
 from pipeline.mixture_judge import raw
 from pipeline.pictures import grid, path_grid
 from pipeline.runner import inputs_of, open_store
 from pipeline.shards import read_pictures
+from pipeline.stack_tables import stack_sections
 
 README_START, README_END = "<!-- results -->", "<!-- end of results -->"
 HEADLINE = (
@@ -54,7 +57,9 @@ def write_report(folder: Path) -> None:
     cost = cost_table(study)
     cost.to_csv(folder / "reports" / "tables" / "cost.csv", index=False, lineterminator="\n")
     (folder / "reports" / "cost.md").write_text(_cost(cost))
-    sections = [HEAD, *(part for name in study.datasets for part in _dataset(study, name, folder))]
+    measured = [name for name in study.datasets if entries_on(study, name)]
+    sections = [HEAD, *(part for name in measured for part in _dataset(study, name, folder))]
+    sections += [part for name in study.stacks for part in stack_sections(study, name, folder / "reports")]
     (folder / "reports" / "README.md").write_text("\n\n".join(sections) + "\n")
     _refresh_readme(study, folder)
 
@@ -76,7 +81,9 @@ def _refresh_readme(study: Study, folder: Path) -> None:
     before, start, rest = readme.read_text().partition(README_START)
     _, end, after = rest.partition(README_END)
     if end:
-        tables = "\n\n".join(_headline(name, _read_values(name, folder)) for name in study.datasets)
+        tables = "\n\n".join(
+            _headline(name, _read_values(name, folder)) for name in study.datasets if entries_on(study, name)
+        )
         readme.write_text(f"{before}{start}\n{tables}\n{end}{after}")
 
 
@@ -153,7 +160,9 @@ def _value_table(values: pd.DataFrame) -> str:
             floors[column] = f"{row['floor']:.4g}"
     columns = list(dict.fromkeys(column for found in cells.values() for column in found))
     lines = [[run, guidance, *(found.get(c, "") for c in columns)] for (run, guidance), found in cells.items()]
-    return _markdown(["run", "guidance", *columns], [["*real*", "", *(floors.get(c, "") for c in columns)], *lines])
+    return markdown_table(
+        ["run", "guidance", *columns], [["*real*", "", *(floors.get(c, "") for c in columns)], *lines]
+    )
 
 
 def _warnings(values: pd.DataFrame) -> Iterator[str]:
@@ -178,7 +187,7 @@ def _comparison_table(table: pd.DataFrame) -> str:
         ]
         for row in table.to_dict("records")
     ]
-    return _markdown(["guidance", "metric", "unguided", "guided", "difference [95 %]", "verdict"], rows)
+    return markdown_table(["guidance", "metric", "unguided", "guided", "difference [95 %]", "verdict"], rows)
 
 
 def _immunity(study: Study, dataset: str) -> str:
@@ -195,8 +204,10 @@ def _immunity(study: Study, dataset: str) -> str:
         f"{verdict}: known faults were seeded into real samples (n = {found['n']} against {found['n_real']} others); "
         f"{found['clean_repetitions']} clean repetitions raised {found['clean_alarms']} false alarms."
     )
-    cases = _markdown(["fault", "noticed by"], faults)
-    return "\n\n".join([about, cases, _markdown(["metric", "real against real", "a single value resolves"], powers)])
+    cases = markdown_table(["fault", "noticed by"], faults)
+    return "\n\n".join(
+        [about, cases, markdown_table(["metric", "real against real", "a single value resolves"], powers)]
+    )
 
 
 def _save_bars(values: pd.DataFrame, file: Path) -> Path:
@@ -245,11 +256,6 @@ def _picture(image: np.ndarray, file: Path, caption: str) -> str:
 
 def _cost(cost: pd.DataFrame) -> str:
     shown = cost[["stage", "name", "backend", "seconds", "seconds_per_image", "cpu_seconds", "peak_memory_mib"]]
-    table = _markdown(list(shown.columns), shown.astype(object).where(shown.notna(), "").values.tolist())
+    table = markdown_table(list(shown.columns), shown.astype(object).where(shown.notna(), "").values.tolist())
     total = f"Together {cost['seconds'].sum():.0f} seconds; CPU seconds in Ray's processes are not known."
     return f"# What it cost\n\nEvery stage when it was last computed.\n\n{table}\n\n{total}\n"
-
-
-def _markdown(header: list[str], rows: list[list[Any]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

@@ -255,11 +255,12 @@ def to_images(stored: np.ndarray) -> Tensor:
 def write_trained(out: Draft, outcome: Outcome, data: DataSpec, seed: int) -> None:
     """weights.safetensors and history.parquet."""
     save_weights(out.path, outcome.weights)
-    pq.write_table(pa.Table.from_pylist(_same_keys(outcome.history)), out.path / "history.parquet")
+    pq.write_table(pa.Table.from_pylist(same_keys(outcome.history)), out.path / "history.parquet")
     out.facts.update(steps=outcome.steps, shape=list(data.shape), classes=data.classes, std=data.std)
     out.seeds.update(train=seed)
 
 
-def _same_keys(history: list[Row]) -> list[dict[str, float | None]]:
+def same_keys(history: list[Row]) -> list[dict[str, float | None]]:
+    """What a row lacks is None, so that all rows make one table."""
     names = {name: None for row in history for name in row}
     return [{name: row.get(name) for name in names} for row in history]

@@ -1,10 +1,15 @@
 """The non-saturating adversarial game in logits, the R1 penalty, and what shows how the game stands."""
 
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from methods.core.types import Metrics
+
+T = TypeVar("T", bound=tuple)
 
 
 def loss_on_real(logits: Tensor) -> Tensor:
@@ -25,6 +30,19 @@ def squared_gradient(logits: Tensor, x: Tensor) -> Tensor:
     """
     (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
     return gradient.flatten(1).square().sum(1).mean()
+
+
+def with_squared_gradient(judge: Callable[[Tensor], T], x: Tensor) -> tuple[T, Tensor]:
+    """What `judge` says of x, a named tuple with `logits`, and their `squared_gradient`; also under torch.func.vmap."""
+
+    def logits(x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        verdict = cast(Any, judge(x))
+        kinds.append(type(verdict))
+        return verdict.logits.sum(), {name: said for name, said in verdict._asdict().items() if said is not None}
+
+    kinds: list[type[T]] = []
+    gradient, said = torch.func.grad(logits, has_aux=True)(x)
+    return kinds[0](**said), gradient.flatten(1).square().sum(1).mean()
 
 
 def standing(

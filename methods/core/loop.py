@@ -181,10 +181,12 @@ def like(value: Tensor, other: Tensor) -> Tensor:
 
 def batch_indices(images: int, batch: int, seed: int, step: int) -> Tensor:
     """[batch] indices of a step: consecutive pieces of a fresh permutation per epoch, from (seed, step) alone."""
-    positions = range(step * batch, (step + 1) * batch)
-    return torch.stack([_permutation(images, seed, p // images)[p % images] for p in positions])
+    start, stop = step * batch, (step + 1) * batch
+    epochs = range(start // images, (stop - 1) // images + 1)
+    pieces = [_permutation(images, seed, e)[max(start - e * images, 0) : stop - e * images] for e in epochs]
+    return torch.cat(pieces)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _permutation(images: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(images, generator=torch.Generator().manual_seed(fold(seed, "epoch", epoch)))

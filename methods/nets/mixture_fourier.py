@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.nets.mixture_mlp import TimeEmbedding
+from methods.nets.small_layers import Later, first_layer
 from methods.nets.verdict import Verdict
 
 OCTAVES = 5  # frequencies 1, 2, 4, 8, 16
@@ -35,19 +36,22 @@ class ResidualLayers(nn.Module):
     def __init__(self, inputs: int, hidden: int, depth: int, loud: int = 0) -> None:
         super().__init__()
         self.first = nn.Linear(inputs, hidden)
-        self.hidden = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(depth - 1))
+        self.hidden = nn.ModuleList(Later(hidden, hidden, hidden=True) for _ in range(depth - 1))
         with torch.no_grad():
             self.first.weight[:, :loud] *= LOUDNESS
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = F.silu(self.first(x))
+    def forward(self, *parts: Tensor) -> Tensor:
+        """parts: the inputs, side by side; those with fewer rows are said in turn to all."""
+        h = F.silu(first_layer(self.first, *parts))
         for layer in self.hidden:
+            h = h.to(next(layer.parameters()).dtype)
             h = h + F.silu(layer(h))
         return h
 
 
 class FourierGenerator(nn.Module):
-    """(x [B, D], time [B], z [B, latent]) -> [B, D]. std: of the data, in which coordinates are measured."""
+    """(x [B, D], time [B] or fewer that repeat in turn, z [B, latent]) -> [B, D]. std: of the data, in which
+    coordinates are measured."""
 
     def __init__(
         self, dims: int, latent: int, std: float, *, hidden: int = 100, depth: int = 3, time_width: int = 128
@@ -58,16 +62,17 @@ class FourierGenerator(nn.Module):
         self.t_embed = TimeEmbedding(time_width)
         seen = self.coordinates.width
         self.decode = ResidualLayers(seen + time_width + latent, hidden, depth, loud=seen)
-        self.said = nn.Linear(hidden, dims)
+        self.said = Later(hidden, dims)
         self.out = nn.Linear(2 * dims, dims)
 
     def forward(self, x: Tensor, time: Tensor, z: Tensor) -> Tensor:
-        h = self.decode(torch.cat([self.coordinates(x), self.t_embed(time, x), z], dim=1))
+        h = self.decode(self.coordinates(x), self.t_embed(time, x), z)
         return self.out(torch.cat([self.said(h), x], dim=1))
 
 
 class FourierDiscriminator(nn.Module):
-    """(x_s [B, D], time [B], with `pair` x_t [B, D]) -> two logits per point, trained to one label."""
+    """(x_s [B, D], time [B] or fewer that repeat in turn, with `pair` x_t [B, D]) -> two logits per point, trained to
+    one label."""
 
     def __init__(
         self,
@@ -85,11 +90,11 @@ class FourierDiscriminator(nn.Module):
         self.t_embed = TimeEmbedding(time_width)
         seen = (1 + pair) * self.coordinates.width
         self.encode = ResidualLayers(seen + time_width, hidden, depth, loud=seen)
-        self.logits = nn.Linear(hidden, 2)
-        self.noisier = nn.Linear(hidden, dims) if heads else None
-        self.clean = nn.Linear(hidden, dims) if heads else None
+        self.logits = Later(hidden, 2)
+        self.noisier = Later(hidden, dims) if heads else None
+        self.clean = Later(hidden, dims) if heads else None
 
     def forward(self, x_s: Tensor, time: Tensor, x_t: Tensor | None = None) -> Verdict:
         seen = [self.coordinates(x) for x in (x_s, x_t) if x is not None]
-        h = self.encode(torch.cat([*seen, self.t_embed(time, x_s)], dim=1))
+        h = self.encode(*seen, self.t_embed(time, x_s))
         return Verdict(self.logits(h), *(None if head is None else head(h) for head in (self.noisier, self.clean)))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.nets.embeddings import sinusoids
+from methods.nets.small_layers import Later, first_layer
 from methods.nets.verdict import Verdict
 
 
@@ -26,12 +27,14 @@ class TimeEmbedding(nn.Module):
 def mlp(inputs: int, outputs: int, hidden: int = 100, depth: int = 3) -> nn.Sequential:
     """`depth` hidden layers with SiLU, then a linear one."""
     widths = [inputs, *[hidden] * depth]
-    layers = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.SiLU())]
-    return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
+    first, *rest = pairwise(widths)
+    layers = [nn.Linear(*first), *(Later(*pair, hidden=True) for pair in rest)]
+    return nn.Sequential(*(part for layer in layers for part in (layer, nn.SiLU())), Later(widths[-1], outputs))
 
 
 class MixtureGenerator(nn.Module):
-    """(x [B, D], time [B], z [B, latent]) -> [B, outputs], D unless told otherwise; latent 0: no z.
+    """(x [B, D], time [B] or fewer that repeat in turn, z [B, latent]) -> [B, outputs], D unless told
+    otherwise; latent 0: no z.
 
     shape: that of one point, (D,).
     """
@@ -54,12 +57,14 @@ class MixtureGenerator(nn.Module):
         self.out = nn.Linear(outputs + dims, outputs)
 
     def forward(self, x: Tensor, time: Tensor, z: Tensor | None = None) -> Tensor:
-        said = self.decode(torch.cat([x, self.t_embed(time, x), *([] if z is None else [z])], 1))
+        parts = x, self.t_embed(time, x), *([] if z is None else [z])
+        said = self.decode[1:](first_layer(self.decode[0], *parts))
         return self.out(torch.cat([said, x], 1))
 
 
 class MixtureDiscriminator(nn.Module):
-    """(x_s [B, D], time [B], x_t [B, D] or None: zeros in its place) -> two logits per point, trained to one label."""
+    """(x_s [B, D], time [B] or fewer that repeat in turn, x_t [B, D] or None: zeros in its place) -> two logits per
+    point, trained to one label."""
 
     def __init__(
         self, dims: int, heads: bool = False, time_width: int = 128, *, hidden: int = 100, depth: int = 4
@@ -67,13 +72,13 @@ class MixtureDiscriminator(nn.Module):
         super().__init__()
         self.t_embed = TimeEmbedding(time_width)
         self.encode = nn.Sequential(*mlp(2 * dims + time_width, 2, hidden, depth)[:-1])
-        self.gan_linear = nn.Linear(hidden, 2)
-        self.noisier = nn.Linear(hidden, dims) if heads else None
-        self.clean = nn.Linear(hidden, dims) if heads else None
+        self.gan_linear = Later(hidden, 2)
+        self.noisier = Later(hidden, dims) if heads else None
+        self.clean = Later(hidden, dims) if heads else None
 
     def forward(self, x_s: Tensor, time: Tensor, x_t: Tensor | None = None) -> Verdict:
         seen = torch.zeros_like(x_s) if x_t is None else x_t
-        features = self.encode(torch.cat([x_s, self.t_embed(time, x_s), seen], 1))
+        features = self.encode[1:](first_layer(self.encode[0], x_s, self.t_embed(time, x_s), seen))
         if self.noisier is None or self.clean is None:
             return Verdict(self.gan_linear(features))
         return Verdict(self.gan_linear(features), self.noisier(features), self.clean(features))

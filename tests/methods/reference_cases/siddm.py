@@ -5,19 +5,19 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from methods.core.continuous import alpha_bar
 from methods.core.posterior import diffuse, implicit_step
 from methods.core.rng import InjectedRng
 from methods.core.shapes import per_sample
 from methods.core.types import Batch, DataSpec
 from methods.nets.embeddings import sinusoids
-from methods.siddm import SIDDM, Sampling, alpha_bar
+from methods.siddm import SIDDM, Sampling
 from tests.methods.reference_cases.fixture import Fixture, case, close
 
 SCALARS = ("t_next", "t", "alpha_bar_t", "alpha_bar_next", "beta_next", "coef_x0", "coef_xnext", "post_var")
 NOISES = ("eps_t", "eps_next", "eps_post", "eps_renoise")
 KERNEL = (*SCALARS, *NOISES, "x0", "x_t", "x_next", "x0_pred", "x_post", "x_next_fake", "ddim", "mu_part")
 DRAWS = {  # ours -> recorded
-    "u": "u",
     "z": "z",
     "noise_s": "eps_t",
     "noise_u": "eps_next",
@@ -81,6 +81,8 @@ def losses(fixture: Fixture) -> None:
     paper = replace(released, sees="marginal", afd="paper")
     nets, x0 = _nets(released, fixture, tag, fixture["x0"].shape[1:]), fixture.tensor("x0")
     draws = {ours: fixture.tensor(theirs) for ours, theirs in DRAWS.items()}
+    times = paper.times(fixture.tensor("u"))
+    draws |= {"s": times.s, "u": times.u}
 
     play = paper.play(nets["generator"], x0, draws)
     close(play.times.s, fixture["t"], 1e-7, 1e-5)

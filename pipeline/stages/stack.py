@@ -1,0 +1,58 @@
+"""stack: many small models at once, from prepared data: every member of a stack with every training seed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from methods.core.types import Batch
+from pipeline.artifacts import Artifact, Draft
+from pipeline.config import Block
+from pipeline.shards import read_pictures
+from pipeline.stacking import StackTrain, jobs_of, members_of, train_job
+from pipeline.stage import Around
+from pipeline.training import Epochs, same_keys
+from pipeline.weights import data_spec, save_weights
+
+
+@dataclass(frozen=True)
+class Config:
+    method: str
+    model: Block  # fields that all members have
+    members: dict[str, Block]  # by name, what differs
+    train: StackTrain
+
+
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
+    """A folder of weights per member and training seed, and history.parquet."""
+    members = members_of(config.method, config.model, config.members)
+    data = data_spec(inputs["data"].manifest.facts)
+    pictures = read_pictures(inputs["data"].path, "train")
+    batches = SeededEpochs(pictures.images, pictures.labels if data.classes else None, config.train.batch)
+    history = []
+    jobs = jobs_of(members, data, batches, config.train, around.state, around.watch)
+    for trained in around.launch.map(train_job, jobs):
+        history += trained.history
+        for trainee, weights in trained.weights.items():
+            folder = out.path / trainee.folder
+            folder.mkdir(parents=True)
+            save_weights(folder, weights)
+    pq.write_table(pa.Table.from_pylist(same_keys(history)), out.path / "history.parquet")
+    out.facts.update(
+        steps=config.train.steps, batch=config.train.batch, shape=list(data.shape), classes=data.classes, std=data.std
+    )
+    out.seeds.update(train=list(range(config.train.seeds)))
+
+
+@dataclass(frozen=True)
+class SeededEpochs:
+    """The batch of a step for any training seed, as `pretrain` would have it."""
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    batch: int
+
+    def __call__(self, seed: int, step: int) -> Batch:
+        return Epochs(self.images, self.labels, self.batch, seed)(step)
