@@ -56,6 +56,7 @@ class Panel(NamedTuple):
     curves: Sequence[Curve]
     x_label: str
     is_log: bool = False  # the horizontal axis
+    span: tuple[float, float] | None = None  # of the vertical axis; None: of all values
 
 
 class Field(NamedTuple):
@@ -82,6 +83,8 @@ def curves(panels: Mapping[str, Panel]) -> Figure:
         axes.set_xlabel(panel.x_label)
         if panel.is_log:
             axes.set_xscale("log")
+        if panel.span is not None:
+            axes.set_ylim(panel.span)
         if len(labels) > 1:
             axes.legend()
     return figure
@@ -89,9 +92,9 @@ def curves(panels: Mapping[str, Panel]) -> Figure:
 
 @mpl.rc_context(STYLE)
 def fields(panels: Mapping[str, Field], columns: int) -> Figure:
-    """A panel per title; the arrows of all panels in one scale."""
+    """A panel per title; the arrows of all panels in the scale of the first, which may be outgrown."""
     figure, places = _panels(len(panels), height=3.2, per_row=columns)
-    longest = max(float(np.linalg.norm(field.arrows, axis=2).max()) for field in panels.values())
+    longest = float(np.linalg.norm(next(iter(panels.values())).arrows, axis=2).max())
     for (title, (arrows, reach, marks)), axes in zip(panels.items(), places):
         line = np.linspace(-reach, reach, len(arrows))
         x, y = np.meshgrid(line, line, indexing="ij")

@@ -72,7 +72,11 @@ def _gains(world: str, found: dict[str, Any]) -> Panel:
             drawn.append(Curve(name.removeprefix(f"{world} "), step, value, value - 1.96 * error, value + 1.96 * error))
     optimal = next(row["gain"] for row in found["gains"] if (row["world"], row["guide"]) == (world, "optimal"))
     steps = drawn[0].x
-    return Panel([*drawn, Curve("optimal", [steps[0], steps[-1]], [optimal, optimal], is_printed=True)], "step")
+    return Panel(
+        [*drawn, Curve("optimal", [steps[0], steps[-1]], [optimal, optimal], is_printed=True)],
+        "step",
+        span=(-optimal, 1.2 * optimal),
+    )
 
 
 def _modes_of(title: str) -> np.ndarray:

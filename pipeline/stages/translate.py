@@ -90,7 +90,7 @@ def _translated(
     """Tile by tile, the last one filled up from the beginning. Classes are the pictures' own."""
     for first in range(0, len(source), TILE):
         index = torch.arange(first, first + TILE) % len(source)
-        labels = torch.from_numpy(chosen.labels)[index].to(artist.device) if artist.data.classes else None
+        labels = torch.from_numpy(chosen.labels[index.numpy()]).to(artist.device) if artist.data.classes else None
         advisers = artist.guides if is_guided else []
         guides = [adviser.method.guide(adviser.nets, labels, adviser.use) for adviser in advisers]
         rng = SeededRng(range(seed + first, seed + first + TILE), artist.device)

@@ -55,8 +55,9 @@ def test_the_gain_is_none_without_a_guide_some_with_a_trained_one_and_most_with_
 
 
 def test_a_discriminator_gains_while_it_trains(numbers: dict[str, Any]) -> None:
-    for points in numbers["curves"].values():
-        steps, gains, _ = zip(*points)
+    for world in ("blind", "misplaced"):
+        assert {f"{world} {ratio}" for ratio in ("bce", "lsif", "ukl")} <= set(numbers["curves"])
+        steps, gains, _ = zip(*numbers["curves"][f"{world} bce"])
         assert steps[0] == 0
         assert steps[-1] == 150
         assert gains[0] < gains[1] < gains[-1]
