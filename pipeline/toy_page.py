@@ -73,7 +73,9 @@ def _gains(world: str, found: dict[str, Any]) -> Panel:
     optimal = next(row["gain"] for row in found["gains"] if (row["world"], row["guide"]) == (world, "optimal"))
     steps = drawn[0].x
     return Panel(
-        [*drawn, Curve("optimal", [steps[0], steps[-1]], [optimal, optimal], is_printed=True)], "step", least=-optimal
+        [*drawn, Curve("optimal", [steps[0], steps[-1]], [optimal, optimal], is_printed=True)],
+        "step",
+        span=(-optimal, 1.2 * optimal),
     )
 
 
