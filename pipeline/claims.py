@@ -1,7 +1,7 @@
 """The ledger of claims: every value the papers print, beside what was measured here, and whether they agree.
 
-reports/papers/*.csv hold the printed values; reports/papers/analogues.csv says which measured row answers which of
-them. A measured value keeps the scale it was measured at: it is never put in place of a printed one.
+reports/papers/ holds the printed values, and in analogues.csv which measured row answers which of them. A measured
+value keeps the scale it was measured at: it is never put in place of a printed one.
 """
 
 import math
@@ -14,12 +14,14 @@ import pandas as pd
 
 from pipeline.errors import UserError
 from pipeline.intervals import TRAINING_SEEDS_FOR_A_METHOD
+from pipeline.markdown import markdown_table
 
 KEY = ("paper", "table", "dataset", "conditional", "method", "nfe", "metric")
 RECALLED = "recalled, verify"
 SAME = "same experiment"  # else: a small-scale analogue
 LEDGER = "ledger.csv"
 PAPERS = "papers"
+PRINTED = ("fewstep.csv", "guidance.csv")
 ANALOGUES = "analogues.csv"
 
 
@@ -53,6 +55,32 @@ def write_ledger(reports: Path) -> pd.DataFrame:
     ledger = pd.DataFrame([_row(claim, *verdict(claim, claims)) for claim in claims])
     ledger.to_csv(reports / LEDGER, index=False, float_format="%.6g", lineterminator="\n")
     return ledger
+
+
+def claims_section(ledger: pd.DataFrame) -> str:
+    """The ledger's part of the report: how many claims have which verdict, and those that were measured."""
+    counts = ledger["verdict"].value_counts()
+    measured = ledger.loc[ledger["verdict"] != "not run"]
+    rows = [
+        [
+            f"{row['paper']}, {row['table'].partition(' (')[0]}",
+            f"{row['method']} ({row['nfe']})" if row["nfe"] else row["method"],
+            row["metric"],
+            f"{row['printed']:g}",
+            f"{row['measured']:.4g} [{row['ci_low']:.3g}, {row['ci_high']:.3g}]",
+            row["cell"].partition(":")[2],
+            row["verdict"],
+        ]
+        for row in measured.to_dict("records")
+    ]
+    about = (
+        f"Of {len(ledger)} printed values {len(measured)} have a measured counterpart ("
+        + ", ".join(f"{verdict}: {count}" for verdict, count in counts.items())
+        + "). All are small-scale analogues, on other data, networks and budgets: their orders may be compared, their "
+        "sizes may not. `ledger.csv` has every printed value, and why it has its verdict."
+    )
+    header = ["paper", "method (NFE)", "metric", "printed", "measured [95 %]", "by", "verdict"]
+    return "\n\n".join(["## What the papers print", about, markdown_table(header, rows)])
 
 
 def join(reports: Path) -> Iterator[Claim]:
@@ -174,8 +202,7 @@ def _fits(row: dict[str, str], column: str, value: str) -> bool:
 
 
 def _printed(papers: Path) -> list[dict[str, str]]:
-    files = [file for file in sorted(papers.glob("*.csv")) if file.name != ANALOGUES]
-    rows = [row for file in files for row in _texts(file).to_dict("records")]
+    rows = [row for name in PRINTED for row in _texts(papers / name).to_dict("records")]
     seen: set[tuple[str, ...]] = set()
     for row in rows:
         key = tuple(row[name] for name in KEY)

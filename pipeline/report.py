@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.image import imsave
 
 from pipeline.aggregate import entries_on
+from pipeline.claims import claims_section, write_ledger
 from pipeline.config import Study, load_study
 from pipeline.dag import STAGES, entries, taught
 from pipeline.denoising_paths import LOG_RATIO
@@ -60,6 +61,8 @@ def write_report(folder: Path) -> None:
     measured = [name for name in study.datasets if entries_on(study, name)]
     sections = [HEAD, *(part for name in measured for part in _dataset(study, name, folder))]
     sections += [part for name in study.stacks for part in stack_sections(study, name, folder / "reports")]
+    if folder == study.root:
+        sections.append(claims_section(write_ledger(folder / "reports")))
     (folder / "reports" / "README.md").write_text("\n\n".join(sections) + "\n")
     _refresh_readme(study, folder)
 
