@@ -62,7 +62,7 @@ def test_orders_that_the_intervals_resolve_are_confirmed_or_contradicted(tmp_pat
 
 
 def test_overlapping_intervals_resolve_nothing(tmp_path: Path) -> None:
-    folder = reports(tmp_path, {method: (0.1, 0.0, 0.2) for method in "abc"})
+    folder = reports(tmp_path, dict.fromkeys("abc", (0.1, 0.0, 0.2)))
     assert set(verdicts(folder).values()) == {"not resolvable"}
 
 
