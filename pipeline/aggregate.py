@@ -175,12 +175,25 @@ def _identity(study: Study, name: str) -> str:
             | {"sample": run.sample}
         )
     guided = study.guided[name]
-    guides = []
-    for use in guided.guides:
-        guide = study.guides[use["guide"]]
-        how = {"method": guide.method, "model": guide.model, "train": _without_seed(guide.train)}
-        guides.append(how | {"run": _identity(study, guide.run), "use": {k: v for k, v in use.items() if k != "guide"}})
+    guides = [
+        _teaching(study, use["guide"]) | {"use": {k: v for k, v in use.items() if k != "guide"}}
+        for use in guided.guides
+    ]
     return canonical({"run": _identity(study, guided.run), "guides": guides, "sample": guided.sample})
+
+
+def _teaching(study: Study, name: str) -> Block:
+    """The same of a guide or classifier."""
+    source: Block
+    if name in study.classifiers:
+        taught = study.classifiers[name]
+        source = {"dataset": taught.dataset}
+    else:
+        taught = study.guides[name]
+        source = {"run": _identity(study, taught.run)}
+        if taught.trunk is not None:
+            source["trunk"] = _teaching(study, taught.trunk)
+    return source | {"method": taught.method, "model": taught.model, "train": _without_seed(taught.train)}
 
 
 def _without_seed(train: Block) -> Block:

@@ -18,8 +18,6 @@ SHOWN = 64  # pictures of a grid
 FIRST_SET = "samples-0"  # of the pictures that are evaluated
 LOSS = re.compile(r"(?!held_out_)\w*loss")
 UNITS = {"pretrain": "step", "classify": "step", "discriminate": "step", "evaluate": "set"}
-FIRST_SET = "samples-0"  # of the pictures that are evaluated
-LOSS = re.compile(r"(?!held_out_)\w*loss")
 
 
 class Watch:

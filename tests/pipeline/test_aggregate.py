@@ -86,6 +86,24 @@ def test_entries_that_differ_in_the_training_seed_alone_are_one_method(study: St
     assert repetitions(study, "longer") == ["longer"]
 
 
+def test_classifiers_are_told_apart_by_their_settings_as_guides_and_as_trunks(tmp_path: Path) -> None:
+    knowing = {"dataset": "digits", "method": "classifier_guidance.Classifier", "model": {}, "train": {}}
+    params = PARAMS | {"classifiers": {"cg": knowing, "cg-s1": knowing | {"train": {"seed": 1}}}}
+    params["classifiers"]["deep"] = knowing | {"model": {"depth": 3}}
+    on_trunks = {f"on-{name}": guide(of, 0) | {"trunk": name} for name, of in (("cg", "x"), ("cg-s1", "x-s1"))}
+    params["guides"] = {"on-deep": guide("x-s1", 0) | {"trunk": "deep"}} | on_trunks
+    params["guided"] = {
+        "x-cg": guided("x", "cg"), "x-s1-cg": guided("x-s1", "cg-s1"), "x-s1-deep": guided("x-s1", "deep"),
+        "x-on": guided("x", "on-cg"), "x-s1-on": guided("x-s1", "on-cg-s1"), "x-s1-on-deep": guided("x-s1", "on-deep"),
+    }  # fmt: skip
+    with (tmp_path / "params.yaml").open("w") as file:
+        YAML().dump(params, file)
+    found = load_study(tmp_path / "params.yaml")
+    assert repetitions(found, "x-cg") == ["x-cg", "x-s1-cg"]
+    assert repetitions(found, "x-on") == ["x-on", "x-s1-on"]
+    assert repetitions(found, "x-s1-on-deep") == ["x-s1-on-deep"]
+
+
 def test_the_interval_is_over_training_seeds_and_sampling_is_told_apart(study: Study) -> None:
     (arm,) = gather(study, repetitions(study, "x"))
     found = summarise(arm, CARD.id)
