@@ -27,8 +27,6 @@ from methods.nets.shapes import shape_of, square_size
 from methods.nets.siddm_unet import SIDDMDiscriminator, SIDDMGenerator, Trunk
 from methods.nets.verdict import Verdict
 
-TURN = 16  # images
-
 
 @dataclass(frozen=True)
 class Sampling:
@@ -141,9 +139,7 @@ class SIDDM:
         """Discriminator, C and R: eq. 13 and 14; generator: the same game from the other side, with the cross
         entropy. C minimises its regression error, the generator maximises it."""
         weights = self.weights(player, step)
-        watched = (
-            ["standing"] if self.adversarial_weight else []
-        )  # else nobody plays: no collapse, rightly all the mean
+        watched = ["standing"] if self.adversarial_weight else []  # no game, no collapse: all are rightly the mean
         terms = self.terms(player, nets, batch, draws, [*weights, *watched])
         loss = weighed(terms, weights)
         return loss, {name: value.detach() for name, value in {f"{player}_loss": loss, **terms}.items()}
@@ -167,10 +163,8 @@ class SIDDM:
         on_fake = self.judge(nets["discriminator"], play, play.fake if self.sees == "marginal" else play.x0)
         found = {"regression": self._regression(on_fake, play)} if "regression" in wanted else {}
         if player == "generator":
-            return found | {
-                "generator_adversarial": loss_on_real(on_fake.logits),
-                "afd": self.cross_entropy(play).mean(),
-            }
+            adversarial = loss_on_real(on_fake.logits)
+            return found | {"generator_adversarial": adversarial, "afd": self.cross_entropy(play).mean()}
         real = play.x_s if self.sees == "marginal" else batch.images
         if "r1" in wanted:
             on_real, found["r1"] = with_squared_gradient(lambda x: self.judge(nets["discriminator"], play, x), real)
@@ -202,7 +196,6 @@ class SIDDM:
         return x.float()
 
     def structure(self) -> Hashable:
-        """All fields but those that only draws, weights and rates depend on."""
         free = ("steps", "trained_times", "adversarial_weight", "afd_weight", "afd_weight_last", "afd_anneal")
         free += ("generator_lr", "discriminator_lr", "lr_linear_from", "ema", "ema_warmup", "r1_gamma", "r1_every")
         return tuple(getattr(self, field.name) for field in fields(self) if field.name not in free), self._turn
@@ -261,7 +254,7 @@ class SIDDM:
         """After so many images the times of a batch repeat; models whose steps divide 16 train as one."""
         if self.trained_times == "all" or self.net not in MIXTURES:
             return None
-        return TURN if TURN % self.steps == 0 else self.steps
+        return 16 if 16 % self.steps == 0 else self.steps
 
     def afd_weight_at(self, step: int) -> float:
         if self.afd_anneal is None or self.afd_weight_last is None:

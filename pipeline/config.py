@@ -7,8 +7,7 @@ method or stage by `build` where that is imported anyway, so that reading the pa
 import ast
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
@@ -20,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, naming
 
 Block = dict[str, Any]
 T = TypeVar("T")
@@ -299,12 +298,3 @@ def _check_dataset(study: Study, classifier: str, dataset: str) -> None:
     trained_on = study.classifiers[classifier].dataset
     if trained_on != dataset:
         raise ConfigError(f"classifier {classifier!r} knows {trained_on!r}, but the run's dataset is {dataset!r}")
-
-
-@contextmanager
-def naming(entry: str) -> Iterator[None]:
-    """Puts the entry's name before the message of any ConfigError inside."""
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"{entry}: {error}") from None

@@ -1,5 +1,8 @@
 """What can go wrong, each with one line that says what came, what was wanted and what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class TrilemmaError(Exception):
     """Stops a command with one clear line; the command line prints the message and exits with `exit_code`."""
@@ -23,3 +26,12 @@ class ArtifactError(UserError):
 
 class StoreError(TrilemmaError):
     """The store cannot be read or written."""
+
+
+@contextmanager
+def naming(entry: str) -> Iterator[None]:
+    """Puts the entry's name before the message of any ConfigError inside."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{entry}: {error}") from None

@@ -13,8 +13,8 @@ from torch import Tensor
 from methods.core.devices import current_device
 from methods.core.stacked import Model, StackState, Tensors, groups, train_stack
 from methods.core.types import Batch, DataSpec
-from pipeline.config import Block, build_method, naming
-from pipeline.errors import ConfigError, TrilemmaError
+from pipeline.config import Block, build_method
+from pipeline.errors import ConfigError, TrilemmaError, naming
 from pipeline.training import CHECKPOINT_SECONDS, RECORD_EVERY
 
 if TYPE_CHECKING:  # circumstance only: an edit there must not change the key of any result

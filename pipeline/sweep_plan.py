@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from pipeline.artifacts import Manifest, digest_of
 from pipeline.code import code_version
-from pipeline.config import Study, naming
+from pipeline.config import Study
 from pipeline.dag import Call
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, naming
 from pipeline.runner import outside
 from pipeline.store import Store
 from pipeline.sweep_entry import Point, Sweep

@@ -3,8 +3,9 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -115,7 +116,9 @@ def test_the_printed_table_stands_beside_the_measured_one(appraised: Artifact, h
     papers.mkdir(parents=True)
     (papers / "toy.csv").write_text("method,steps,metric,value,source\ngan,1,frechet_2d,9,x\nsiddm,2,frechet_2d,1,x\n")
     entry = StackEntry("mog25", "siddm.SIDDM", MODEL, MEMBERS, TRAIN, {})
-    study = Study(house / "params.yaml", house, {"mog25": DatasetEntry("mog25")}, {}, {}, {}, {"toy": entry}, {})
+    nothing = {field.name: {} for field in fields(Study)}
+    given = {"root": house, "file": house / "params.yaml", "datasets": {"mog25": DatasetEntry("mog25")}}
+    study = Study(**cast(Any, nothing | given | {"stacks": {"toy": entry}}))
     write_stack_tables(study, "toy", house / "reports" / "tables")
     table = pd.read_csv(house / "reports" / "tables" / "toy.csv")
     assert table[["method", "steps"]].drop_duplicates().to_numpy().tolist() == [["gan", 1], ["siddm", 2], ["ddgan", 2]]
