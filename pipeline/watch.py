@@ -17,7 +17,14 @@ from pipeline.tracking import Run, RunSpec, attach, connect
 SHOWN = 64  # pictures of a grid
 FIRST_SET = "samples-0"  # of the pictures that are evaluated
 LOSS = re.compile(r"(?!held_out_)\w*loss")
-UNITS = {"pretrain": "step", "classify": "step", "discriminate": "step", "evaluate": "set"}
+UNITS = {
+    "pretrain": "step",
+    "classify": "step",
+    "discriminate": "step",
+    "evaluate": "set",
+    "stack": "step",
+    "appraise": "model",
+}
 
 
 class Watch:
