@@ -20,7 +20,6 @@ KEY = ("paper", "table", "dataset", "conditional", "method", "nfe", "metric")
 RECALLED = "recalled, verify"
 SAME = "same experiment"  # else: a small-scale analogue
 LEDGER = "ledger.csv"
-PAPERS = "papers"
 PRINTED = ("fewstep.csv", "guidance.csv")
 ANALOGUES = "analogues.csv"
 
@@ -49,9 +48,9 @@ class Claim(NamedTuple):
     note: str  # why nothing was measured, and what that would need
 
 
-def write_ledger(reports: Path) -> pd.DataFrame:
-    """reports/ledger.csv: each printed key once, and never a cell without a verdict."""
-    claims = list(join(reports))
+def write_ledger(reports: Path, papers: Path) -> pd.DataFrame:
+    """reports/ledger.csv: each printed key once, never a cell without a verdict. papers: the folder of printed values."""
+    claims = list(join(reports, papers))
     ledger = pd.DataFrame([_row(claim, *verdict(claim, claims)) for claim in claims])
     ledger.to_csv(reports / LEDGER, index=False, float_format="%.6g", lineterminator="\n")
     return ledger
@@ -83,14 +82,14 @@ def claims_section(ledger: pd.DataFrame) -> str:
     return "\n\n".join(["## What the papers print", about, markdown_table(header, rows)])
 
 
-def join(reports: Path) -> Iterator[Claim]:
+def join(reports: Path, papers: Path) -> Iterator[Claim]:
     """Every printed value with the measured row that `analogues.csv` names for it, if any."""
-    printed = _printed(reports / PAPERS)
-    analogues = _texts(reports / PAPERS / ANALOGUES).to_dict("records")
+    printed = _printed(papers)
+    analogues = _texts(papers / ANALOGUES).to_dict("records")
     keys = [tuple(row[name] for name in KEY) for row in printed]
     for analogue in analogues:
         if not any(_answers(analogue, key) for key in keys):
-            raise UserError(f"{ANALOGUES}: no printed value of {_pattern(analogue)}: see the other files of {PAPERS}/")
+            raise UserError(f"{ANALOGUES}: no printed value of {_pattern(analogue)}: see the other files beside it")
     tables: dict[str, pd.DataFrame | None] = {}
     for row, key in zip(printed, keys):
         analogue = next((entry for entry in analogues if _answers(entry, key)), None)

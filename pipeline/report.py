@@ -61,8 +61,7 @@ def write_report(folder: Path) -> None:
     measured = [name for name in study.datasets if entries_on(study, name)]
     sections = [HEAD, *(part for name in measured for part in _dataset(study, name, folder))]
     sections += [part for name in study.stacks for part in stack_sections(study, name, folder / "reports")]
-    if folder == study.root:
-        sections.append(claims_section(write_ledger(folder / "reports")))
+    sections.append(claims_section(write_ledger(folder / "reports", study.root / "reports" / "papers")))
     (folder / "reports" / "README.md").write_text("\n\n".join(sections) + "\n")
     _refresh_readme(study, folder)
 

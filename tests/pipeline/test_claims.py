@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.claims import ANALOGUES, KEY, PAPERS, PRINTED, RECALLED, SAME, write_ledger
+from pipeline.claims import ANALOGUES, KEY, PRINTED, RECALLED, SAME, write_ledger
 from pipeline.errors import UserError
 
 ROOT = Path(__file__).parents[2]
+PAPERS = "papers"
 HEADER = [*KEY, "file", "row", "scale", "note"]
 
 
@@ -39,7 +40,7 @@ def write(file: Path, header: list[str], rows: list[list[str]]) -> None:
 
 
 def verdicts(folder: Path) -> dict[str, str]:
-    ledger = write_ledger(folder)
+    ledger = write_ledger(folder, folder / PAPERS)
     return dict(zip(ledger["method"], ledger["verdict"]))
 
 
@@ -47,7 +48,7 @@ def test_every_printed_key_is_in_the_ledger_once(tmp_path: Path) -> None:
     """Joined, not counted."""
     for name in (PAPERS, "tables"):
         (tmp_path / name).symlink_to(ROOT / "reports" / name)
-    ledger = write_ledger(tmp_path)
+    ledger = write_ledger(tmp_path, tmp_path / PAPERS)
     printed = [row for name in PRINTED for row in csv.DictReader((ROOT / "reports" / PAPERS / name).open())]
     assert [tuple(row) for row in ledger[list(KEY)].itertuples(index=False)] == [
         tuple(row[name] for name in KEY) for row in printed
@@ -77,7 +78,7 @@ def test_only_the_same_experiment_can_match_and_a_recalled_value_never_does(tmp_
 
 
 def test_what_was_not_measured_says_what_it_needs(tmp_path: Path) -> None:
-    ledger = write_ledger(reports(tmp_path, {"a": (0.1, 0.0, 0.2)}))
+    ledger = write_ledger(reports(tmp_path, {"a": (0.1, 0.0, 0.2)}), tmp_path / PAPERS)
     assert ledger["verdict"].tolist() == ["not resolvable", "not run", "not run"]
     assert ledger["why"][1] == "needs a row tables/t.csv:run=b"
 
@@ -86,4 +87,4 @@ def test_an_analogue_of_nothing_printed_is_refused(tmp_path: Path) -> None:
     folder = reports(tmp_path, {})
     write(folder / PAPERS / ANALOGUES, HEADER, [["Q", *[""] * 6, "tables/t.csv", "run=a", "", ""]])
     with pytest.raises(UserError, match=r"no printed value of Q / \* / "):
-        write_ledger(folder)
+        write_ledger(folder, folder / PAPERS)

@@ -83,6 +83,7 @@ class ToyStudy:
             shutil.copytree(ROOT / name, house / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("params.yaml", "dvc.yaml", ".dvcignore"):
             shutil.copy(ROOT / name, house / name)
+        shutil.copytree(ROOT / "reports" / "papers", house / "reports" / "papers")
         (toy.folder / "params.yaml").write_text(PARAMS)
         (toy.folder / "dvc.yaml").symlink_to("../../dvc.yaml")
         return toy
