@@ -49,7 +49,7 @@ class Claim(NamedTuple):
 
 
 def write_ledger(reports: Path, papers: Path) -> pd.DataFrame:
-    """reports/ledger.csv: each printed key once, never a cell without a verdict. papers: the folder of printed values."""
+    """reports/ledger.csv: each printed key once, never without a verdict. papers: the folder of printed values."""
     claims = list(join(reports, papers))
     ledger = pd.DataFrame([_row(claim, *verdict(claim, claims)) for claim in claims])
     ledger.to_csv(reports / LEDGER, index=False, float_format="%.6g", lineterminator="\n")
