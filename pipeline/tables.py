@@ -10,14 +10,22 @@ from pipeline.aggregate import Arm, differences, entries_on, gather, summarise
 from pipeline.config import Study
 
 DIGITS = 6  # significant, of every number in a table
+COLUMNS = [
+    "run", "guidance", "metric", "value", "ci_low", "ci_high", "sampling_spread", "train_seeds", "sample_seeds",
+    "n_generated", "n_real", "floor", "nfe", "card", "warnings",
+]  # fmt: skip
+COMPARED = [
+    "run", "guidance", "metric", "unguided", "guided", "difference", "ci_low", "ci_high", "verdict", "scope",
+    "train_seeds", "sample_seeds", "card",
+]  # fmt: skip
 
 
 def write_tables(study: Study, dataset: str, folder: Path) -> None:
     """<dataset>.csv and <dataset>-guidance.csv."""
     arms = gather(study, entries_on(study, dataset))
     folder.mkdir(parents=True, exist_ok=True)
-    _write(pd.DataFrame([row for arm in arms for row in _rows(arm)]), folder / f"{dataset}.csv")
-    _write(pd.DataFrame(list(_comparisons(arms))), folder / f"{dataset}-guidance.csv")
+    _write(pd.DataFrame([row for arm in arms for row in _rows(arm)], columns=COLUMNS), folder / f"{dataset}.csv")
+    _write(pd.DataFrame(list(_comparisons(arms)), columns=COMPARED), folder / f"{dataset}-guidance.csv")
 
 
 def _rows(arm: Arm) -> Iterator[dict[str, Any]]:

@@ -14,12 +14,9 @@ from pipeline.artifacts import read_artifact
 from pipeline.config import load_study
 from pipeline.dag import STAGES, entries
 from pipeline.runner import run_stage
+from pipeline.tables import COLUMNS
 from tests.pipeline.toy_study import ROOT, ToyStudy
 
-COLUMNS = [
-    "run", "guidance", "metric", "value", "ci_low", "ci_high", "sampling_spread", "train_seeds", "sample_seeds",
-    "n_generated", "n_real", "floor", "nfe", "card", "warnings",
-]  # fmt: skip
 METRICS = {
     "fd", "kid", "precision", "recall", "f1", "density", "coverage", "accuracy", "nn_distance", "nfe",
 }  # fmt: skip
