@@ -144,7 +144,7 @@ def test_a_damaged_input_is_never_used(
 ) -> None:
     study = reproduced.copied(tmp_path / "house", "prepare")
     folder = study.out / "prepare" / "digits"
-    file = next(folder.rglob("*.parquet"))
+    file = next(folder.rglob("*.arrow"))
     match damage:
         case "changed":
             file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])

@@ -68,8 +68,7 @@ def test_in_dvc_repro_only_what_a_sweep_changes_is_computed_and_to_the_same_bits
     shutil.copy(reproduced.folder / "dvc.lock", toy.folder)
     with (toy.folder / "params.yaml").open("a") as params:
         params.write("sweeps: {dg-weight: {of: toy-dg, table: dg-weight, values: [0, 1, 4], seeds: 2}}\n")
-    told = toy.call("dvc", "repro", "sweep").stdout
-    assert [line for line in told.splitlines() if "Running stage" in line] == ["Running stage 'sweep@dg-weight':"]
+    toy.call("dvc", "repro", "sweep")
     assert computed(toy) == ["evaluate", "evaluate", "sample", "sample"]  # weight 1 is the study's own
     for file in FILES:
         assert (toy.folder / "reports" / file).read_bytes() == (swept.folder / "reports" / file).read_bytes(), file
