@@ -61,6 +61,7 @@ def write_report(folder: Path) -> None:
     measured = [name for name in study.datasets if entries_on(study, name)]
     sections = [HEAD, *(part for name in measured for part in _dataset(study, name, folder))]
     sections += [part for name in study.stacks for part in stack_sections(study, name, folder / "reports")]
+    sections += _further_pages(study)
     sections.append(claims_section(write_ledger(folder / "reports", study.root / "reports" / "papers")))
     (folder / "reports" / "README.md").write_text("\n\n".join(sections) + "\n")
     _refresh_readme(study, folder)
@@ -73,6 +74,14 @@ the sampling seeds of its one network. *Real* is the floor: the same metric for 
 same number. Verdicts compare the same training and sampling seeds; with fewer than three training seeds they speak of
 the trained networks at hand, not of the method. The complete tables, with a card for every value, are in `tables/`;
 what it cost is in `cost.md`."""
+
+
+def _further_pages(study: Study) -> list[str]:
+    """What other stages write for people."""
+    pages = [f"[sweep {name}](sweeps/{entry.get('table', name)}.md)" for name, entry in study.sweeps.items()]
+    pages += [f"[image to image: {name}](translations/{name}/README.md)" for name in study.translations]
+    pages += [f"[exactly known worlds: {name}](toys/{name}/README.md)" for name in study.toys]
+    return [f"Further pages: {', '.join(pages)}."] if pages else []
 
 
 def _refresh_readme(study: Study, folder: Path) -> None:
