@@ -15,8 +15,9 @@ from pipeline.cards import METRICS
 from pipeline.feature_files import Features
 from pipeline.feature_metrics import Real, compute
 from pipeline.features import DigitsNetwork
-from pipeline.immune import DRAWS, WATCHED, Usual, values
+from pipeline.immune import DRAWS, Usual
 from pipeline.intervals import paired
+from pipeline.picture_judge import WATCHED, watched
 
 REPETITIONS = 200
 SETS = 5  # sampling seeds of each side
@@ -64,7 +65,7 @@ def alarms(pool: np.ndarray, n: int) -> int:
 
     def draw() -> dict[str, float]:
         order = rng.permutation(len(pool))
-        return values(pool[order[:n]], Real(Features(pool[order[n:]]), WATCHED))
+        return watched(pool[order[:n]], pool[order[n:]])
 
     usual = Usual.of([draw() for _ in range(DRAWS)])
     return sum(bool(usual.alarms(draw())) for _ in range(REPETITIONS))
