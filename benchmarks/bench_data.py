@@ -3,12 +3,12 @@
 import io
 import statistics
 import tempfile
-import time
 import zipfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from timing import timed
 
 from pipeline.shards import Pictures, encode_arrow, map_images, rows_per_shard
 
@@ -31,15 +31,15 @@ def main() -> None:
                 buffer = io.BytesIO()
                 Image.fromarray(image.transpose(1, 2, 0)).save(buffer, "PNG", compress_level=0)
                 archive.writestr(f"{number}.png", buffer.getvalue())
-        opening = [seconds(lambda: map_images(folder, "train")) for _ in range(ROUNDS)]
+        opening = [timed(lambda: map_images(folder, "train")) for _ in range(ROUNDS)]
         mapped, _ = map_images(folder, "train")
         archive = zipfile.ZipFile(folder / "pictures.zip")
         ours, plain = [], []
         for _ in range(ROUNDS):
             index = rng.integers(0, PICTURES, (50, BATCH))
-            ours.append(seconds(lambda index=index: [mapped[batch] for batch in index]) / index.size)
+            ours.append(timed(lambda index=index: [mapped[batch] for batch in index]) / index.size)
             few = index[:2]
-            plain.append(seconds(lambda few=few: [decoded(archive, batch) for batch in few]) / few.size)
+            plain.append(timed(lambda few=few: [decoded(archive, batch) for batch in few]) / few.size)
     ratio = statistics.median(plain) / statistics.median(ours)
     print(
         f"open {1000 * statistics.median(opening):.1f} ms; random {BATCH}-batches {ratio:.0f}x a zip of PNGs "
@@ -49,12 +49,6 @@ def main() -> None:
 
 def decoded(archive: zipfile.ZipFile, batch: np.ndarray) -> np.ndarray:
     return np.stack([np.asarray(Image.open(io.BytesIO(archive.read(f"{number}.png")))) for number in batch])
-
-
-def seconds(work) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
 
 
 if __name__ == "__main__":

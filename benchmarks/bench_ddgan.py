@@ -4,7 +4,6 @@ Published: resampling writes zeros between pixels and filters all of them, or fi
 discriminator's loss goes back through the generator too, whose gradients are then thrown away.
 """
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from statistics import median
@@ -12,6 +11,7 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
+from timing import timed
 from torch import Tensor
 
 from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient
@@ -136,12 +136,6 @@ def filter_each(x: Tensor, kernel: Tensor, padding: tuple[int, int]) -> Tensor:
     images = F.pad(x.reshape(-1, 1, *x.shape[2:]), padding * 2)
     said = F.conv2d(images, kernel)
     return said.reshape(*x.shape[:2], *said.shape[2:])
-
-
-def timed(work: Callable[[], None]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
 
 
 if __name__ == "__main__":

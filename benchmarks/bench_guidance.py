@@ -4,13 +4,13 @@ Official: attention blocks are computed again on the way back, and weights that 
 """
 
 import sys
-import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from timing import timed
 from torch import Tensor, nn
 
 from methods.classifier_guidance import Classifier
@@ -105,12 +105,6 @@ class Again(torch.autograd.Function):
             made = ctx.work(ctx.block, x)
         found = torch.autograd.grad(made, [x, *ctx.block.parameters()], gradients[0])
         return None, None, found[0]
-
-
-def timed(work: Callable[[], Tensor]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
 
 
 if __name__ == "__main__":

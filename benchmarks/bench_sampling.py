@@ -3,11 +3,11 @@
 4: SIDDM's sampler. 35: EDM's, 18 Heun steps. The calls are counted.
 """
 
-import time
 from collections.abc import Callable
 from statistics import median
 
 import torch
+from timing import timed
 from torch import Tensor, nn
 
 from methods.core.denoise import EDMScheme, Preconditioned
@@ -53,12 +53,6 @@ def main() -> None:
     for way in ways:
         print(f"an image in {way}: {1000 / IMAGES * median(turn[way] for turn in turns):.0f} ms")
     print(f"ratio {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f} over rounds)")
-
-
-def timed(work: Callable[[], object]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
 
 
 if __name__ == "__main__":

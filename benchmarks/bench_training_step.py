@@ -5,13 +5,13 @@ CPU seconds, one thread; bf16 gains where the CPU multiplies matrices in it (AMX
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from statistics import median
 
 import torch
+from timing import timed
 
 from methods.core.loop import TrainState, train_steps
 from methods.core.rng import StepRng
@@ -84,12 +84,6 @@ WAYS: dict[str, Callable[[], Callable[[], object]]] = {
     "float32": lambda: through_the_loop(None),
     "bf16": lambda: through_the_loop(torch.bfloat16),
 }
-
-
-def timed(work: Callable[[], object]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
 
 
 if __name__ == "__main__":
