@@ -9,10 +9,12 @@ from methods.nets.mixture_fourier import FourierDiscriminator, FourierGenerator
 from methods.nets.mixture_mlp import MixtureDiscriminator, MixtureGenerator
 from methods.nets.shapes import point_dims
 
-# SIDDM's plain network for points; ours: one that hears fine detail, and a residual one for points and images.
-FlatNet: TypeAlias = Literal["mixture-mlp", "mixture-fourier", "mlp"]
-MIXTURES = ("mixture-mlp", "mixture-fourier")  # are told no classes
-WIDTHS: dict[str, int] = {"mixture-mlp": 100, "mixture-fourier": 100, "mlp": 256}
+# SIDDM's plain network for points; ours: the same begun so that coordinates drown out the rest, without which 25 modes
+# take hours; one that hears fine detail; and a residual one for points and images.
+FlatNet: TypeAlias = Literal["mixture-mlp", "mixture-mlp-loud", "mixture-fourier", "mlp"]
+MIXTURES = ("mixture-mlp", "mixture-mlp-loud", "mixture-fourier")  # are told no classes
+WIDTHS: dict[str, int] = dict.fromkeys(MIXTURES, 100) | {"mlp": 256}
+LOUDNESS = {"mixture-mlp": 1.0, "mixture-mlp-loud": 20.0}
 DEPTH = 3  # hidden layers or blocks; discriminators of mixtures have one more
 
 
@@ -37,5 +39,7 @@ def flat_players(
     if net == "mixture-fourier":
         generator = FourierGenerator(dims, latent, std, hidden=width, depth=depth)
         return generator, FourierDiscriminator(dims, std, pair=pair, heads=heads, hidden=width, depth=depth + 1)
-    generator = MixtureGenerator(dims, latent, hidden=width, depth=depth)
-    return generator, MixtureDiscriminator(dims, heads, hidden=width, depth=depth + 1)
+    size = {"hidden": width, "loudness": LOUDNESS[net]}
+    return MixtureGenerator(dims, latent, depth=depth, **size), MixtureDiscriminator(
+        dims, heads, depth=depth + 1, **size
+    )

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.nets.mixture_mlp import TimeEmbedding
-from methods.nets.small_layers import Later, first_layer
+from methods.nets.small_layers import Later, first_layer, louden
 from methods.nets.verdict import Verdict
 
 OCTAVES = 5  # frequencies 1, 2, 4, 8, 16
@@ -37,8 +37,7 @@ class ResidualLayers(nn.Module):
         super().__init__()
         self.first = nn.Linear(inputs, hidden)
         self.hidden = nn.ModuleList(Later(hidden, hidden, hidden=True) for _ in range(depth - 1))
-        with torch.no_grad():
-            self.first.weight[:, :loud] *= LOUDNESS
+        louden(self.first, slice(loud), LOUDNESS)
 
     def forward(self, *parts: Tensor) -> Tensor:
         """parts: the inputs, side by side; those with fewer rows are said in turn to all."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.nets.embeddings import sinusoids
-from methods.nets.small_layers import Later, first_layer
+from methods.nets.small_layers import Later, first_layer, louden
 from methods.nets.verdict import Verdict
 
 
@@ -36,7 +36,7 @@ class MixtureGenerator(nn.Module):
     """(x [B, D], time [B] or fewer that repeat in turn, z [B, latent]) -> [B, outputs], D unless told
     otherwise; latent 0: no z.
 
-    shape: that of one point, (D,).
+    shape: that of one point, (D,). loudness: of its coordinates in the first layer, at initialisation.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class MixtureGenerator(nn.Module):
         *,
         hidden: int = 100,
         depth: int = 3,
+        loudness: float = 1.0,
     ) -> None:
         super().__init__()
         outputs = outputs or dims
@@ -55,6 +56,7 @@ class MixtureGenerator(nn.Module):
         self.t_embed = TimeEmbedding(time_width)
         self.decode = mlp(dims + time_width + latent, outputs, hidden, depth)
         self.out = nn.Linear(outputs + dims, outputs)
+        louden(self.decode[0], slice(dims), loudness)
 
     def forward(self, x: Tensor, time: Tensor, z: Tensor | None = None) -> Tensor:
         parts = x, self.t_embed(time, x), *([] if z is None else [z])
@@ -67,7 +69,14 @@ class MixtureDiscriminator(nn.Module):
     point, trained to one label."""
 
     def __init__(
-        self, dims: int, heads: bool = False, time_width: int = 128, *, hidden: int = 100, depth: int = 4
+        self,
+        dims: int,
+        heads: bool = False,
+        time_width: int = 128,
+        *,
+        hidden: int = 100,
+        depth: int = 4,
+        loudness: float = 1.0,
     ) -> None:
         super().__init__()
         self.t_embed = TimeEmbedding(time_width)
@@ -75,6 +84,8 @@ class MixtureDiscriminator(nn.Module):
         self.gan_linear = Later(hidden, 2)
         self.noisier = Later(hidden, dims) if heads else None
         self.clean = Later(hidden, dims) if heads else None
+        for coordinates in (slice(dims), slice(-dims, None)):
+            louden(self.encode[0], coordinates, loudness)
 
     def forward(self, x_s: Tensor, time: Tensor, x_t: Tensor | None = None) -> Verdict:
         seen = torch.zeros_like(x_s) if x_t is None else x_t

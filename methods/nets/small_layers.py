@@ -29,3 +29,10 @@ def first_layer(layer: nn.Module, *parts: Tensor) -> Tensor:
     for i in fewer:
         said = (said.unflatten(0, (-1, len(parts[i]))) + F.linear(parts[i], columns[i])).flatten(0, 1)
     return said
+
+
+@torch.no_grad()
+def louden(layer: nn.Module, inputs: slice, factor: float) -> None:
+    """Makes a linear layer weigh some of its inputs more, at initialisation."""
+    assert isinstance(layer, nn.Linear)
+    layer.weight[:, inputs] *= factor

@@ -184,3 +184,17 @@ def test_coordinates_are_heard_at_five_octaves_of_the_datas_own_scale() -> None:
     assert said.shape == (1, seen.width)
     phases = torch.cat([x / 2 * 2**octave for octave in range(5)], dim=1)
     torch.testing.assert_close(said, torch.cat([x, phases.sin(), phases.cos()], dim=1))
+
+
+def test_the_loud_network_is_the_papers_but_for_the_weights_of_its_coordinates() -> None:
+    data = DataSpec((2,), 0, 3.5)
+    plain, loud = (
+        TrainState.fresh(SIDDM(net=net, sees_pair=True), data, seed=0) for net in ("mixture-mlp", "mixture-mlp-loud")
+    )
+    for net, first in {"generator": "decode.0.weight", "discriminator": "encode.0.weight"}.items():
+        a, b = (dict(state.nets[net].named_parameters()) for state in (plain, loud))
+        assert [name for name in a if not torch.equal(a[name], b[name])] == [first]
+        ratio = b[first] / a[first]
+        coordinates = ratio[:, [0, 1]] if net == "generator" else ratio[:, [0, 1, -2, -1]]
+        torch.testing.assert_close(coordinates, torch.full_like(coordinates, 20.0))
+        torch.testing.assert_close(ratio[:, 2:-2], torch.ones_like(ratio[:, 2:-2]))
