@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from methods.core.chains import Chain, chain_of, look_up
-from methods.core.checks import require
+from methods.core.checks import check_labels, require
 from methods.core.guidance import Guide, WeightLaw, constant, switched
 from methods.core.noise import LinearVP
 from methods.core.posterior import diffuse
@@ -84,7 +84,7 @@ class Classifier:
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
         if data.classes < 2:
             raise ValueError(f"a classifier needs labelled data of at least 2 classes; these have {data.classes}")
-        return {"classifier": StepClassifier(self._body(data.shape, data.classes))}
+        return {"classifier": StepClassifier(self._body(data.shape, data.classes), data.classes)}
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
         return {"index": rng.integers(self.steps, len(batch.images)), "noise": rng.normal(*batch.images.shape)}
@@ -105,8 +105,11 @@ class Classifier:
         """Towards the classes labels [B]."""
         if labels is None:
             raise ValueError("classifier guidance needs the classes asked for: pass labels")
+        classifier = nets["classifier"]
+        assert isinstance(classifier, StepClassifier)
+        check_labels(labels, classifier.classes)
         log_weight = class_log_weight(lambda said, at: said.logits, labels, use)
-        return Guide(log_weight, use.law, trunk=Trunk(self, nets["classifier"]))
+        return Guide(log_weight, use.law, trunk=Trunk(self, classifier))
 
     def learning_rate(self, progress: Progress) -> float:
         return self.lr * (1 - progress.step / progress.steps)
@@ -152,9 +155,9 @@ class Said(NamedTuple):
 class StepClassifier(nn.Module):
     """A classifier that is told the step of the chain it was trained on."""
 
-    def __init__(self, body: EncoderUNetModel | MlpEncoder) -> None:
+    def __init__(self, body: EncoderUNetModel | MlpEncoder, classes: int) -> None:
         super().__init__()
-        self.body = body
+        self.body, self.classes = body, classes
 
     def forward(self, x: Tensor, step: Tensor) -> Said:
         """x: [B, *shape] any float, variance-preserving; step: [B] int64."""

@@ -74,6 +74,7 @@ class Painter:
         self.guides = [self._adviser(block, folder, trunk) for block, folder, trunk in places]
         if self.guides and not isinstance(self.method, Diffusion):
             raise ConfigError(f"{settings['method']} does not sample through a denoiser: it cannot be guided")
+        self._check_windows()
 
     def paint(self, seeds: range, wrap: Wrap = unwrapped) -> Iterator[Tensor]:
         """Tile by tile. Classes are asked in turn, so that every set has as many of each."""
@@ -101,11 +102,36 @@ class Painter:
         guides = dict.fromkeys(net for adviser in self.guides for net in adviser.nets.values())
         return counting({"nfe": list(self.nets.values()), "guide_calls": list(guides)})
 
+    def _check_windows(self) -> None:
+        """One line for a guide that the sampler never hears, found on a walk of one image that asks no network."""
+        if not self.guides:
+            return
+        asked: list[At] = []
+
+        def walk(_: Denoiser) -> Denoiser:
+            def silent(x: Tensor, at: At) -> Prediction:
+                asked.append(at)
+                return Prediction(torch.zeros_like(x), variance_share=torch.zeros_like(x))
+
+            return silent
+
+        labels = torch.zeros(1, dtype=torch.int64, device=self.device) if self.data.classes else None
+        self.method.sample(self.nets, self.sampling, labels, SeededRng([0], self.device), wrap=walk)
+        for adviser in self.guides:
+            guide = adviser.method.guide(adviser.nets, labels, adviser.use)
+            if guide.orders and not any(guide.inside(at).any() for at in asked if at.order in guide.orders):
+                sigmas = [float(at.sigma[0]) for at in asked]
+                raise ConfigError(
+                    f"{adviser.name}: it speaks at sigma {guide.sigma_min:.3g} to {guide.sigma_max:.3g} in evaluations "
+                    f"of order {', '.join(map(str, guide.orders))}, but this sampler, whose {len(asked)} evaluations "
+                    f"go from sigma {max(sigmas):.3g} to {min(sigmas):.3g}, never asks there: widen the guide's window"
+                )
+
     def _adviser(self, block: Block, folder: Path, trunk: Path | None) -> "Adviser":
         method = build_method(block["method"], block["model"])
         use = build(method.Use, block["use"], f"{block['guide']}: use")
         given = {} if trunk is None else {"trunk": self._networks(trunk, method.trunk, {})["classifier"]}
-        return Adviser(method, use, self._networks(folder, method, given))
+        return Adviser(block["guide"], method, use, self._networks(folder, method, given))
 
     def _networks(self, folder: Path, method: Trainable, given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         """Of a guide, in memory once."""
@@ -137,6 +163,7 @@ def finite(denoise: Denoiser, rng: ImageRng, who: str) -> Denoiser:
 class Adviser(NamedTuple):
     """A trained guide, and how it is used."""
 
+    name: str
     method: Any
     use: Any
     nets: dict[str, nn.Module]
