@@ -17,6 +17,7 @@ from pipeline.process import die_with_parent, on_sigterm
 from pipeline.runner import open_store, say
 from pipeline.sweep_entry import Sweep, find_sweep
 from pipeline.sweep_plan import Trial, as_json, description, differences, plan, trials_of
+from pipeline.sweep_points import trained_entry
 
 if TYPE_CHECKING:
     from pipeline.racing import Asked
@@ -70,7 +71,7 @@ def _run(
     from pipeline.tracking import connect
 
     of = sweep.entries[0]
-    dataset = study.runs[study.guided[of].run if of in study.guided else of].dataset
+    dataset = trained_entry(study, of).dataset
     tracker = connect(study.root)
     tags = {SWEEP: name, PLAN: digest_of(description(trials))}
     params = {"sweep": name, "field": sweep.field, "trials": len(trials)}
@@ -79,7 +80,8 @@ def _run(
     with opened as run:
         sweeping = Sweeping(name, tracker, run.spec.run_id, _uri(study), folder / "results")
         execute(trials, sweeping, partial(_note, outcomes, f"sweep {name}", len(trials)))
-        contents = {trial: sweeping.measured(found.key) for trial, found in outcomes.items() if found.key}
+        keys = {trial: found.key for trial, found in outcomes.items() if found.key}
+        contents = {trial.id: sweeping.measured(trial, keys[trial.id]) for trial in trials if trial.id in keys}
         errors = [found for found in outcomes.values() if found.error]
         if not contents:
             raise TrilemmaError(f"all {len(trials)} trials failed, first {errors[0].trial}: {errors[0].error}")
@@ -173,7 +175,9 @@ def _racing(sweep: Sweep, execute: Execute) -> Execute:
             chosen = [by_point[point] for point in asked]
             execute(chosen, sweeping, told)
             found = [(trial, keys[trial.id]) for trial in chosen]
-            return [None if key is None else headline(sweep, trial, sweeping.measured(key)) for trial, key in found]
+            return [
+                None if key is None else headline(sweep, trial, sweeping.measured(trial, key)) for trial, key in found
+            ]
 
         race(points, measure, sweep.seeds * len(points), len(trials) // len(points), better)
 

@@ -30,7 +30,7 @@ class Sweep:
 
     table: str  # reports/tables/<table>.csv
     field: str  # "guides.0.weight"; or any word, where `changes` says what each value means
-    of: str | list[str] = ""  # runs or guided entries
+    of: str | list[str] = ""  # runs or guided entries; STACK.MEMBER: all points train as one stack, from that member
     method: str = ""  # what a run must be trained by, to be swept so
     values: list[Value] = dataclasses.field(default_factory=list)  # empty: those of `changes`
     changes: dict[str, Block] = dataclasses.field(default_factory=dict)  # by value: fields it sets in place of `field`
@@ -94,10 +94,17 @@ def find_sweep(study: Study, name: str, of: str | None, values: str | None, seed
     if not sweep.of:
         raise ConfigError(f"sweeps.{name}: {_wanted(study, sweep)}: say which with --of, or `of:` in params.yaml")
     for entry in sweep.entries:
-        pick({**study.runs, **study.guided}, entry, "run or guided entry")
+        pick(sweepable(study), entry, "run, guided entry or STACK.MEMBER")
     if not all(sweep.axes.values()):
         raise ConfigError(f"sweeps.{name}: no values: say which with --values, or `values:` in params.yaml")
     return sweep
+
+
+def sweepable(study: Study) -> dict[str, Any]:
+    """By the names that `of` knows."""
+    stacks = study.stacks.items()
+    members = {f"{name}.{member}": fields for name, entry in stacks for member, fields in entry.members.items()}
+    return {**study.runs, **study.guided, **members}
 
 
 def list_sweeps(study: Study) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError, naming
 from pipeline.runner import outside
 from pipeline.store import Store
 from pipeline.sweep_entry import Point, Sweep
-from pipeline.sweep_points import TRAINED, changed, check, evaluated, with_seed, with_sets
+from pipeline.sweep_points import TRAINED, changed, check, evaluated, is_stacked, stacked, with_seed, with_sets
 
 MOST_SEEDS = 3  # times `seeds`, for a point that a race cannot tell from others
 version = lru_cache(code_version)  # code is not read again while a sweep runs
@@ -48,7 +48,27 @@ def trials_of(study: Study, sweep: Sweep, where: str, races: bool = False) -> li
 
     races: with the seeds that a race may give a point; it spends as many trials as there were without it.
     """
-    points = sweep.points()
+    found = []
+    for of in sweep.entries:
+        points = [point for point in sweep.points() if point.of == of]
+        found += (
+            _stacked(study, points, sweep, where, races)
+            if is_stacked(study, of)
+            else _apart(study, points, sweep, where, races)
+        )
+    return found
+
+
+def _stacked(study: Study, points: list[Point], sweep: Sweep, where: str, races: bool) -> list[Trial]:
+    """One study for all: whichever trial comes first trains every point."""
+    if races:
+        raise ConfigError(f"{where}: --race is for trials that train apart; a stack trains all at once: leave it out")
+    with naming(where):
+        together = stacked(study, points[0].of, points, sweep.seeds)
+    return [Trial(point, seed, together, True) for point in points for seed in range(sweep.seeds)]
+
+
+def _apart(study: Study, points: list[Point], sweep: Sweep, where: str, races: bool) -> list[Trial]:
     studies = []
     for point in points:
         with naming(f"{where}: {point.label}"):

@@ -8,9 +8,10 @@ from dataclasses import asdict, replace
 from importlib import import_module
 from typing import Any
 
-from pipeline.config import Study, build, build_method
+from pipeline.config import RunEntry, StackEntry, Study, build, build_method
 from pipeline.dag import Call, chain
 from pipeline.errors import ConfigError
+from pipeline.sweep_entry import Point
 
 TRAINED = ("pretrain", "classify", "discriminate")  # stages whose seeds are training seeds
 OF_GUIDE = ("method", "model", "train", "trunk")  # of `guides.0`: its own settings; any other is how it is used here
@@ -46,6 +47,31 @@ def with_sets(study: Study, of: str, sets: int) -> Study:
     return changed(study, of, "dataset.evaluate.sample_seeds", sets)
 
 
+def stacked(study: Study, of: str, points: list[Point], seeds: int) -> Study:
+    """All points of STACK.MEMBER as the members of that stack; they may differ in `model.*`."""
+    name, _, member = of.partition(".")
+    entry, members = study.stacks[name], {}
+    for point in points:
+        for field in point.changes:
+            if not field.startswith("model."):
+                raise ConfigError(f"members of a stack train as one and differ in model.* alone, but {field!r} came")
+        changes = {field.removeprefix("model."): value for field, value in point.changes.items()}
+        members[point.label] = entry.members[member] | changes
+        build_method(entry.method, entry.model | members[point.label])
+    return replace(study, stacks={name: replace(entry, members=members, train=entry.train | {"seeds": seeds})})
+
+
+def is_stacked(study: Study, of: str) -> bool:
+    return of not in study.runs and of not in study.guided
+
+
+def trained_entry(study: Study, of: str) -> RunEntry | StackEntry:
+    """Whose method and data an entry's points have."""
+    if is_stacked(study, of):
+        return study.stacks[of.partition(".")[0]]
+    return study.runs[study.guided[of].run if of in study.guided else of]
+
+
 def check(calls: list[Call]) -> None:
     """Every setting of these calls against its dataclass, before any of them runs."""
     for call in calls:
@@ -66,6 +92,8 @@ def check(calls: list[Call]) -> None:
 
 def evaluated(study: Study, of: str) -> list[Call]:
     """All calls that a trial of this entry may need."""
+    if is_stacked(study, of):
+        return chain(study, "appraise", of.partition(".")[0])
     return chain(study, "evaluate", of)
 
 

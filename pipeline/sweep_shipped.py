@@ -82,6 +82,15 @@ SHIPPED: dict[str, dict[str, Any]] = {
         },
     },
     "fakes": {"table": "dg-fakes", "field": "dataset.fakes", "values": [256, 512, 1024, 2560]},
+    "dg-epochs": {  # one check, at the end: the last weights are kept, over-fitted or not
+        "table": "dg-epochs",
+        "field": "guide_steps",
+        "changes": {"0": {"guides.0.weight": 0}}
+        | {
+            str(steps): {"guides.0.train.steps": steps, "guides.0.train.check_every": steps}
+            for steps in (100, 250, 500, 1000, 2000, 4000)
+        },
+    },
     "density-ratio": {
         "table": "density-ratio",
         "field": "guides.0.model.density_ratio",

@@ -20,7 +20,7 @@ from pipeline.runner import Meter, compute, outside, say, stage_config, tidy_up
 from pipeline.stage import Around
 from pipeline.store import Store
 from pipeline.sweep_plan import Trial, key_if_known
-from pipeline.sweep_points import evaluated
+from pipeline.sweep_points import evaluated, is_stacked, trained_entry
 
 if TYPE_CHECKING:
     from pipeline.launch import Launch
@@ -62,9 +62,14 @@ class Sweeping:
             raise TrilemmaError(f"the store lost the result {key[:12]}: run the sweep again")
         return found
 
-    def measured(self, key: str) -> dict[str, Any]:
-        """What `evaluate` found."""
-        return json.loads((self.artifact(key).path / METRICS_FILE).read_text())
+    def measured(self, trial: Trial, key: str) -> dict[str, Any]:
+        """What `evaluate` found; of a stack, of this trial's point and seed."""
+        content = json.loads((self.artifact(key).path / METRICS_FILE).read_text())
+        if not is_stacked(trial.study, trial.point.of):
+            return content
+        own = content[trial.point.label]
+        rows = [row | {"values": row["values"][trial.seed]} for row in own["metrics"]]
+        return {"counts": own["counts"], "sets": list(range(len(rows[0]["values"]))), "metrics": rows}
 
 
 def run_trial(trial: Trial, sweeping: Sweeping, launch: "Launch", has_failed: bool = False) -> Outcome:
@@ -73,7 +78,7 @@ def run_trial(trial: Trial, sweeping: Sweeping, launch: "Launch", has_failed: bo
         with _child(trial, sweeping) as run:
             work = _Work(trial, sweeping, launch, run)
             key = work.evaluation()
-            _log_once(run, sweeping.measured(key), work)
+            _log_once(run, sweeping.measured(trial, key), work)
             return Outcome(trial.id, key)
     except Exception as error:
         line = f"{type(error).__name__}: {error}" if not isinstance(error, TrilemmaError) else str(error)
@@ -138,7 +143,7 @@ class _Work:
 def _child(trial: Trial, sweeping: Sweeping) -> Iterator["Run"]:
     """The trial's run below the sweep's: made, or gone on with after a kill."""
     study, of = trial.study, trial.point.of
-    run = study.runs[study.guided[of].run if of in study.guided else of]
+    run = trained_entry(study, of)
     params = {"method": run.method, "dataset": run.dataset, "entry": of, "seed": trial.seed}
     values = {name: str(value) if isinstance(value, list) else value for name, value in trial.point.values.items()}
     calls = {f"{call.stage} {call.name}": call.config for call in evaluated(study, of)}

@@ -94,7 +94,7 @@ def test_the_strength_of_any_guide_goes_by_one_name(tmp_path: Path) -> None:
     ("name", "of", "values", "message"),
     [
         ("dg-wait", "toy-dg", None, r"no sweep named 'dg-wait' .*did you mean 'dg-weight'.*afd-weight"),
-        ("dg-weight", "toy-gd", None, r"no run or guided entry named 'toy-gd'.*did you mean 'toy-dg'"),
+        ("dg-weight", "toy-gd", None, r"no run, guided entry or STACK.MEMBER named 'toy-gd'.*did you mean 'toy-dg'"),
         ("afd-weight", None, None, r"needs a run of method siddm\.SIDDM; this study has siddm: say which with --of"),
         (
             "afd-weight",
