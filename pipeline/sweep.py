@@ -15,9 +15,8 @@ from pipeline.config import Study, load_study
 from pipeline.errors import TrilemmaError, UserError
 from pipeline.process import die_with_parent, on_sigterm
 from pipeline.runner import open_store, say
-from pipeline.sweep_entry import Sweep, find_sweep
+from pipeline.sweep_entry import Sweep, find_sweep, trained_entry
 from pipeline.sweep_plan import Trial, as_json, description, differences, plan, trials_of
-from pipeline.sweep_points import trained_entry
 
 if TYPE_CHECKING:
     from pipeline.racing import Asked

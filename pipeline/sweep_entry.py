@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from pipeline.cards import METRICS
-from pipeline.config import Block, Study, build, pick
+from pipeline.config import Block, RunEntry, StackEntry, Study, build, pick
 from pipeline.errors import ConfigError
 from pipeline.sweep_shipped import SHIPPED
 
@@ -36,11 +36,11 @@ class Sweep:
     changes: dict[str, Block] = dataclasses.field(default_factory=dict)  # by value: fields it sets in place of `field`
     also: dict[str, list[Value]] = dataclasses.field(default_factory=dict)  # further axes: field -> values
     seeds: int = 3  # trainings per point where it changes what is trained, else sets of pictures
-    metric: str = "fd"  # by which points are compared
+    metric: str = ""  # by which points are compared; fd, or of mixtures mode_kl, unless said otherwise
     paper: Paper | None = None
 
     def __post_init__(self) -> None:
-        if self.metric not in METRICS:
+        if self.metric and self.metric not in METRICS:
             raise ValueError(f"metric: no {self.metric!r}; there are {', '.join(METRICS)}")
         if self.seeds < 1:
             raise ValueError(f"seeds: {self.seeds} came, at least 1 was wanted")
@@ -97,7 +97,8 @@ def find_sweep(study: Study, name: str, of: str | None, values: str | None, seed
         pick(sweepable(study), entry, "run, guided entry or STACK.MEMBER")
     if not all(sweep.axes.values()):
         raise ConfigError(f"sweeps.{name}: no values: say which with --values, or `values:` in params.yaml")
-    return sweep
+    is_mixture = study.datasets[trained_entry(study, sweep.entries[0]).dataset].source == "mog25"
+    return dataclasses.replace(sweep, metric=sweep.metric or ("mode_kl" if is_mixture else "fd"))
 
 
 def sweepable(study: Study) -> dict[str, Any]:
@@ -105,6 +106,18 @@ def sweepable(study: Study) -> dict[str, Any]:
     stacks = study.stacks.items()
     members = {f"{name}.{member}": fields for name, entry in stacks for member, fields in entry.members.items()}
     return {**study.runs, **study.guided, **members}
+
+
+def is_stacked(study: Study, of: str) -> bool:
+    """Whether it is STACK.MEMBER."""
+    return of not in study.runs and of not in study.guided
+
+
+def trained_entry(study: Study, of: str) -> RunEntry | StackEntry:
+    """Whose method and data the points of an entry have."""
+    if is_stacked(study, of):
+        return study.stacks[of.partition(".")[0]]
+    return study.runs[study.guided[of].run if of in study.guided else of]
 
 
 def list_sweeps(study: Study) -> Iterator[dict[str, Any]]:

@@ -14,8 +14,8 @@ from pipeline.dag import Call
 from pipeline.errors import ConfigError, naming
 from pipeline.runner import outside
 from pipeline.store import Store
-from pipeline.sweep_entry import Point, Sweep
-from pipeline.sweep_points import TRAINED, changed, check, evaluated, is_stacked, stacked, with_seed, with_sets
+from pipeline.sweep_entry import Point, Sweep, is_stacked
+from pipeline.sweep_points import TRAINED, changed, check, evaluated, stacked, with_seed, with_sets
 
 MOST_SEEDS = 3  # times `seeds`, for a point that a race cannot tell from others
 version = lru_cache(code_version)  # code is not read again while a sweep runs

@@ -8,10 +8,10 @@ from dataclasses import asdict, replace
 from importlib import import_module
 from typing import Any
 
-from pipeline.config import RunEntry, StackEntry, Study, build, build_method
+from pipeline.config import Study, build, build_method
 from pipeline.dag import Call, chain
 from pipeline.errors import ConfigError
-from pipeline.sweep_entry import Point
+from pipeline.sweep_entry import Point, is_stacked
 
 TRAINED = ("pretrain", "classify", "discriminate")  # stages whose seeds are training seeds
 OF_GUIDE = ("method", "model", "train", "trunk")  # of `guides.0`: its own settings; any other is how it is used here
@@ -59,17 +59,6 @@ def stacked(study: Study, of: str, points: list[Point], seeds: int) -> Study:
         members[point.label] = entry.members[member] | changes
         build_method(entry.method, entry.model | members[point.label])
     return replace(study, stacks={name: replace(entry, members=members, train=entry.train | {"seeds": seeds})})
-
-
-def is_stacked(study: Study, of: str) -> bool:
-    return of not in study.runs and of not in study.guided
-
-
-def trained_entry(study: Study, of: str) -> RunEntry | StackEntry:
-    """Whose method and data an entry's points have."""
-    if is_stacked(study, of):
-        return study.stacks[of.partition(".")[0]]
-    return study.runs[study.guided[of].run if of in study.guided else of]
 
 
 def check(calls: list[Call]) -> None:

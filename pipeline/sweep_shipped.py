@@ -8,6 +8,7 @@ from math import inf
 from typing import Any
 
 AFD_WEIGHTS = [0, 0.1, 0.5, 1, 5, inf]
+CONSTANT = {"model.afd_weight_last": None, "model.afd_anneal": None}
 AFD_FID = {1.0: [77.15, 3.32, 2.63, 2.24, 2.55, 41.27], None: [51.67, 4.64, 4.79, 3.2, 2.95, 51.55]}
 STEPS_FID = {1: 27.39, 2: 3.17, 4: 2.24, 8: 2.31, 16: 2.15, 32: 2.46}
 DENSITY_RATIO_FID = {"bce": 1.77, "lsif": 1.84, "ukl": 1.84}
@@ -33,7 +34,8 @@ SHIPPED: dict[str, dict[str, Any]] = {
         "method": "siddm.SIDDM",
         "field": "model.afd_weight",
         "values": AFD_WEIGHTS,
-        "changes": {"inf": {"model.afd_weight": 1.0, "model.adversarial_weight": 0.0}},  # the game's part vanishes
+        "changes": {f"{weight:g}": {"model.afd_weight": weight, **CONSTANT} for weight in AFD_WEIGHTS}
+        | {"inf": {"model.afd_weight": 1.0, "model.adversarial_weight": 0.0, **CONSTANT}},  # the game's part vanishes
         "also": {"model.clean_weight": list(AFD_FID)},  # the regulariser of the discriminator, on and off
         "paper": {
             "source": "SIDDM, Table 5",
@@ -101,7 +103,7 @@ SHIPPED: dict[str, dict[str, Any]] = {
             "rows": [list(row) for row in DENSITY_RATIO_FID.items()],
         },
     },
-    "modes": {"table": "modes", "field": "dataset.options.side", "values": [5, 10, 20], "metric": "mode_kl"},
+    "modes": {"table": "modes", "field": "dataset.options.side", "values": [5, 10, 20]},
     "architecture": {
         "table": "architecture",
         "method": "iddpm.IDDPM",

@@ -19,8 +19,9 @@ from pipeline.errors import TrilemmaError
 from pipeline.runner import Meter, compute, outside, say, stage_config, tidy_up
 from pipeline.stage import Around
 from pipeline.store import Store
+from pipeline.sweep_entry import is_stacked, trained_entry
 from pipeline.sweep_plan import Trial, key_if_known
-from pipeline.sweep_points import evaluated, is_stacked, trained_entry
+from pipeline.sweep_points import evaluated
 
 if TYPE_CHECKING:
     from pipeline.launch import Launch

@@ -21,7 +21,7 @@ stacks:
     train: {steps: 20, batch: 32}
     sample: {}
 sweeps:
-  afd-weight: {of: small.siddm-2, metric: mode_kl, values: [0, 1, .inf], seeds: 2}
+  afd-weight: {of: small.siddm-2, values: [0, 1, .inf], seeds: 2}
 """
 
 
