@@ -247,6 +247,32 @@ def sweep_curves(rows: "pd.DataFrame", axes: Sequence[str], metric: str, paper_m
     return figure
 
 
+def sweep_plane(rows: "pd.DataFrame", axes: Sequence[str], metric: str) -> Figure:
+    """The metric over two axes of a sweep as a heat map, every cell with its mean and half its interval.
+
+    rows: as of `sweep_curves`, of one entry, one per cell; the paper printed no such plane.
+    """
+    across, up = axes
+    cells = rows.pivot(index=up, columns=across, values="value")
+    order = {axis: list(dict.fromkeys(rows[axis].tolist())) for axis in axes}
+    values = cells.loc[order[up], order[across]].to_numpy(float)
+    figure = Figure(figsize=(1.0 + 0.9 * len(order[across]), 1.0 + 0.6 * len(order[up])), layout="constrained")
+    axes_of = figure.subplots()
+    figure.colorbar(axes_of.imshow(values, origin="lower", cmap="cividis", aspect="auto"), label=metric)
+    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    for row in rows.to_dict("records"):
+        at = order[across].index(row[across]), order[up].index(row[up])
+        text = f"{row['value']:.3g}\n± {(row['ci_high'] - row['ci_low']) / 2:.1g}"
+        axes_of.text(
+            *at, text, ha="center", va="center", fontsize=7, color="black" if row["value"] > middle else "white"
+        )
+    axes_of.set_xticks(range(len(order[across])), order[across])
+    axes_of.set_yticks(range(len(order[up])), order[up])
+    axes_of.set_xlabel(across)
+    axes_of.set_ylabel(up)
+    return figure
+
+
 def _lines(rows: "pd.DataFrame", kinds: Sequence[str]) -> Iterator[tuple[str | None, "pd.DataFrame"]]:
     """One per combination of what `kinds` say, with its name."""
     labels = [" ".join(map(str, words)) for words in zip(*(rows[kind] for kind in kinds))] or [""] * len(rows)

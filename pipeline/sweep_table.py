@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 Content: TypeAlias = dict[str, Any]  # of a metrics.json
+PLANE_FROM = 3  # values of each of two axes, from which they are drawn as a heat map
 COUNTED = "counted"  # in place of a card: exact, so that two of a kind bound it
 
 
@@ -131,10 +132,12 @@ def _by_metric(rows: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
 
 
 def figure(rows: pd.DataFrame, sweep: Sweep) -> "Figure":
-    from pipeline.figures import sweep_curves
+    from pipeline.figures import sweep_curves, sweep_plane
 
-    compared = _by_metric(rows, sweep)
-    return sweep_curves(compared, list(sweep.axes), sweep.metric, sweep.paper.metric if sweep.paper else "")
+    compared, axes = _by_metric(rows, sweep), sweep.axes
+    if len(axes) == 2 and len(sweep.entries) == 1 and min(map(len, axes.values())) >= PLANE_FROM:
+        return sweep_plane(compared, list(axes), sweep.metric)
+    return sweep_curves(compared, list(axes), sweep.metric, sweep.paper.metric if sweep.paper else "")
 
 
 def _points(trials: list[Trial], contents: Mapping[str, Content]) -> Iterator[tuple[Point, list[Measured]]]:

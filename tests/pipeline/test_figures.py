@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.quiver import Quiver
 
-from pipeline.figures import Bar, Curve, Field, Panel, bars, curves, fields, loss_curves, save, scatter
+from pipeline.figures import Bar, Curve, Field, Panel, bars, curves, fields, loss_curves, save, scatter, sweep_plane
 from tests.pipeline.children import ROOT
 
 
@@ -108,3 +108,13 @@ def test_the_same_data_make_the_same_bytes_in_another_process(suffix: str, tmp_p
     subprocess.run([sys.executable, "-c", DRAW, *there], cwd=ROOT, check=True)
     assert [file.read_bytes() for file in here] == [file.read_bytes() for file in there]
     assert matplotlib.__version__.encode() not in here[0].read_bytes()
+
+
+def test_a_sweep_over_a_plane_is_a_heat_map_with_every_cell_written_out() -> None:
+    cells = [(first, second) for first in ("0", "1", "2") for second in ("0", "10", "20")]
+    rows = pd.DataFrame(cells, columns=["first", "second"]).assign(value=[float(n) for n in range(9)])
+    rows = rows.assign(ci_low=rows["value"] - 0.5, ci_high=rows["value"] + 0.5).drop(index=4)  # one trial failed
+    (axes, _) = sweep_plane(rows, ["first", "second"], "fd").axes
+    assert [text.get_text() for text in axes.texts] == [f"{n}\n± 0.5" for n in range(9) if n != 4]
+    drawn = np.ma.filled(axes.images[0].get_array(), np.nan)
+    np.testing.assert_array_equal(drawn, [[0, 3, 6], [1, np.nan, 7], [2, 5, 8]])
