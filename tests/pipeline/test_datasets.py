@@ -143,6 +143,11 @@ def test_many_shards_are_read_as_one_without_joining_them(tmp_path: Path, monkey
     np.testing.assert_array_equal(labels, np.arange(16) % 2)
 
 
+def test_the_first_pictures_of_each_split_are_enough_where_the_entry_says_so(tmp_path: Path) -> None:
+    made = prepare("parquet", as_parquet(tmp_path / "data"), tmp_path / "out", names=TWO, limit=5)
+    assert (made.manifest.facts["train"], made.manifest.facts["held_out"]) == (5, 5)
+
+
 def with_cell(cell: Any) -> list[Any]:
     cells: list[Any] = [{"bytes": encoded(picture), "path": ""} for picture in PICTURES]
     cells[3] = {"bytes": cell, "path": ""}
