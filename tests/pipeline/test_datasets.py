@@ -19,6 +19,7 @@ from pipeline.decoding import Preprocess, decode_picture
 from pipeline.errors import TrilemmaError
 from pipeline.external import external, locate
 from pipeline.shards import map_images, read_pictures
+from tests.pipeline.children import kill, start
 from tests.pipeline.stages import run_stage_alone
 
 RNG = np.random.default_rng(0)
@@ -243,22 +244,34 @@ def test_pictures_are_cropped_and_resized_as_declared() -> None:
         decode_picture(encoded(wide), "it", Preprocess(crop=9))
 
 
-def test_finished_shards_are_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+STUCK = """
+import sys
+import time
+from pathlib import Path
+import pipeline.datasets.parquet as parquet
+import pipeline.shards
+from tests.pipeline.test_datasets import TWO, prepare
+
+def stuck(content, where, preprocess, decode=parquet.decode_picture):
+    if where.endswith("row 12"):
+        print("in the third shard", flush=True)
+        time.sleep(600)
+    return decode(content, where, preprocess)
+
+pipeline.shards.SHARD_BYTES, parquet.decode_picture = 5 * 192, stuck
+prepare("parquet", Path(sys.argv[1]), Path(sys.argv[2]), names=TWO)
+"""
+
+
+def test_a_preparation_killed_with_minus_nine_is_finished_by_the_next_one_to_the_same_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pipeline.shards.SHARD_BYTES", 5 * 192)
-    data = as_parquet(tmp_path / "data")
+    data, out = as_parquet(tmp_path / "data"), tmp_path / "killed" / "out"
     whole = prepare("parquet", data, tmp_path / "whole" / "out", names=TWO)
-    made: list[str] = []
-
-    def dying(content: bytes, where: str, preprocess: Preprocess) -> np.ndarray:
-        made.append(where)
-        if len(made) > 12:
-            raise KeyboardInterrupt
-        return decode_picture(content, where, preprocess)
-
-    monkeypatch.setattr("pipeline.datasets.parquet.decode_picture", dying)
-    with pytest.raises(KeyboardInterrupt):
-        prepare("parquet", data, tmp_path / "killed" / "out", names=TWO)
-    monkeypatch.setattr("pipeline.datasets.parquet.decode_picture", decode_picture)
-    assert len(list((tmp_path / "killed" / "store").rglob("*.arrow"))) == 2
-    resumed = prepare("parquet", data, tmp_path / "killed" / "out", names=TWO)
-    assert resumed.digest == whole.digest
+    kill(start(STUCK, data, out))
+    assert not out.exists()
+    finished = {file: file.stat().st_mtime_ns for file in (tmp_path / "killed" / "store").rglob("*.arrow")}
+    assert len(finished) == 2
+    assert prepare("parquet", data, out, names=TWO).digest == whole.digest
+    assert {file: file.stat().st_mtime_ns for file in finished} == finished  # and not made again
