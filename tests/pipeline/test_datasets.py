@@ -239,6 +239,11 @@ def test_pictures_are_cropped_and_resized_as_declared() -> None:
     boxes = PICTURES[0].reshape(4, 2, 4, 2, 3).mean((1, 3))
     halved = decode_picture(encoded(PICTURES[0]), "it", Preprocess(size=4, filter="bicubic", halve_first=True))
     np.testing.assert_allclose(halved.transpose(1, 2, 0), boxes, atol=1.0)  # rounded once per axis
+    large = RNG.integers(0, 256, (41, 60, 3)).astype(np.uint8)
+    once = Image.fromarray(large).resize((30, 20), Image.Resampling.BOX)  # as ADM prepares ImageNet
+    theirs = np.asarray(once.resize((24, 16), Image.Resampling.BICUBIC))[:, 4:20].transpose(2, 0, 1)
+    adm = Preprocess(crop="square", size=16, filter="bicubic", halve_first=True)
+    np.testing.assert_array_equal(decode_picture(encoded(large), "it", adm), theirs)
     assert decode_picture(encoded(PICTURES[0]), "it", Preprocess(colour="grey")).shape == (1, 8, 8)
     with pytest.raises(ValueError, match="it is 12x8, too small to crop 9 pixels"):
         decode_picture(encoded(wide), "it", Preprocess(crop=9))
