@@ -57,6 +57,7 @@ class Classifier:
 
     steps: int = 1000  # of the chain
     schedule: Literal["linear", "cosine"] = "linear"
+    classes: int | None = None  # None: the data's; other ones than theirs make a trunk for others, and no guide
     net: Literal["unet", "mlp"] = "unet"  # the way down of ADM's U-Net for square images; mlp for points too
     width: int = 128  # channels at channel_mult 1, or hidden units
     depth: int = 2  # residual blocks per resolution, or of the mlp
@@ -82,9 +83,10 @@ class Classifier:
         return (Player("classifier", "classifier", adam),)
 
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
-        if data.classes < 2:
-            raise ValueError(f"a classifier needs labelled data of at least 2 classes; these have {data.classes}")
-        return {"classifier": StepClassifier(self._body(data.shape, data.classes), data.classes)}
+        classes = data.classes if self.classes is None else self.classes
+        if classes < 2:
+            raise ValueError(f"a classifier needs labelled data of at least 2 classes; these have {classes}")
+        return {"classifier": StepClassifier(self._body(data.shape, classes), classes)}
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
         return {"index": rng.integers(self.steps, len(batch.images)), "noise": rng.normal(*batch.images.shape)}
@@ -105,6 +107,8 @@ class Classifier:
         """Towards the classes labels [B]."""
         if labels is None:
             raise ValueError("classifier guidance needs the classes asked for: pass labels")
+        if self.classes is not None:
+            raise ValueError(f"classes: {self.classes} came, none was wanted: a guide knows the classes of its data")
         classifier = nets["classifier"]
         assert isinstance(classifier, StepClassifier)
         check_labels(labels, classifier.classes)

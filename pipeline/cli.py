@@ -197,9 +197,9 @@ def measure(
 def import_checkpoint(
     file: Annotated[Path, typer.Argument(help="an official checkpoint")],
     format: Annotated[str, typer.Option("--as", help="edm, adm, iddpm, ddgan or dg")],
-    name: Annotated[str | None, typer.Option(help="an entry under runs: that it must fit")] = None,
+    name: Annotated[str | None, typer.Option(help="a run, classifier or guide that it must fit")] = None,
 ) -> None:
-    """Check a checkpoint, and print the entry that makes a run of it."""
+    """Check a checkpoint, and print the entry that takes it over."""
     from pipeline.importers.entry import print_entry
 
     print_entry(Path.cwd(), file, format, name)

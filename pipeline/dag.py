@@ -71,10 +71,8 @@ def immune(study: Study, name: str) -> Call:
 def pretrain(study: Study, name: str) -> Call:
     run = pick(study.runs, name, "run")
     module, _ = method_modules(run.method, study.root)
-    train = dict(run.train)
-    imported = train.pop("imported", None)  # somebody's checkpoint: its content enters the key, not its name
-    inputs = {"data": _out(study, "prepare", run.dataset)}
-    inputs |= {} if imported is None else {OUTSIDE: locate(imported, study.folder, f"runs.{name}.train.imported")}
+    train, imported = _imported(study, run.train, f"runs.{name}")
+    inputs = {"data": _out(study, "prepare", run.dataset)} | imported
     config = {"method": run.method, "model": run.model, "train": train}
     return _call(study, "pretrain", name, run.dataset, inputs, config, module)
 
@@ -89,8 +87,9 @@ def classify(study: Study, name: str) -> Call:
     """A guide that learns from data alone."""
     classifier = pick(study.classifiers, name, "classifier")
     module, _ = method_modules(classifier.method, study.root)
-    inputs = {"data": _out(study, "prepare", classifier.dataset)}
-    config = {"method": classifier.method, "model": classifier.model, "train": classifier.train}
+    train, imported = _imported(study, classifier.train, f"classifiers.{name}")
+    inputs = {"data": _out(study, "prepare", classifier.dataset)} | imported
+    config = {"method": classifier.method, "model": classifier.model, "train": train}
     return _call(study, "classify", name, classifier.dataset, inputs, config, module)
 
 
@@ -99,10 +98,13 @@ def discriminate(study: Study, name: str) -> Call:
     guide = pick(study.guides, name, "guide")
     module, _ = method_modules(guide.method, study.root)
     dataset = study.runs[guide.run].dataset
-    inputs = {"data": _out(study, "prepare", dataset), "fakes": _out(study, "generate", guide.run)}
-    if guide.trunk is not None:
-        inputs["trunk"] = _out(study, "classify", guide.trunk)
-    config = {"method": guide.method, "model": _model(study, name), "train": guide.train}
+    train, inputs = _imported(study, guide.train, f"guides.{name}")
+    inputs["data"] = _out(study, "prepare", dataset)
+    if not inputs.get(OUTSIDE):  # nothing else is asked of a guide that is trained already
+        inputs["fakes"] = _out(study, "generate", guide.run)
+        if guide.trunk is not None:
+            inputs["trunk"] = _out(study, "classify", guide.trunk)
+    config = {"method": guide.method, "model": _model(study, name), "train": train}
     return _call(study, "discriminate", name, dataset, inputs, config, module)
 
 
@@ -271,6 +273,14 @@ def _run_of(study: Study, name: str) -> str:
         return study.guided[name].run
     pick({**study.runs, **study.guided}, name, "run or guided entry")
     return name
+
+
+def _imported(study: Study, train: Block, entry: str) -> tuple[Block, dict[str, Path]]:
+    """A `train` block, and somebody's checkpoint that stands in for the training: its content enters the key, not its
+    name."""
+    own = {key: value for key, value in train.items() if key != "imported"}
+    name = train.get("imported")
+    return own, {} if name is None else {OUTSIDE: locate(name, study.folder, f"{entry}.train.imported")}
 
 
 def _call(

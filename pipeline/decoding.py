@@ -20,7 +20,7 @@ class Preprocess:
     crop: int | Literal["square"] | None = None  # the middle so many pixels, or the largest middle square
     size: int | None = None  # pixels per side afterwards
     filter: Filter = "lanczos"  # of resizing; EDM's data: lanczos
-    halve_first: bool = False  # by boxes, while twice too large: ADM's and iDDPM's data, which then take bicubic
+    halve_first: bool = False  # ADM's way, with bicubic: by boxes while twice too large, and cropped last
     colour: Literal["as it is", "rgb", "grey"] = "as it is"
 
     def __post_init__(self) -> None:
@@ -28,6 +28,8 @@ class Preprocess:
             value = getattr(self, name)
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"preprocess.{name}: {value} came, at least 1 was wanted")
+        if self.halve_first and (isinstance(self.crop, int) or self.size is None):
+            raise ValueError("preprocess.halve_first: wants a size, and crop square or none")
 
 
 AS_IT_IS = Preprocess()
@@ -59,22 +61,30 @@ def _eight_bit(image: Image.Image, where: str) -> Image.Image:
 def _resized(image: Image.Image, where: str, how: Preprocess) -> Image.Image:
     if how.colour != "as it is":
         image = image.convert("L" if how.colour == "grey" else "RGB")
-    if how.crop is not None:
-        side = min(image.size) if how.crop == "square" else how.crop
-        if side > min(image.size):
-            raise BadRecord(f"{where} is {image.width}x{image.height}, too small to crop {side} pixels out of")
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
+    if how.crop is not None and not how.halve_first:
+        image = _cropped(image, min(image.size) if how.crop == "square" else how.crop, where)
     if how.size is None:
         return image
     if how.halve_first:
         while min(image.size) >= 2 * how.size:
             image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
-    if image.size == (how.size, how.size):
-        return image
+    to = (how.size, how.size)
     if image.width != image.height:
-        raise BadRecord(f"{where} is {image.width}x{image.height}: set preprocess.crop to square")
-    return image.resize((how.size, how.size), Image.Resampling[how.filter.upper()])
+        if not (how.halve_first and how.crop):
+            raise BadRecord(f"{where} is {image.width}x{image.height}: set preprocess.crop to square")
+        scale = how.size / min(image.size)
+        to = (round(image.width * scale), round(image.height * scale))
+    if image.size != to:
+        image = image.resize(to, Image.Resampling[how.filter.upper()])
+    return _cropped(image, how.size, where)
+
+
+def _cropped(image: Image.Image, side: int, where: str) -> Image.Image:
+    """The middle."""
+    if side > min(image.size):
+        raise BadRecord(f"{where} is {image.width}x{image.height}, too small to crop {side} pixels out of")
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
 
 
 def _values(image: Image.Image) -> np.ndarray:

@@ -7,6 +7,7 @@ from methods.core.rng import StepRng
 from methods.core.types import Batch, Trainable
 from pipeline.artifacts import Draft
 from pipeline.errors import UserError
+from pipeline.importers.checkpoints import Format
 from pipeline.shards import Pictures
 from pipeline.training import Epochs, HeldOut, Outcome, Precision
 
@@ -22,8 +23,11 @@ class Train:
     held_out: float = 0.1  # share of the real and of the fake pictures
     check_every: int = 100  # steps
     patience: int = 5  # checks without a lower held-out loss
+    format: Format | None = None  # of the file that `imported` names: somebody's trained network instead of a training
 
     def __post_init__(self) -> None:
+        if self.format is not None and (self.steps, self.batch, self.seed) != (2000, 128, 0):
+            raise ValueError("train.format: an imported network is not trained: leave steps, batch and seed out")
         if not 0 < self.held_out < 1:
             raise ValueError(f"train.held_out: {self.held_out} came, a share between 0 and 1 was wanted")
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from methods.core.loop import TrainState, batch_indices, like, train_steps
 from methods.core.pixels import from_uint8
 from methods.core.rng import StepRng
+from methods.core.shapes import per_sample
 from methods.core.types import Batch, DataSpec, Draws, Nets, Trainable
 from pipeline.artifacts import Draft
 from pipeline.breakdown import check_finite, check_spread
@@ -238,12 +239,15 @@ class Epochs:
     labels: np.ndarray | None
     batch: int
     seed: int
+    flip: bool = False  # every picture left for right by a fair coin
 
     def __call__(self, step: int) -> Batch:
         index = batch_indices(len(self.images), self.batch, self.seed, step).numpy()
-        return Batch(
-            to_images(self.images[index]), None if self.labels is None else torch.from_numpy(self.labels[index])
-        )
+        images = to_images(self.images[index])
+        if self.flip:
+            coin = StepRng(self.seed, step, "flip").integers(2, len(images))
+            images = torch.where(per_sample(coin, images) > 0, images.flip(-1), images)
+        return Batch(images, None if self.labels is None else torch.from_numpy(self.labels[index]))
 
 
 def to_images(stored: np.ndarray) -> Tensor:

@@ -6,6 +6,7 @@ Files of a split are those whose names begin with it: train-00000-of-00003.parqu
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,7 +27,12 @@ class Source:
     held_out: str = "test"
     image: str = "image"  # columns
     label: str = "label"
+    limit: int | None = None  # pictures of each split, the first ones; None: all
     preprocess: Preprocess = field(default_factory=Preprocess)
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit: {self.limit} came, at least 1 or null was wanted")
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -37,8 +43,7 @@ class Source:
             files = sorted(Path(self.path).rglob(f"{beginning}*.parquet"))
             if not files:
                 raise UserError(f"{self.path} holds no {beginning}*.parquet: set options.{split}")
-            for file in files:
-                yield from self._of_file(file, split)
+            yield from islice(chain.from_iterable(self._of_file(file, split) for file in files), self.limit)
 
     def _of_file(self, file: Path, split: str) -> Iterator[Record]:
         columns = [self.image, *([self.label] if self.names else [])]

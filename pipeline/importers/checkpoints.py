@@ -17,14 +17,15 @@ from pipeline.errors import UserError
 from pipeline.importers.module_pickle import Pickled, read_module
 
 Format = Literal["edm", "adm", "iddpm", "ddgan", "dg"]
-NETS: dict[str, str] = {
-    "edm": "denoiser",
-    "adm": "denoiser",
-    "iddpm": "denoiser",
-    "ddgan": "generator",
-    "dg": "discriminator",
+NETS: dict[str, tuple[str, ...]] = {  # which network of a method the file is of
+    "edm": ("denoiser",),
+    "adm": ("denoiser", "classifier"),
+    "iddpm": ("denoiser",),
+    "ddgan": ("generator",),
+    "dg": ("discriminator",),
 }
 OURS, THEIRS = "body.", {"edm": "model."}  # what names begin with
+CLASSES = f"{OURS}label_emb.weight"
 RECOMPUTED = ("resample_filter", "u")  # buffers of official networks that ours compute
 
 
@@ -49,12 +50,14 @@ def read_checkpoint(file: Path, format: Format) -> Pickled:
 
 def fit(read: Pickled, format: Format, nets: Mapping[str, nn.Module], where: str) -> dict[str, dict[str, Tensor]]:
     """The file's tensors under the names of our network; a missing, surplus or misshapen one is named."""
-    net = nets.get(NETS[format])
-    if net is None:
-        raise UserError(f"{where}: a checkpoint of {format} has a {NETS[format]}, which this method has not")
-    wanted = net.state_dict()
+    role = next((name for name in NETS[format] if name in nets), None)
+    if role is None:
+        raise UserError(f"{where}: a checkpoint of {format} has a {' or '.join(NETS[format])}, this method has none")
+    wanted = nets[role].state_dict()
     prefix = OURS if all(name.startswith(OURS) for name in wanted) else ""
     given = {f"{prefix}{name.removeprefix(THEIRS.get(format, ''))}": value for name, value in read.tensors.items()}
+    if format == "dg" and CLASSES in given and CLASSES in wanted:  # released heads have a row for each of 1000 classes
+        given[CLASSES] = given[CLASSES][: len(wanted[CLASSES])]
     surplus = [name for name in given if name not in wanted and name.rpartition(".")[2] not in RECOMPUTED]
     missing = [name for name in wanted if name not in given]
     for kind, names, others in (("more", surplus, list(wanted)), ("no", missing, list(given))):
@@ -71,7 +74,7 @@ def fit(read: Pickled, format: Format, nets: Mapping[str, nn.Module], where: str
             )
         if not given[name].isfinite().all():
             raise UserError(f"{where}: {name} holds NaN or infinity")
-    return {NETS[format]: {name: given[name].to(value.dtype).contiguous() for name, value in wanted.items()}}
+    return {role: {name: given[name].to(value.dtype).contiguous() for name, value in wanted.items()}}
 
 
 def model_of(read: Pickled) -> Block:

@@ -1,6 +1,7 @@
-"""`trilemma import`: is this file a network that an entry describes, and which entry makes a run of it?"""
+"""`trilemma import`: is this file a network that an entry describes, and which entry takes it over?"""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.importers.checkpoints import Format, fit, formats, model_of, read_checkpoint
 from pipeline.weights import data_spec
 
-METHODS = {"edm": "edm.EDM", "adm": "iddpm.IDDPM", "iddpm": "iddpm.IDDPM", "ddgan": "ddgan.DDGAN"}
+TRAINED = ("runs", "classifiers", "guides")
 
 
 def print_entry(folder: Path, file: Path, format: str, name: str | None) -> None:
@@ -21,18 +22,23 @@ def print_entry(folder: Path, file: Path, format: str, name: str | None) -> None
         raise UserError(f"--as: {format!r} came, one of {', '.join(formats())} was wanted")
     if not file.is_file():
         raise UserError(f"{file} does not exist: pass the checkpoint")
-    kind = cast(Format, format)
-    read = read_checkpoint(file, kind)
-    entry: dict[str, Any] = {"dataset": "DATASET", "method": METHODS.get(format, ""), "model": {}, "sample": {}}
+    read = read_checkpoint(file, cast(Format, format))
+    kind: str = "runs"
+    entry: dict[str, Any] = {"dataset": "DATASET", "method": "edm.EDM", "sample": {}}
     if name is not None:
         study = load_study(folder / "params.yaml")
-        run = pick(study.runs, name, "run")
-        data = data_spec(read_artifact(study.out / "prepare" / run.dataset).manifest.facts)
-        fit(read, kind, build_method(run.method, run.model).build(data), str(file))
-        entry |= {"dataset": run.dataset, "method": run.method, "model": run.model, "sample": run.sample}
+        kinds = {entry: kind for kind in TRAINED for entry in getattr(study, kind)}
+        kind = pick(kinds, name, "run, classifier or guide")
+        described = getattr(study, kind)[name]
+        dataset = study.runs[described.run].dataset if kind == "guides" else described.dataset
+        trunk = getattr(described, "trunk", None)
+        model = described.model | ({} if trunk is None else {"trunk": study.classifiers[trunk].model})
+        data = data_spec(read_artifact(study.out / "prepare" / dataset).manifest.facts)
+        fit(read, cast(Format, format), build_method(described.method, model).build(data), str(file))
+        entry = {key: value for key, value in asdict(described).items() if value is not None}
     elif format == "edm":
         entry["model"] = model_of(read)
     else:
         raise UserError(f"a checkpoint of {format} does not say what it is of: pass --name with an entry that does")
     entry["train"] = {"imported": str(file), "format": format}
-    YAML().dump({"runs": {name or file.stem: entry}}, sys.stdout)
+    YAML().dump({kind: {name or file.stem: entry}}, sys.stdout)

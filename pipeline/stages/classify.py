@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from pipeline.artifacts import Artifact, Draft
 from pipeline.config import Block, build_method
+from pipeline.external import OUTSIDE
 from pipeline.held_out import Train, epochs, held_out, note_best, split
+from pipeline.importers.take_over import take_over
 from pipeline.shards import read_pictures
 from pipeline.stage import Around
 from pipeline.training import Job, outcome_of, train, write_trained
@@ -22,6 +24,9 @@ class Config:
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
     method = build_method(config.method, config.model)
     block = config.train
+    if OUTSIDE in inputs:
+        take_over(method, inputs, block.format, out)
+        return
     data = data_spec(inputs["data"].manifest.facts)
     kept, unseen = split(read_pictures(inputs["data"].path, "train"), block.held_out)
     batches = epochs(kept, data.classes, block.batch, block.seed)

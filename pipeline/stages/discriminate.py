@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from methods.core.types import Batch
 from pipeline.artifacts import Artifact, Draft
 from pipeline.config import Block, build_method
+from pipeline.external import OUTSIDE
 from pipeline.held_out import Train, epochs, held_out, note_best, split
+from pipeline.importers.take_over import take_over
 from pipeline.shards import read_pictures
 from pipeline.stage import Around
 from pipeline.training import Epochs, Job, outcome_of, train, write_trained
@@ -36,6 +38,9 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
     """A trunk among the inputs is a classifier, whose weights stay as they are and are not kept again."""
     method = build_method(config.method, config.model)
     block = config.train
+    if OUTSIDE in inputs:
+        take_over(method, inputs, block.format, out)
+        return
     data = data_spec(inputs["data"].manifest.facts)
     real, real_unseen = split(read_pictures(inputs["data"].path, "train"), block.held_out)
     fake, fake_unseen = split(read_pictures(inputs["fakes"].path, "samples"), block.held_out)

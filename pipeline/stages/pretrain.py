@@ -13,11 +13,12 @@ from pipeline.artifacts import Artifact, Draft
 from pipeline.config import Block, build_method
 from pipeline.errors import UserError
 from pipeline.external import OUTSIDE
-from pipeline.importers.checkpoints import Format, fit, formats, read_checkpoint
+from pipeline.importers.checkpoints import Format
+from pipeline.importers.take_over import take_over
 from pipeline.shards import map_images
 from pipeline.stage import Around
 from pipeline.training import Epochs, Job, Precision, outcome_of, train, write_trained
-from pipeline.weights import data_spec, save_weights
+from pipeline.weights import data_spec
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Train:
     batch: int = 128  # images per step, over all workers
     seed: int = 0
     precision: Precision = "float32"
+    flip: bool = False  # pictures are seen left for right as often (EDM's own augmentation does so already)
     collapse: float | None = 0.02  # adversarial methods: stop when images differ by a smaller share than real ones
     format: Format | None = None  # of the file that `imported` names: somebody's trained network instead of a training
 
@@ -48,14 +50,16 @@ class Config:
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
     method = build_method(config.method, config.model)
     if OUTSIDE in inputs:
-        _take_over(method, inputs, config.train, out)
+        take_over(method, inputs, config.train.format, out)
         return
     data = data_spec(inputs["data"].manifest.facts)
     block = config.train
+    if block.flip and len(data.shape) != 3:
+        raise UserError(f"train.flip: these data have shape {list(data.shape)}: leave it out")
 
     def batches(split: str) -> Epochs:
         images, labels = map_images(inputs["data"].path, split)
-        return Epochs(images, labels if data.classes else None, block.batch, block.seed)
+        return Epochs(images, labels if data.classes else None, block.batch, block.seed, block.flip)
 
     adversarial = any(player.name == "discriminator" for player in method.players())
     job = Job(
@@ -72,16 +76,6 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
     )
     around.launch.fit(train, job, around.state, around.watch)
     write_trained(out, outcome_of(around.state), data, block.seed)
-
-
-def _take_over(method: Generator, inputs: Mapping[str, Artifact], block: Train, out: Draft) -> None:
-    """Somebody's checkpoint as if it had been trained here."""
-    if block.format is None:
-        raise UserError(f"train.imported needs train.format: one of {', '.join(formats())}")
-    file, data = inputs[OUTSIDE].path, data_spec(inputs["data"].manifest.facts)
-    weights = fit(read_checkpoint(file, block.format), block.format, method.build(data), str(file))
-    save_weights(out.path, weights)
-    out.facts.update(steps=0, shape=list(data.shape), classes=data.classes, std=data.std, source=inputs[OUTSIDE].digest)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from pipeline.decoding import Preprocess, decode_picture
 from pipeline.errors import TrilemmaError
 from pipeline.external import external, locate
 from pipeline.shards import map_images, read_pictures
+from tests.pipeline.children import kill, start
 from tests.pipeline.stages import run_stage_alone
 
 RNG = np.random.default_rng(0)
@@ -143,6 +144,11 @@ def test_many_shards_are_read_as_one_without_joining_them(tmp_path: Path, monkey
     np.testing.assert_array_equal(labels, np.arange(16) % 2)
 
 
+def test_the_first_pictures_of_each_split_are_enough_where_the_entry_says_so(tmp_path: Path) -> None:
+    made = prepare("parquet", as_parquet(tmp_path / "data"), tmp_path / "out", names=TWO, limit=5)
+    assert (made.manifest.facts["train"], made.manifest.facts["held_out"]) == (5, 5)
+
+
 def with_cell(cell: Any) -> list[Any]:
     cells: list[Any] = [{"bytes": encoded(picture), "path": ""} for picture in PICTURES]
     cells[3] = {"bytes": cell, "path": ""}
@@ -233,27 +239,44 @@ def test_pictures_are_cropped_and_resized_as_declared() -> None:
     boxes = PICTURES[0].reshape(4, 2, 4, 2, 3).mean((1, 3))
     halved = decode_picture(encoded(PICTURES[0]), "it", Preprocess(size=4, filter="bicubic", halve_first=True))
     np.testing.assert_allclose(halved.transpose(1, 2, 0), boxes, atol=1.0)  # rounded once per axis
+    large = RNG.integers(0, 256, (41, 60, 3)).astype(np.uint8)
+    once = Image.fromarray(large).resize((30, 20), Image.Resampling.BOX)  # as ADM prepares ImageNet
+    theirs = np.asarray(once.resize((24, 16), Image.Resampling.BICUBIC))[:, 4:20].transpose(2, 0, 1)
+    adm = Preprocess(crop="square", size=16, filter="bicubic", halve_first=True)
+    np.testing.assert_array_equal(decode_picture(encoded(large), "it", adm), theirs)
     assert decode_picture(encoded(PICTURES[0]), "it", Preprocess(colour="grey")).shape == (1, 8, 8)
     with pytest.raises(ValueError, match="it is 12x8, too small to crop 9 pixels"):
         decode_picture(encoded(wide), "it", Preprocess(crop=9))
 
 
-def test_finished_shards_are_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+STUCK = """
+import sys
+import time
+from pathlib import Path
+import pipeline.datasets.parquet as parquet
+import pipeline.shards
+from tests.pipeline.test_datasets import TWO, prepare
+
+def stuck(content, where, preprocess, decode=parquet.decode_picture):
+    if where.endswith("row 12"):
+        print("in the third shard", flush=True)
+        time.sleep(600)
+    return decode(content, where, preprocess)
+
+pipeline.shards.SHARD_BYTES, parquet.decode_picture = 5 * 192, stuck
+prepare("parquet", Path(sys.argv[1]), Path(sys.argv[2]), names=TWO)
+"""
+
+
+def test_a_preparation_killed_with_minus_nine_is_finished_by_the_next_one_to_the_same_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pipeline.shards.SHARD_BYTES", 5 * 192)
-    data = as_parquet(tmp_path / "data")
+    data, out = as_parquet(tmp_path / "data"), tmp_path / "killed" / "out"
     whole = prepare("parquet", data, tmp_path / "whole" / "out", names=TWO)
-    made: list[str] = []
-
-    def dying(content: bytes, where: str, preprocess: Preprocess) -> np.ndarray:
-        made.append(where)
-        if len(made) > 12:
-            raise KeyboardInterrupt
-        return decode_picture(content, where, preprocess)
-
-    monkeypatch.setattr("pipeline.datasets.parquet.decode_picture", dying)
-    with pytest.raises(KeyboardInterrupt):
-        prepare("parquet", data, tmp_path / "killed" / "out", names=TWO)
-    monkeypatch.setattr("pipeline.datasets.parquet.decode_picture", decode_picture)
-    assert len(list((tmp_path / "killed" / "store").rglob("*.arrow"))) == 2
-    resumed = prepare("parquet", data, tmp_path / "killed" / "out", names=TWO)
-    assert resumed.digest == whole.digest
+    kill(start(STUCK, data, out))
+    assert not out.exists()
+    finished = {file: file.stat().st_mtime_ns for file in (tmp_path / "killed" / "store").rglob("*.arrow")}
+    assert len(finished) == 2
+    assert prepare("parquet", data, out, names=TWO).digest == whole.digest
+    assert {file: file.stat().st_mtime_ns for file in finished} == finished  # and not made again

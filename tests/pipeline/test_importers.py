@@ -17,11 +17,18 @@ import torch
 from torch import nn
 
 from methods.core.types import At, DataSpec
+from methods.discriminator_guidance import Discriminator
 from methods.edm import EDM
 from methods.iddpm import IDDPM
+from pipeline.config import build_method, load_study
+from pipeline.dag import STAGES
 from pipeline.errors import TrilemmaError
+from pipeline.external import external
 from pipeline.importers.checkpoints import fit, model_of, read_checkpoint
+from pipeline.importers.entry import print_entry
 from pipeline.importers.module_pickle import read_module
+from pipeline.weights import load_networks
+from tests.pipeline.stages import run_stage_alone
 
 DATA = DataSpec((3, 8, 8), 0, 0.5)
 MODEL = EDM(width=16, depth=1, channel_mult=(1, 2), attention=(4,), dropout=0.1, sigma_data=0.5, augment=0.12)
@@ -202,3 +209,60 @@ def test_a_network_of_unknown_class_is_not_guessed_at(tmp_path: Path) -> None:
     content = pickle.dumps({"ema": Persistent(nn.ModuleDict(), "VPPrecond", {}, "")})
     with pytest.raises(TrilemmaError, match=r"class 'VPPrecond': only EDMPrecond"):
         model_of(read_module(content, "it"))
+
+
+SMALL = {"width": 32, "depth": 1, "channel_mult": [1, 2], "attention": [4], "head_width": 16}
+STUDY = f"""\
+root: {Path(__file__).parents[2]}
+datasets: {{d: {{source: digits}}}}
+runs: {{r: {{dataset: d, method: edm.EDM, model: {{net: mlp}}, train: {{}}, sample: {{}}}}}}
+classifiers:
+  t:
+    dataset: d
+    method: classifier_guidance.Classifier
+    model: {SMALL | {"classes": 7}}
+    train: {{imported: t.pt, format: adm}}
+guides:
+  g:
+    run: r
+    trunk: t
+    method: discriminator_guidance.Discriminator
+    model: {{body: head, width: 32, depth: 1}}
+    train: {{imported: g.pt, format: dg}}
+"""
+
+
+def test_a_released_head_stands_on_a_released_classifier_of_other_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the official CIFAR-10 head does: it has a row for each of ImageNet's classes, and reads a network of those."""
+    (tmp_path / "params.yaml").write_text(STUDY)
+    study, data = load_study(tmp_path / "params.yaml"), DataSpec((1, 8, 8), 10, 0.5)
+    trunk = build_method("classifier_guidance.Classifier", study.classifiers["t"].model)
+    head = Discriminator("head", trunk, width=32, depth=1)
+    nets = {"t": trunk.build(data)["classifier"], "g": head.build(DataSpec((1, 8, 8), 1000, 0.5))["discriminator"]}
+    for name, net in nets.items():
+        torch.save({key.removeprefix("body."): v for key, v in net.state_dict().items()}, tmp_path / f"{name}.pt")
+    prepared = {"d": run_stage_alone("prepare", {"source": "digits", "options": {}}, {}, study.out / "prepare" / "d")}
+    made = {}
+    for stage, name in (("classify", "t"), ("discriminate", "g")):
+        call = STAGES[stage](study, name)
+        assert "fakes" not in call.inputs
+        inputs = {"data": prepared["d"], "files": external(call.inputs["files"], tmp_path / "digests")}
+        made[name] = run_stage_alone(stage, call.config, inputs, call.out)
+        print_entry(tmp_path, tmp_path / f"{name}.pt", "adm" if name == "t" else "dg", name)
+        assert f"{name}.pt" in capsys.readouterr().out
+    device = torch.device("cpu")
+    loaded = load_networks(made["t"].path, trunk, data, device)
+    loaded = load_networks(made["g"].path, head, data, device, {"trunk": loaded["classifier"]})
+    x, sigma, labels = torch.randn(4, 1, 8, 8), torch.full((4,), 0.5), torch.arange(4)
+    theirs = {"discriminator": nets["g"].eval(), "trunk": nets["t"].eval()}
+    said, expected = (
+        guide.log_weight(guide.trunk(x, At(sigma, 0)), At(sigma, 0))
+        for guide in (head.guide(of, labels, head.Use()) for of in (loaded, theirs))
+    )
+    assert torch.equal(said, expected)
+    with pytest.raises(ValueError, match=r"classes: 7 came, none was wanted: a guide knows the classes of its data"):
+        trunk.guide({"classifier": nets["t"]}, labels, trunk.Use())
+    with pytest.raises(TrilemmaError, match=r"checkpoint of dg has a discriminator, this method has none"):
+        print_entry(tmp_path, tmp_path / "g.pt", "dg", "t")

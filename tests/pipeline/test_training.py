@@ -149,3 +149,11 @@ def test_a_batch_is_images_in_minus_one_to_one() -> None:
     assert batch.labels is None
     assert batch.images.shape == (16, 1, 4, 4)
     assert -1 <= float(batch.images.min()) < float(batch.images.max()) <= 1
+
+
+def test_a_flipped_batch_shows_the_same_pictures_half_of_them_mirrored() -> None:
+    plain, flipped = (Epochs(IMAGES, LABELS, 60, 0, flip)(3) for flip in (False, True))
+    mirrored = (flipped.images == plain.images.flip(-1)).flatten(1).all(1)
+    assert torch.equal(flipped.images[~mirrored], plain.images[~mirrored])
+    assert 15 < int(mirrored.sum()) < 45
+    assert torch.equal(Epochs(IMAGES, LABELS, 60, 0, True)(3).images, flipped.images)
