@@ -116,6 +116,19 @@ def report() -> None:
 
 
 @app.command()
+def repro(
+    targets: Annotated[list[str] | None, typer.Argument(help="stages such as evaluate@NAME; none: all")] = None,
+    jobs: Annotated[int, typer.Option(help="stages at a time", min=1)] = 1,
+    workers: Workers = 0,
+    address: Address = None,
+) -> None:
+    """As `dvc repro`, with stages that do not need each other side by side."""
+    from pipeline.repro import reproduce
+
+    reproduce(targets or [], jobs, workers, address)
+
+
+@app.command()
 def runs(as_json: Json = False) -> None:
     """List every run: its stages, their state, and the metrics."""
     from pipeline.listing import list_runs, print_runs
