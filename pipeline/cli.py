@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -126,6 +126,23 @@ def repro(
     from pipeline.repro import reproduce
 
     reproduce(targets or [], jobs, workers, address)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def submit(
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND ...", help="repro, sweep, ... with its options")],
+    dashboard: Annotated[
+        str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="of the cluster, whose jobs API it serves")
+    ] = "http://127.0.0.1:8265",
+) -> None:
+    """Run a command as a job on a Ray cluster, and print the job's id."""
+    from pipeline.submit import submit
+
+    verbs = cast(Any, typer.main.get_command(app)).commands
+    if command[0] not in verbs:
+        raise UserError(f"submit: no command {command[0]!r}: it knows {', '.join(sorted(verbs))}")
+    verbs[command[0]].make_context(command[0], command[1:])  # a wrong option is found here and now
+    print(submit(command, dashboard, Path.cwd()))
 
 
 @app.command()

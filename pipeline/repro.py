@@ -9,17 +9,16 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import psutil
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
-from dvc.stage import PipelineStage, Stage
-from dvc.utils.serialize import load_yaml, modify_yaml
+from dvc.stage import Stage
 from networkx import DiGraph
 
 from pipeline.config import load_study
@@ -28,7 +27,6 @@ from pipeline.process import GRACE_SECONDS, end_with_parent, on_sigterm
 from pipeline.runner import open_store, say
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item")
-LOCK = "dvc.lock"
 MIB = 2**20
 
 
@@ -41,13 +39,11 @@ def reproduce(targets: Sequence[str], jobs: int, workers: int, address: str | No
         with Repo(_wait_for_lock=True) as repo:
             graph = get_active_graph(repo.index.graph)
             plan = plan_repro(graph, collect_stages(repo, targets or ["dvc.yaml"]))
-            known = _locked()
             house = Scheduler(repo, graph, plan, jobs, peaks, environment)
             try:
                 house.run()
             finally:
                 house.stop()
-                _as_if_serial(repo, known, plan)
                 house.summarise()
     except DvcException as error:
         raise UserError(f"DVC: {error}") from error
@@ -198,19 +194,3 @@ def _peaks_mib(folder: Path) -> dict[str, int]:
     ledger = open_store(load_study(folder / "params.yaml")).ledger()
     computed = sorted((note for note in ledger if note["event"] == "computed"), key=lambda note: note["time"])
     return {f"trilemma {note['stage']} {note['name']}": note["peak_memory_mib"] for note in computed}
-
-
-def _locked() -> dict[str, Any]:
-    return load_yaml(LOCK).get("stages", {}) if Path(LOCK).exists() else {}
-
-
-def _as_if_serial(repo: Repo, known: Container[str], plan: Sequence[Stage]) -> None:
-    """Put the stages that are new in dvc.lock into the order in which `dvc repro` would have written them."""
-    with repo.lock:
-        written = _locked()
-        names = [str(stage.name) for stage in plan if isinstance(stage, PipelineStage)]
-        new = [name for name in names if name in written and name not in known]
-        if new:
-            with modify_yaml(LOCK) as content:
-                for name in new:
-                    content["stages"][name] = content["stages"].pop(name)
