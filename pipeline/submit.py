@@ -20,11 +20,11 @@ from ray.job_submission import JobSubmissionClient
 
 from pipeline.config import load_study
 from pipeline.errors import TrilemmaError, UserError
+from pipeline.launch_cluster import cluster_token
 
 SHARED = ("TRILEMMA_STORE", "MLFLOW_TRACKING_URI")  # otherwise what the job makes would vanish with its folder
 FORWARDED = (*SHARED, "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION")
 KEPT_HERE = [".git/", ".dvc/cache/", ".dvc/tmp/", ".dvc/config.local", ".venv", "**/__pycache__"]
-TOKEN, TOKEN_FILE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 ANSWER_SECONDS = 10
 
 
@@ -32,7 +32,9 @@ def submit(command: Sequence[str], dashboard: str, folder: Path) -> str:
     """Start `trilemma *command` in the study's folder on the head node, and say which job it is."""
     study = load_study(folder / "params.yaml")
     environment = _environment(os.environ, study.root)
-    headers = {"Authorization": f"Bearer {_token(os.environ)}"}
+    if not cluster_token():
+        raise UserError("no token for the cluster: set RAY_AUTH_TOKEN to the one its nodes were started with")
+    headers = {"Authorization": f"Bearer {cluster_token()}"}
     _check(dashboard, headers)
     logging.getLogger("ray").setLevel(logging.ERROR)  # it would tell of every file it ignores
     words = ["cd", str(study.folder.relative_to(study.root)), "&&", "exec", "python", "-m", "pipeline.cli"]
@@ -62,14 +64,6 @@ def _environment(known: Mapping[str, str], root: Path) -> dict[str, str]:
     return told | ({"TRILEMMA_COMMIT": commit} if commit else {})
 
 
-def _token(known: Mapping[str, str]) -> str:
-    file = Path(known.get(TOKEN_FILE) or Path.home() / ".ray" / "auth_token")
-    token = known.get(TOKEN) or (file.read_text().strip() if file.is_file() else "")
-    if not token:
-        raise UserError(f"no token for the cluster: set {TOKEN} or {TOKEN_FILE} to the one its nodes were started with")
-    return token
-
-
 def _check(dashboard: str, headers: Mapping[str, str]) -> None:
     """Within seconds, what would otherwise be found out after the upload."""
     try:
@@ -78,7 +72,9 @@ def _check(dashboard: str, headers: Mapping[str, str]) -> None:
         reason = type(error).__name__
         raise UserError(f"no Ray dashboard answers at {dashboard} ({reason}): start it, or forward its port") from None
     if answer.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        raise UserError(f"the cluster at {dashboard} refuses this token: set {TOKEN} to the one its nodes have")
+        raise UserError(
+            f"the cluster at {dashboard} refuses this token: set RAY_AUTH_TOKEN to the one its nodes were started with"
+        )
     try:
         version: Any = answer.json()["ray_version"]
     except (ValueError, KeyError, TypeError):

@@ -5,6 +5,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from threading import Thread
 import pytest
 import requests
 
-from tests.pipeline.children import wait_for
+from tests.pipeline.children import ROOT, wait_for
 from tests.pipeline.toy_study import BIN, ToyStudy
 
 PLANTED = {
@@ -152,12 +153,24 @@ def test_an_unauthenticated_client_is_refused(head: Head) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize(("token", "told"), [("", "wants a token"), ("wrong", "refuses this token")])
+def test_a_driver_without_the_token_is_refused_at_once(head: Head, tmp_path: Path, token: str, told: str) -> None:
+    joining = f"from pipeline.launch import launcher\nwith launcher(1, {head.gcs!r}): print('joined')"
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "RAY_AUTH_TOKEN": token}
+    child = subprocess.run(
+        [sys.executable, "-c", joining], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert f"UserError: the Ray cluster at {head.gcs} {told}: set RAY_AUTH_TOKEN" in child.stderr
+    assert "joined" not in child.stdout
+
+
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_job_makes_what_this_machine_makes_and_tells_no_secret(head: Head, toy: ToyStudy, tmp_path: Path) -> None:
     given = shared(tmp_path, **PLANTED)
     wrong = refused(toy, "--dashboard", head.dashboard, "prepare", "digits", RAY_AUTH_TOKEN="no", **given)
     assert "refuses this token" in wrong
-    command = "repro pretrain@toy --jobs 2 --workers 1 --address auto".split()
+    command = ["repro", "pretrain@toy", "--jobs", "2", "--workers", "1", "--address", "auto"]
     submitted = toy.run("submit", "--dashboard", head.dashboard, *command, RAY_AUTH_TOKEN=head.token, **given)
     job = submitted.stdout.strip()
     assert wait_for(lambda: head.status(job) in ("SUCCEEDED", "FAILED", "STOPPED"), 500)
