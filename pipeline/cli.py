@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -286,7 +287,8 @@ def main() -> None:
     except (TrilemmaError, ValueError) as error:  # ValueError: what a user can cause, found by the mathematics
         if os.environ.get("TRILEMMA_TRACEBACK"):
             raise
-        print(f"trilemma: {error}", file=sys.stderr)
+        said = re.sub(r"(?<=://)[^/\s@]+@", "", str(error))  # an address may have a password in it
+        print(f"trilemma: {said}", file=sys.stderr)
         sys.exit(error.exit_code if isinstance(error, TrilemmaError) else UserError.exit_code)
 
 
