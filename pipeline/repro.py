@@ -23,6 +23,7 @@ from networkx import DiGraph
 
 from pipeline.config import load_study
 from pipeline.errors import TrilemmaError, UserError
+from pipeline.launch import launcher
 from pipeline.process import GRACE_SECONDS, end_with_parent, on_sigterm
 from pipeline.runner import open_store, say
 
@@ -32,6 +33,8 @@ MIB = 2**20
 
 def reproduce(targets: Sequence[str], jobs: int, workers: int, address: str | None) -> None:
     """What the targets need, or all of dvc.yaml, up to `jobs` stages at a time; a failure stops only what needs it."""
+    if workers == 0:
+        launcher(workers, address)  # refuses what every stage would refuse
     on_sigterm()
     peaks = _peaks_mib(Path.cwd())
     environment = {"TRILEMMA_WORKERS": str(workers), **({} if address is None else {"TRILEMMA_ADDRESS": address})}

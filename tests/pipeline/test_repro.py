@@ -44,7 +44,7 @@ case "$MODE" in
   fail) [ $1 = right ] && { echo "trilemma: no such picture" >&2; exit 2; };;
   stay) exec sleep 600;;
 esac
-echo made by $1 > $1.txt
+cut -c1 $1.in > $1.txt
 """
 
 
@@ -107,10 +107,15 @@ def test_stages_meet_and_leave_the_lock_of_a_serial_run(study: ShellStudy, tmp_p
     assert "repro: 4 ran; " in err
     assert "left | > trilemma left right" in out
     assert study.lock() == serial.lock()
-    (study.folder / "right.in").write_text("2")
+    (study.folder / "right.in").write_text("1, still")
     code, out, err = study.repro("both", "--jobs", "2")
     assert code == 0
     assert "repro: 1 ran, 2 unchanged; " in err  # right makes the same bytes again, so nothing follows
+    (study.folder / "left.in").write_text("2")
+    code, out, err = study.repro("after-left", "--jobs", "2")
+    assert code == 0
+    assert "repro: 2 ran; " in err
+    assert (study.folder / "after-left.txt").read_text() == "2\n"
 
 
 def test_a_failure_stops_only_what_needs_it_and_the_summary_says_so(study: ShellStudy) -> None:
@@ -148,7 +153,10 @@ def test_stages_that_do_not_fit_into_memory_together_run_one_after_the_other(stu
     assert code == 0, out + err
 
 
-def test_a_target_that_is_not_there_is_one_line(study: ShellStudy) -> None:
+def test_what_cannot_be_run_is_one_line(study: ShellStudy) -> None:
+    code, _, err = study.repro("--address", "auto")
+    assert code == 2
+    assert err == "trilemma: the cluster at auto was given but no workers: say how many with --workers\n"
     code, _, err = study.repro("nothing")
     assert code == 2
     assert err.startswith("trilemma: DVC: ")
