@@ -59,7 +59,7 @@ class Bucket:
     def names(self, folder: str) -> list[str]:
         with self._in_one_line(folder):
             found = self.files.get_file_info(FileSelector(self._path(folder), allow_not_found=True))
-        return sorted(info.base_name for info in found if info.type == FileType.File)
+        return sorted(info.base_name for info in found)  # what was appended to is a folder, see `append`
 
     def remove(self, name: str) -> None:
         with self._in_one_line(name):

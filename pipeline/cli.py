@@ -3,9 +3,10 @@
 import gc
 import json
 import os
+import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -113,6 +114,36 @@ def report() -> None:
     from pipeline.report import write_report
 
     write_report(Path.cwd())
+
+
+@app.command()
+def repro(
+    targets: Annotated[list[str] | None, typer.Argument(help="stages such as evaluate@NAME; none: all")] = None,
+    jobs: Annotated[int, typer.Option(help="stages at a time", min=1)] = 1,
+    workers: Workers = 0,
+    address: Address = None,
+) -> None:
+    """As `dvc repro`, with stages that do not need each other side by side."""
+    from pipeline.repro import reproduce
+
+    reproduce(targets or [], jobs, workers, address)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def submit(
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND ...", help="repro, sweep, ... with its options")],
+    dashboard: Annotated[
+        str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="of the cluster, whose jobs API it serves")
+    ] = "http://127.0.0.1:8265",
+) -> None:
+    """Run a command as a job on a Ray cluster, and print the job's id."""
+    from pipeline.submit import submit
+
+    verbs = cast(Any, typer.main.get_command(app)).commands
+    if command[0] not in verbs:
+        raise UserError(f"submit: no command {command[0]!r}: it knows {', '.join(sorted(verbs))}")
+    verbs[command[0]].make_context(command[0], command[1:])  # a wrong option is found here and now
+    print(submit(command, dashboard, Path.cwd()))
 
 
 @app.command()
@@ -256,7 +287,8 @@ def main() -> None:
     except (TrilemmaError, ValueError) as error:  # ValueError: what a user can cause, found by the mathematics
         if os.environ.get("TRILEMMA_TRACEBACK"):
             raise
-        print(f"trilemma: {error}", file=sys.stderr)
+        said = re.sub(r"(?<=://)[^/\s@]+@", "", str(error))  # an address may have a password in it
+        print(f"trilemma: {said}", file=sys.stderr)
         sys.exit(error.exit_code if isinstance(error, TrilemmaError) else UserError.exit_code)
 
 

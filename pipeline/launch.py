@@ -65,6 +65,8 @@ def launcher(workers: int = 0, address: str | None = None) -> Launch:
             raise UserError(f"the cluster at {address} was given but no workers: say how many with --workers")
         return InProcess()
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # Ray reads it when imported: it would hold back progress lines
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray has a token, but would not send it
     from pipeline.launch_ray import RayLaunch  # here, so that a run without workers never imports Ray
 
     return RayLaunch(workers, address)

@@ -18,8 +18,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import grpc
 import psutil
 import ray
 import ray.exceptions
@@ -42,6 +43,7 @@ LONGEST_PARENT = 20  # characters: Ray's sockets lie some 80 characters deeper, 
 PROBE_SECONDS = 5
 FREE_SECONDS = 20  # a job that just ended gives its CPUs back only after some seconds
 HTTP2_SETTINGS = b"\x04"
+CLUSTER_ID = "/ray.rpc.NodeInfoGcsService/GetClusterId"  # the first call of every client
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + HTTP2_SETTINGS + bytes(5)
 
 
@@ -172,6 +174,28 @@ def _check_reachable(address: str) -> None:
         raise UserError(f"no Ray cluster answers at {address}: {error}") from error
     if answer[3:4] != HTTP2_SETTINGS:
         raise UserError(f"what answers at {address} is no Ray cluster: give the port of its head node, usually 6379")
+    _check_token(address)
+
+
+def cluster_token() -> str:
+    """Where Ray's clients look for it; empty if there is none."""
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    return os.environ.get("RAY_AUTH_TOKEN") or (file.read_text().strip() if file.is_file() else "")
+
+
+def _check_token(address: str) -> None:
+    """Ray itself would try a wrong one for half a minute, and then speak of the connection."""
+    token = cluster_token()
+    metadata = (("authorization", f"Bearer {token}"),)
+    with grpc.insecure_channel(address) as channel:
+        try:
+            channel.unary_unary(CLUSTER_ID)(b"", metadata=metadata, timeout=PROBE_SECONDS)
+        except grpc.RpcError as error:
+            if cast(grpc.Call, error).code() == grpc.StatusCode.UNAUTHENTICATED:
+                how = "refuses this token" if token else "wants a token"
+                raise UserError(
+                    f"the Ray cluster at {address} {how}: set RAY_AUTH_TOKEN to the one its nodes were started with"
+                ) from None
 
 
 @contextmanager

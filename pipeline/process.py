@@ -81,9 +81,14 @@ def die_with_parent() -> None:
     stage = os.environ.get("DVC_STAGE")
     if stage is None:
         return
+    end_with_parent()
+    threading.Thread(target=_stop_after, args=(_starter(stage),), name="watch-dvc", daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """On Linux: SIGTERM when the thread that started this process ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    threading.Thread(target=_stop_after, args=(_starter(stage),), name="watch-dvc", daemon=True).start()
 
 
 def _starter(stage: str) -> ProcessId | None:

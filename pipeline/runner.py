@@ -177,7 +177,9 @@ def _cpu_seconds() -> float:
 
 
 def _commit() -> str | None:
-    """The checked-out commit, or None where there is no git."""
+    """The checked-out commit, or the one a job was submitted from; None where there is no git."""
+    if submitted := os.environ.get("TRILEMMA_COMMIT"):
+        return submitted
     try:
         found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import sqlite3
 import sys
@@ -109,7 +110,7 @@ def refuse_busy(port: int) -> None:
 
 def compare_address(uri: str, run_ids: Sequence[str], experiments: Sequence[str]) -> str:
     """Where MLflow's UI puts runs side by side: on the server, or on the one `trilemma ui` starts."""
-    base = uri.rstrip("/") if is_server(uri) else f"http://{UI_HOST}:{UI_PORT}"
+    base = re.sub("(?<=://)[^/@]+@", "", uri).rstrip("/") if is_server(uri) else f"http://{UI_HOST}:{UI_PORT}"
     lists = {"runs": run_ids, "experiments": list(dict.fromkeys(experiments))}
     query = urlencode({name: json.dumps(list(ids), separators=(",", ":")) for name, ids in lists.items()})
     return f"{base}/#/compare-runs?{query}"

@@ -148,6 +148,8 @@ def test_the_ledger_keeps_every_line_in_order(store: Store):
         store.note(KEY, {"event": "computed", "step": step, "seconds": 0.5})
     assert store.notes(KEY) == [{"event": "computed", "step": step, "seconds": 0.5} for step in range(5)]
     assert store.notes(OTHER) == []
+    store.note(OTHER, {"event": "reused"})
+    assert len(list(store.ledger())) == 6
 
 
 def test_a_torn_last_line_of_the_ledger_is_ignored_and_does_not_spoil_the_next(tmp_path: Path):

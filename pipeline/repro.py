@@ -1,0 +1,199 @@
+"""`trilemma repro`: `dvc repro` with the stages that do not need each other side by side.
+
+DVC stays in charge: it says what needs what and what has changed, and a changed stage is a `dvc repro --single-item` of
+its own (otherwise DVC would lock what a stage needs as if it wrote it, and neighbours would fail).
+"""
+
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import psutil
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+from dvc.stage import Stage
+from networkx import DiGraph
+
+from pipeline.config import load_study
+from pipeline.errors import TrilemmaError, UserError
+from pipeline.launch import launcher
+from pipeline.process import GRACE_SECONDS, end_with_parent, on_sigterm
+from pipeline.runner import open_store, say
+
+DVC = (sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item")
+MIB = 2**20
+
+
+def reproduce(targets: Sequence[str], jobs: int, workers: int, address: str | None) -> None:
+    """What the targets need, or all of dvc.yaml, up to `jobs` stages at a time; a failure stops only what needs it."""
+    if workers == 0:
+        launcher(workers, address)  # refuses what every stage would refuse
+    on_sigterm()
+    peaks = _peaks_mib(Path.cwd())
+    environment = {"TRILEMMA_WORKERS": str(workers), **({} if address is None else {"TRILEMMA_ADDRESS": address})}
+    try:
+        with Repo(_wait_for_lock=True) as repo:
+            graph = get_active_graph(repo.index.graph)
+            plan = plan_repro(graph, collect_stages(repo, targets or ["dvc.yaml"]))
+            house = Scheduler(repo, graph, plan, jobs, peaks, environment)
+            try:
+                house.run()
+            finally:
+                house.stop()
+                house.summarise()
+    except DvcException as error:
+        raise UserError(f"DVC: {error}") from error
+    if house.failed:
+        raise TrilemmaError(f"{len(house.failed)} of {len(plan)} stages failed: {', '.join(house.failed)}")
+
+
+class Scheduler:
+    """Which stages wait, run, are done or failed, by their names."""
+
+    def __init__(
+        self,
+        repo: Repo,
+        graph: DiGraph,
+        plan: Sequence[Stage],
+        jobs: int,
+        peaks_mib: Mapping[str, int],
+        environment: Mapping[str, str],
+    ) -> None:
+        self.repo, self.peaks_mib, self.environment = repo, peaks_mib, environment
+        self.began, self.room_mib = time.monotonic(), psutil.virtual_memory().available // MIB
+        self.gpus = len(list(Path("/dev").glob("nvidia[0-9]*"))) if "CUDA_VISIBLE_DEVICES" not in os.environ else 0
+        self.slots = list(range(jobs))
+        self.waiting: dict[str, Stage] = {str(stage.addressing): stage for stage in plan}
+        self.needs = {name: {str(one.addressing) for one in graph.successors(it)} for name, it in self.waiting.items()}
+        self.ready: dict[str, Stage] = {}  # changed, and nothing but room is missing
+        self.running: list[Running] = []
+        self.ran: dict[str, float] = {}  # seconds
+        self.unchanged: set[str] = set()
+        self.failed: dict[str, str] = {}  # the last thing it said
+        self.output = selectors.DefaultSelector()
+
+    def run(self) -> None:
+        """Until nothing runs and nothing that waits can."""
+        self._start_what_can()
+        while self.running:
+            self._listen(None)
+            self._start_what_can()
+
+    def stop(self) -> None:
+        """End what still runs, in order: a stage first, so that its DVC can take back its locks."""
+        deadline, asked = time.monotonic() + 2 * GRACE_SECONDS, set[psutil.Process]()
+        while self.running:
+            for running in self.running:
+                running.ask_to_end(asked, by_force=time.monotonic() > deadline)
+            self._listen(0.1)
+
+    def summarise(self) -> None:
+        left = [*self.ready, *self.waiting]
+        counts = {"ran": self.ran, "unchanged": self.unchanged, "failed": self.failed, "not run": left}
+        parts = [f"{len(names)} {what}" for what, names in counts.items() if names]
+        work, wall = sum(self.ran.values()), time.monotonic() - self.began
+        say(f"repro: {', '.join(parts)}; {work:.0f} s of work in {wall:.0f} s")
+        for name, reason in self.failed.items():
+            say(f"  failed: {name}: {reason}")
+        for name in left:
+            lost = sorted(self._failed_below(name))
+            say(f"  not run: {name}{', which needs ' if lost else ''}{', '.join(lost)}")
+
+    def _failed_below(self, name: str) -> set[str]:
+        below = self.needs.get(name, set())
+        return (below & self.failed.keys()).union(*(self._failed_below(one) for one in below))
+
+    def _start_what_can(self) -> None:
+        """Unchanged stages make others ready at once, so go round until nothing is new."""
+        while new := [name for name in self.waiting if self.needs[name] <= self.ran.keys() | self.unchanged]:
+            with self.repo.lock:
+                for name in new:
+                    stage = self.waiting.pop(name)
+                    if stage.changed():
+                        self.ready[name] = stage
+                    else:
+                        self.unchanged.add(name)
+        for name, stage in list(self.ready.items()):
+            used = sum(self.peaks_mib.get(running.command, 0) for running in self.running)
+            fits = not self.running or used + self.peaks_mib.get(str(stage.cmd), 0) <= self.room_mib
+            if self.slots and fits:
+                self._start(self.ready.pop(name))
+
+    def _listen(self, seconds: float | None) -> None:
+        for key, _ in self.output.select(seconds):
+            if not key.data.hear():
+                self._finish(key.data)
+
+    def _start(self, stage: Stage) -> None:
+        slot = self.slots.pop(0)
+        gpu = {"CUDA_VISIBLE_DEVICES": str(slot % self.gpus)} if self.gpus else {}
+        running = Running(stage, slot, {**os.environ, **self.environment, **gpu})
+        self.running.append(running)
+        self.output.register(running.pipe, selectors.EVENT_READ, running)
+
+    def _finish(self, running: "Running") -> None:
+        self.output.unregister(running.pipe)
+        name, code = running.name, running.child.wait()
+        running.pipe.close()
+        self.running.remove(running)
+        self.slots.append(running.slot)
+        if code == 0:
+            self.ran[name] = time.monotonic() - running.began
+        else:
+            self.failed[name] = running.reason or f"dvc repro ended with {code}"
+
+
+class Running:
+    """One stage in a DVC of its own, which ends when we do."""
+
+    def __init__(self, stage: Stage, slot: int, environment: Mapping[str, str]) -> None:
+        self.name, self.command = str(stage.addressing), str(stage.cmd)
+        self.slot, self.began = slot, time.monotonic()
+        self.child = subprocess.Popen(
+            [*DVC, self.name],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C comes to us, and we end things in order
+            preexec_fn=end_with_parent,
+        )
+        assert self.child.stdout is not None
+        self.pipe: IO[bytes] = self.child.stdout
+        self.reason = ""
+        self._rest = b""
+
+    def hear(self) -> bool:
+        """Print whole lines under the stage's name; False when it has closed its output."""
+        heard = os.read(self.pipe.fileno(), 65536)
+        *lines, self._rest = (self._rest + (heard or b"\n")).split(b"\n")
+        for line in lines:
+            text = line.decode(errors="replace").rstrip()
+            if text:
+                print(f"{self.name} | {text}", flush=True)
+            if text.startswith(("trilemma: ", "ERROR: ")) and not self.reason:
+                self.reason = text
+        return bool(heard)
+
+    def ask_to_end(self, asked: set[psutil.Process], by_force: bool) -> None:
+        """Once each; what comes to life later is asked when it is seen."""
+        with suppress(psutil.NoSuchProcess):
+            for process in set(psutil.Process(self.child.pid).children()) - asked:
+                asked.add(process)
+                process.terminate()
+        if by_force:
+            self.child.kill()
+
+
+def _peaks_mib(folder: Path) -> dict[str, int]:
+    """By command, from the ledger: the most memory that a stage took when it was last computed."""
+    ledger = open_store(load_study(folder / "params.yaml")).ledger()
+    computed = sorted((note for note in ledger if note["event"] == "computed"), key=lambda note: note["time"])
+    return {f"trilemma {note['stage']} {note['name']}": note["peak_memory_mib"] for note in computed}
