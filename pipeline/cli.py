@@ -171,6 +171,19 @@ def compare(
     print_comparison(compare(load_study(Path.cwd() / "params.yaml"), names, apart_from or ()), as_json)
 
 
+@app.command()
+def why(
+    address: Annotated[str, typer.Argument(metavar="TABLE[:CELL]", help="such as digits:edm-digits/fd")],
+    as_json: Json = False,
+) -> None:
+    """Say where a number comes from: code, settings, data, seeds, checkpoints, card, MLflow run; or list cells."""
+    from pipeline.config import load_study
+    from pipeline.why import explain, print_why
+
+    found = explain(load_study(Path.cwd() / "params.yaml"), address)
+    print_json(found) if as_json else print_why(found)
+
+
 @app.command(rich_help_panel="Anybody's pictures")
 def measure(
     generated: Annotated[Path, typer.Argument(help="folder or zip of pictures, Parquet, .npz, .npy, FOLDER/SPLIT")],
