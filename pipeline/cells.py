@@ -1,30 +1,20 @@
-"""Addresses of measured values: TABLE:CELL, read off a table under reports/tables/.
-
-digits:edm-digits/fd                        entry (a run's name, or that of its guidance), metric
-digits:edm-digits/precision@pixels          another extractor than that of the first such row
-digits-guidance:edm-digits-dg/fd            a difference
-dg-weight:edm-mlp-digits-dg/weight=2/fd     a point of a sweep: entry, every axis, metric
-siddm-table-1:siddm-4/hq                    of a stack: method and steps, metric
-siddm-table-1-orderings:gan-1/ddgan-2/hq    a difference
-siddm-1:SIDDM/4/FID                         printed: method, calls, metric; stands for the measured cell beside it
-"""
+"""Measured values by their address: the tables there are, and which results a cell was computed from."""
 
 import csv
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from pipeline.addresses import Row, names_of
 from pipeline.aggregate import repetitions
 from pipeline.config import Study
 from pipeline.dag import STAGES, Call
 from pipeline.errors import UserError
 from pipeline.sweep_entry import Point, Sweep, find_sweep, written
-from pipeline.sweep_plan import trials_of
+from pipeline.sweep_plan import Trial, trials_of
+from pipeline.sweep_points import evaluated
 
-Row = Mapping[str, str]
 ORDERINGS, GUIDANCE = "-orderings", "-guidance"  # after the name of a table: its differences
 PAPERS = "paper-tables"
 NEAREST = 3
@@ -34,7 +24,7 @@ class Table(NamedTuple):
     kind: Literal["values", "sweep", "stack", "paper"]
     of: str  # the dataset, sweep or stack; of a paper's: its name
     name: str
-    file: Path  # of measured ones, the first of two if there are differences too
+    file: Path
 
 
 class Cell(NamedTuple):
@@ -62,14 +52,14 @@ class Result(NamedTuple):
 
     study: Study  # of a sweep: with the trial's settings
     call: Call
-    trial: str  # empty outside sweeps
+    trial: Trial | None = None
 
 
 def tables(study: Study) -> dict[str, Table]:
     """Those that are written, by name."""
     folder = study.folder / "reports"
     found = [Table("values", name, name + end, folder / "tables") for name in study.datasets for end in ("", GUIDANCE)]
-    found += [Table("sweep", name, _sweep(study, name).table, folder / "tables") for name in study.sweeps]
+    found += [Table("sweep", name, sweep_of(study, name).table, folder / "tables") for name in study.sweeps]
     found += [Table("stack", name, name + end, folder / "tables") for name in study.stacks for end in ("", ORDERINGS)]
     found += [Table("paper", file.stem, file.stem, folder / PAPERS) for file in sorted((folder / PAPERS).glob("*.csv"))]
     located = [table._replace(file=table.file / f"{table.name}.csv") for table in found]
@@ -80,7 +70,7 @@ def find(study: Study, address: str) -> Cell:
     """The cell of an address, that of a paper's table being the measured one."""
     name, _, wanted = address.partition(":")
     table = find_table(study, name)
-    cells = cells_of(study, table)
+    cells = cells_of(table)
     if wanted not in cells:
         near = " or ".join(f"{name}:{cell}" for cell in get_close_matches(wanted, cells, n=NEAREST, cutoff=0.4))
         hint = f": did you mean {near}?" if near else ""
@@ -101,21 +91,11 @@ def find_table(study: Study, name: str) -> Table:
     return known[name]
 
 
-def cells_of(study: Study, table: Table, file: Path | None = None) -> dict[str, Cell]:
+def cells_of(table: Table, file: Path | None = None) -> dict[str, Cell]:
     """By name, in the order of the table. file: the same table written elsewhere."""
-    axes = list(_sweep(study, table.of).axes) if table.kind == "sweep" else []
-    seen: Counter[str] = Counter()
-    found: dict[str, Cell] = {}
     with (file or table.file).open(newline="") as lines:
-        for row in csv.DictReader(lines):
-            name = _name(table, row, axes)
-            seen[name] += 1
-            if seen[name] > 1:
-                name += f"@{row['card'].partition('@')[0]}"
-            value = row[next(column for column in ("value", "difference", "measured") if column in row)]
-            low, high = (float(row[bound] or math.nan) for bound in ("ci_low", "ci_high"))
-            found[name] = Cell(table, name, float(value or math.nan), low, high, row)
-    return found
+        rows = list(csv.DictReader(lines))
+    return {name: _cell(table, name, row) for name, row in zip(names_of(rows), rows)}
 
 
 def results_of(study: Study, cell: Cell) -> list[Result]:
@@ -124,37 +104,28 @@ def results_of(study: Study, cell: Cell) -> list[Result]:
             sides = [cell.row["run"]] if "unguided" in cell.row or cell.row["guidance"] == "none" else []
             sides += [cell.row["guidance"]] if cell.row["guidance"] != "none" else []
             entries = [entry for side in sides for entry in repetitions(study, side)]
-            return [Result(study, STAGES["evaluate"](study, entry), "") for entry in entries]
+            return [Result(study, STAGES["evaluate"](study, entry)) for entry in entries]
         case "sweep":
-            sweep = _sweep(study, cell.table.of)
-            trials = trials_of(study, sweep, f"sweeps.{cell.table.of}")
+            trials = trials_of(study, sweep_of(study, cell.table.of), f"sweeps.{cell.table.of}")
             at = [trial for trial in trials if cell.name.startswith(f"{_point(trial.point)}/")]
             if not at:
                 raise UserError(
                     f"{cell.address}: params.yaml has no such point any more: dvc repro sweep@{cell.table.of}"
                 )
-            return [Result(trial.study, STAGES["evaluate"](trial.study, trial.point.of), trial.id) for trial in at]
+            return [Result(trial.study, evaluated(trial.study, trial.point.of)[-1], trial) for trial in at]
         case "stack" | "paper":
-            return [Result(study, STAGES["appraise"](study, cell.table.of), "")]
+            return [Result(study, STAGES["appraise"](study, cell.table.of))]
 
 
-def _name(table: Table, row: Row, axes: Sequence[str]) -> str:
-    match table.kind:
-        case "values":
-            return f"{row['run'] if row['guidance'] == 'none' else row['guidance']}/{row['metric']}"
-        case "sweep":
-            return "/".join([row["entry"], *(f"{axis}={row[axis]}" for axis in axes), row["metric"]])
-        case "stack" if "a" in row:
-            return f"{row['a']}-{row['steps_a']}/{row['b']}-{row['steps_b']}/{row['metric']}"
-        case "stack":
-            return f"{row['method']}-{row['steps']}/{row['metric']}"
-        case "paper":
-            return "/".join(row[part] for part in ("method", "nfe", "metric") if row[part])
+def _cell(table: Table, name: str, row: Row) -> Cell:
+    value = next(row[column] for column in ("value", "difference", "measured") if column in row)
+    value, low, high = (float(text or math.nan) for text in (value, row["ci_low"], row["ci_high"]))
+    return Cell(table, name, value, low, high, row)
 
 
 def _point(point: Point) -> str:
     return "/".join([point.of, *(f"{axis}={written(value)}" for axis, value in point.values.items())])
 
 
-def _sweep(study: Study, name: str) -> Sweep:
+def sweep_of(study: Study, name: str) -> Sweep:
     return find_sweep(study, name, None, None, None)

@@ -1,6 +1,6 @@
 """Where a number comes from: the results it was computed from, each with its code, settings, inputs, seeds and cost."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,15 +8,19 @@ from pipeline.artifacts import MANIFEST, Manifest, parse_manifest
 from pipeline.config import Study
 from pipeline.dag import STAGES, Call, chain
 from pipeline.errors import ArtifactError
-from pipeline.runner import open_store, outside
+from pipeline.runner import MACHINE, open_store, outside
 from pipeline.store import Store
 from pipeline.sweep_plan import version
 
 CIRCUMSTANCES = (
-    "commit", "mlflow_run", "time", "host", "cpu", "device", "python", "torch", "numpy", "scipy", "backend", "workers",
-    "seconds", "cpu_seconds", "sweep", "trial",
+    "commit", "mlflow_run", "time", "host", "backend", *MACHINE, "seconds", "cpu_seconds", "sweep", "trial",
 )  # fmt: skip  # of the ledger
 PRESENT, OTHER, UNKNOWN = "present", "other", "unknown"
+
+
+class Provenance(NamedTuple):
+    version: str
+    warning: str  # empty for PRESENT
 
 
 class Link(NamedTuple):
@@ -75,14 +79,17 @@ def chain_links(study: Study, last: Call, published: bool = True) -> list[Link]:
     return list(links.values())
 
 
-def versions(study: Study, names: Iterable[str], stage: str = "evaluate") -> dict[str, tuple[str, ...]]:
-    """By entry: what a table must say of its chain, results that the present code, settings and inputs do not make."""
-    links = {name: chain_links(study, STAGES[stage](study, name)) for name in names}
-    said = {OTHER: "of another version", UNKNOWN: "of a version that this store does not know"}
-    return {
-        name: tuple(f"{link.label} is {said[link.version]}" for link in found if link.version in said)
-        for name, found in links.items()
-    }
+def provenance(study: Study, last: Call) -> Provenance:
+    """Whether a result is what the present code, settings and inputs make."""
+    try:
+        links = chain_links(study, last)
+    except ArtifactError:
+        return Provenance(UNKNOWN, "of unknown version: what it was computed from is not in out/")
+    for kind, what in ((OTHER, "of another version of code, settings or inputs"), (UNKNOWN, "not known to this store")):
+        found = [link.label for link in links if link.version == kind]
+        if found:
+            return Provenance(kind, f"{what}: {', '.join(found)}")
+    return Provenance(PRESENT, "")
 
 
 def _link(study: Study, store: Store, call: Call, manifest: Manifest, key: str) -> Link:

@@ -14,7 +14,7 @@ def explain(study: Study, address: str) -> dict[str, Any]:
     """address: TABLE, whose cells are listed, or TABLE:CELL."""
     if ":" not in address:
         table = find_table(study, address)
-        cells = cells_of(study, table)
+        cells = cells_of(table)
         return {"table": address, "cells": [f"{address}:{name}" for name in cells]}
     cell = find(study, address)
     return {"cell": address, **_told(cell), "stages": [link.json() for link in links_of(study, cell)]}
@@ -24,7 +24,7 @@ def links_of(study: Study, cell: Cell) -> list[Link]:
     """Everything the cell was computed from, once, each result after its inputs."""
     found: dict[tuple[str, str], Link] = {}
     for result in results_of(study, cell):
-        for link in chain_links(result.study, result.call, published=not result.trial):
+        for link in chain_links(result.study, result.call, published=result.trial is None):
             found.setdefault((link.label, link.manifest.digest), link)
     return list(found.values())
 
