@@ -87,7 +87,9 @@ def find_table(study: Study, name: str) -> Table:
     known = tables(study)
     if name not in known:
         near = "".join(f", did you mean {other}?" for other in get_close_matches(name, known, n=1))
-        raise UserError(f"no table {name!r} in reports{near}; there are {', '.join(known) or 'none: dvc repro first'}")
+        raise UserError(
+            f"no table {name!r} in reports{near}; there are {', '.join(known) or 'none'} (dvc repro writes all)"
+        )
     return known[name]
 
 

@@ -1,13 +1,12 @@
 """Where a number comes from: the results it was computed from, each with its code, settings, inputs, seeds and cost."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.artifacts import MANIFEST, Manifest, parse_manifest
 from pipeline.config import Study
 from pipeline.dag import STAGES, Call, chain
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, UserError
 from pipeline.runner import MACHINE, open_store, outside
 from pipeline.store import Store
 from pipeline.sweep_plan import version
@@ -58,8 +57,9 @@ def chain_of(study: Study, entry: str) -> dict[str, Any]:
     """entry: a run, a guided entry, a stack, or STACK/MEMBER; the stages of its values, each after its inputs."""
     name, _, member = entry.partition("/")
     links = chain_links(study, STAGES["appraise" if name in study.stacks else "evaluate"](study, name))
-    stages = [link.json() for link in links]
-    return {"entry": entry, "stages": [_of_member(stage, member) for stage in stages] if member else stages}
+    if member and member not in study.stacks[name].members:
+        raise UserError(f"{name} has no member {member!r}; it has {', '.join(study.stacks[name].members)}")
+    return {"entry": entry, "stages": [of_member(link.json(), member) for link in links]}
 
 
 def chain_links(study: Study, last: Call, published: bool = True) -> list[Link]:
@@ -112,13 +112,11 @@ def _published(out: Path) -> Manifest:
     return parse_manifest((out / MANIFEST).read_bytes(), out / MANIFEST)
 
 
-def _of_member(stage: Mapping[str, Any], member: str) -> dict[str, Any]:
-    """What of a stack's stage is one member's."""
-    members = stage["parameters"].get("members")
-    if members is None:
-        return dict(stage)
+def of_member(stage: dict[str, Any], member: str) -> dict[str, Any]:
+    """What of a stack's stage is one member's; other stages as they are."""
+    members = stage["parameters"].get("members", {})
     if member not in members:
-        raise ArtifactError(f"{stage['name']} has no member {member!r}; it has {', '.join(members)}")
+        return stage
     weights = {name: digest for name, digest in stage["files"].items() if name.startswith(f"{member}/")}
     parameters = stage["parameters"] | {"members": {member: members[member]}}
-    return dict(stage) | {"parameters": parameters, "files": weights or stage["files"]}
+    return stage | {"parameters": parameters, "files": weights or stage["files"]}

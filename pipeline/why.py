@@ -4,7 +4,7 @@ from typing import Any
 
 from pipeline.artifacts import canonical
 from pipeline.cells import Cell, cells_of, find, find_table, results_of
-from pipeline.chain import Link, chain_links
+from pipeline.chain import Link, chain_links, of_member
 from pipeline.config import Study
 
 EXACT = "to the bit on the same CPU type and versions"
@@ -17,7 +17,9 @@ def explain(study: Study, address: str) -> dict[str, Any]:
         cells = cells_of(table)
         return {"table": address, "cells": [f"{address}:{name}" for name in cells]}
     cell = find(study, address)
-    return {"cell": address, **_told(cell), "stages": [link.json() for link in links_of(study, cell)]}
+    member = cell.name.partition("/")[0] if cell.table.kind == "stack" else ""
+    stages = [of_member(link.json(), member) for link in links_of(study, cell)]
+    return {"cell": address, **_told(cell), "stages": stages}
 
 
 def links_of(study: Study, cell: Cell) -> list[Link]:
