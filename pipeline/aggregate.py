@@ -10,7 +10,9 @@ import numpy as np
 
 from pipeline.artifacts import canonical, read_artifact
 from pipeline.cards import METRICS, METRICS_FILE
+from pipeline.chain import OTHER, Provenance, provenance
 from pipeline.config import Block, Study, pick
+from pipeline.dag import STAGES
 from pipeline.errors import UserError
 from pipeline.intervals import Comparison, Interval, interval, paired, scope
 
@@ -23,6 +25,7 @@ class Repetition(NamedTuple):
     sets: tuple[str, ...]  # a set of samples per sampling seed
     counts: dict[str, float]
     metrics: dict[str, dict[str, Any]]  # by card id: metric, card, values (one per set), floor, warnings
+    provenance: Provenance
 
 
 class Arm(NamedTuple):
@@ -35,6 +38,11 @@ class Arm(NamedTuple):
     @property
     def name(self) -> str:
         return self.run if self.guidance == "none" else self.guidance
+
+    @property
+    def warnings(self) -> set[str]:
+        """Of results that the present code does not make."""
+        return {found.provenance.warning for found in self.repetitions if found.provenance.warning}
 
 
 class Summary(NamedTuple):
@@ -74,15 +82,20 @@ def repetitions(study: Study, name: str) -> list[str]:
 
 
 def gather(study: Study, entries: Iterable[str]) -> list[Arm]:
-    """Arms of the named entries, which must be evaluated. An entry that repeats a seed is no repetition: a new arm."""
-    found: dict[tuple[str, int], list[str]] = {}
+    """Arms of the named entries, which must be evaluated. An entry that repeats a seed is no repetition: a new arm.
+
+    Nor is one of another version of the code: it stands alone.
+    """
+    found: dict[tuple[str, int, str], list[Repetition]] = {}
     seen: Counter[tuple[str, int]] = Counter()
     for name in entries:
         identity = _identity(study, name)
         times = seen[identity, _train_seed(study, name)]
         seen[identity, _train_seed(study, name)] += 1
-        found.setdefault((identity, times), []).append(name)
-    return [_arm(study, names) for names in found.values()]
+        repetition = _repetition(study, name)
+        version = name if repetition.provenance.version == OTHER else repetition.provenance.version
+        found.setdefault((identity, times, version), []).append(repetition)
+    return [_arm(study, alike) for alike in found.values()]
 
 
 def summarise(arm: Arm, card: str) -> Summary:
@@ -140,24 +153,24 @@ def _values(side: Repetition, id: str, sets: list[str]) -> list[float]:
     return [of_set[name] for name in sets]
 
 
-def _arm(study: Study, names: list[str]) -> Arm:
-    first = names[0]
+def _arm(study: Study, found: list[Repetition]) -> Arm:
+    first = found[0].entry
     guided = first in study.guided
     run = study.guided[first].run if guided else first
-    found = tuple(_repetition(study, name) for name in names)
     for other in found[1:]:
         if other.metrics.keys() != found[0].metrics.keys():
             raise UserError(
                 f"{first} and {other.entry} were measured in different ways: evaluate both again (dvc repro)"
             )
-    return Arm(run, first if guided else "none", found)
+    return Arm(run, first if guided else "none", tuple(found))
 
 
 def _repetition(study: Study, name: str) -> Repetition:
     artifact = read_artifact(study.out / "evaluate" / name)
     content = json.loads((artifact.path / METRICS_FILE).read_text())
     metrics = {metric["card"]["id"]: metric for metric in content["metrics"]}
-    return Repetition(name, _train_seed(study, name), tuple(content["sets"]), content["counts"], metrics)
+    origin = provenance(study, STAGES["evaluate"](study, name))
+    return Repetition(name, _train_seed(study, name), tuple(content["sets"]), content["counts"], metrics, origin)
 
 
 def _train_seed(study: Study, name: str) -> int:

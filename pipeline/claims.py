@@ -5,13 +5,14 @@ value keeps the scale it was measured at: it is never put in place of a printed 
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from pipeline.addresses import names_of
 from pipeline.errors import UserError
 from pipeline.intervals import TRAINING_SEEDS_FOR_A_METHOD
 from pipeline.markdown import markdown_table
@@ -20,6 +21,7 @@ KEY = ("paper", "table", "dataset", "conditional", "method", "nfe", "metric")
 RECALLED = "recalled, verify"
 SAME = "same experiment"  # else: a small-scale analogue
 LEDGER = "ledger.csv"
+SHOWN = ["method (NFE)", "metric", "printed", "measured [95 %]", "cell", "verdict"]
 PRINTED = ("fewstep.csv", "guidance.csv")
 ANALOGUES = "analogues.csv"
 
@@ -34,7 +36,8 @@ class Found(NamedTuple):
     sample_seeds: int
     card: str
     scale: str
-    where: str  # file and row
+    where: str  # its address
+    warnings: str
 
 
 class Claim(NamedTuple):
@@ -50,36 +53,36 @@ class Claim(NamedTuple):
 
 def write_ledger(reports: Path, papers: Path) -> pd.DataFrame:
     """reports/ledger.csv: each printed key once, never without a verdict. papers: the folder of printed values."""
-    claims = list(join(reports, papers))
-    ledger = pd.DataFrame([_row(claim, *verdict(claim, claims)) for claim in claims])
+    ledger = judged(reports, papers)
     ledger.to_csv(reports / LEDGER, index=False, float_format="%.6g", lineterminator="\n")
     return ledger
+
+
+def judged(reports: Path, papers: Path) -> pd.DataFrame:
+    """A row for each printed value: what was measured, the verdict and why."""
+    claims = list(join(reports, papers))
+    return pd.DataFrame([_row(claim, *verdict(claim, claims)) for claim in claims])
 
 
 def claims_section(ledger: pd.DataFrame) -> str:
     """The ledger's part of the report: how many claims have which verdict, and those that were measured."""
     counts = ledger["verdict"].value_counts()
     measured = ledger.loc[ledger["verdict"] != "not run"]
-    rows = [
-        [
-            f"{row['paper']}, {row['table'].partition(' (')[0]}",
-            f"{row['method']} ({row['nfe']})" if row["nfe"] else row["method"],
-            row["metric"],
-            f"{row['printed']:g}",
-            f"{row['measured']:.4g} [{row['ci_low']:.3g}, {row['ci_high']:.3g}]",
-            row["cell"].partition(":")[2],
-            row["verdict"],
-        ]
-        for row in measured.to_dict("records")
-    ]
+    rows = [[f"{row['paper']}, {row['table'].partition(' (')[0]}", *shown(row)] for row in measured.to_dict("records")]
     about = (
         f"Of {len(ledger)} printed values {len(measured)} have a measured counterpart ("
         + ", ".join(f"{verdict}: {count}" for verdict, count in counts.items())
         + "). All are small-scale analogues, on other data, networks and budgets: their orders may be compared, their "
         "sizes may not. `ledger.csv` has every printed value, and why it has its verdict."
     )
-    header = ["paper", "method (NFE)", "metric", "printed", "measured [95 %]", "by", "verdict"]
-    return "\n\n".join(["## What the papers print", about, markdown_table(header, rows)])
+    return "\n\n".join(["## What the papers print", about, markdown_table(["paper", *SHOWN], rows)])
+
+
+def shown(row: Mapping[Hashable, Any]) -> list[str]:
+    """A row of the ledger for people, under `SHOWN`."""
+    measured = "" if pd.isna(row["measured"]) else f"{row['measured']:.4g} [{row['ci_low']:.3g}, {row['ci_high']:.3g}]"
+    method = f"{row['method']} ({row['nfe']})" if row["nfe"] else row["method"]
+    return [method, row["metric"], f"{row['printed']:g}", measured, row["cell"], row["verdict"]]
 
 
 def join(reports: Path, papers: Path) -> Iterator[Claim]:
@@ -162,6 +165,7 @@ def _row(claim: Claim, said: str, why: str) -> dict[str, Any]:
         "scale": "" if found is None else found.scale,
         "card": "" if found is None else found.card,
         "cell": "" if found is None else found.where,
+        "warnings": "" if found is None else found.warnings,
         "verdict": said,
         "why": why,
     }
@@ -183,16 +187,20 @@ def _measured(
     unknown = [column for column in wanted if column not in table.columns]
     if unknown:
         raise UserError(f"{ANALOGUES}: {file} has no column {', '.join(unknown)}; it has {', '.join(table.columns)}")
-    rows = [row for row in table.to_dict("records") if all(_fits(row, *part) for part in wanted.items())]
+    rows = table.to_dict("records")
+    found = [
+        (name, row) for name, row in zip(names_of(rows), rows) if all(_fits(row, *part) for part in wanted.items())
+    ]
     where = f"{file}:{';'.join(f'{column}={value}' for column, value in wanted.items())}"
-    if len(rows) == 0:
+    if len(found) == 0:
         return None, f"a row {where}"
-    if len(rows) > 1:
-        raise UserError(f"{ANALOGUES}: {len(rows)} rows of {where}: name one of them")
-    (row,) = rows
+    if len(found) > 1:
+        raise UserError(f"{ANALOGUES}: {len(found)} rows of {where}: name one of them")
+    ((name, row),) = found
     low, high = (float(row[name] or math.nan) for name in ("ci_low", "ci_high"))
     seeds = int(float(row["train_seeds"])), int(float(row.get("sample_seeds") or 1))
-    return Found(float(row["value"]), low, high, *seeds, row["card"], analogue["scale"], where), ""
+    told = row["card"], analogue["scale"], f"{Path(file).stem}:{name}", row.get("warnings", "")
+    return Found(float(row["value"]), low, high, *seeds, *told), ""
 
 
 def _fits(row: dict[str, str], column: str, value: str) -> bool:

@@ -91,7 +91,16 @@ def toys(name: Name) -> None:
 
 
 @app.command()
-def table(dataset: Annotated[str, typer.Argument(help="a dataset of params.yaml")]) -> None:
+def table(name: Annotated[str, typer.Argument(help="such as siddm-1")]) -> None:
+    """Write a paper's table beside what was measured, under reports/paper-tables/."""
+    from pipeline.config import load_study
+    from pipeline.paper_tables import write_paper_table
+
+    write_paper_table(load_study(Path.cwd() / "params.yaml"), name, Path("reports/paper-tables"))
+
+
+@app.command()
+def values(dataset: Annotated[str, typer.Argument(help="a dataset of params.yaml")]) -> None:
     """Write a dataset's tables under reports/tables/."""
     from pipeline.config import load_study
     from pipeline.tables import write_tables
@@ -200,6 +209,33 @@ def compare(
     from pipeline.config import load_study
 
     print_comparison(compare(load_study(Path.cwd() / "params.yaml"), names, apart_from or ()), as_json)
+
+
+@app.command()
+def why(
+    address: Annotated[str, typer.Argument(metavar="TABLE[:CELL]", help="such as digits:edm-digits/fd")],
+    as_json: Json = False,
+) -> None:
+    """Say where a number comes from: code, settings, data, seeds, checkpoints, card, MLflow run; or list cells."""
+    from pipeline.config import load_study
+    from pipeline.why import explain, print_why
+
+    found = explain(load_study(Path.cwd() / "params.yaml"), address)
+    print_json(found) if as_json else print_why(found)
+
+
+@app.command()
+def replay(
+    addresses: Annotated[list[str] | None, typer.Argument(metavar="[TABLE:CELL ...]", help="as of `why`")] = None,
+    sample: Annotated[int, typer.Option(metavar="N", help="so many cells at random", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="of the random choice")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Compute numbers again from nothing, in a folder of its own, and compare."""
+    from pipeline.config import load_study
+    from pipeline.replay import print_replay, replay
+
+    print_replay(replay(load_study(Path.cwd() / "params.yaml"), addresses or [], sample, seed), as_json)
 
 
 @app.command(rich_help_panel="Anybody's pictures")

@@ -69,6 +69,7 @@ def compare(study: Study, names: Sequence[str], apart_from: Collection[str] = ()
     notes: list[str] = []
     arms = [_arm(study, name, notes) for name in names]
     others = [_aligned(arms[0], arm, name, names[0], apart_from, notes) for name, arm in zip(names[1:], arms[1:])]
+    notes += [f"{arm.name} is {warning}" for arm in arms for warning in sorted(arm.warnings)]
     rows = tuple(_rows(names, [arms[0], *others]))
     counts = {name: arm.repetitions[0].counts for name, arm in zip(names, arms)}
     return Compared(tuple(names), rows, counts, _page(study, arms, notes), tuple(notes))
@@ -127,7 +128,12 @@ def _arm(study: Study, name: str, notes: list[str]) -> Arm:
     missing = [other for other in alike if not _is_evaluated(study, other)]
     if missing:
         notes.append(f"{name} without its training seeds {', '.join(missing)}: not evaluated yet")
-    return gather(study, [other for other in alike if other not in missing])[0]
+    arms = gather(study, [other for other in alike if other not in missing])
+    (own,) = [arm for arm in arms if name in [found.entry for found in arm.repetitions]]
+    apart = [found.entry for arm in arms if arm is not own for found in arm.repetitions]
+    if apart:
+        notes.append(f"{name} without {', '.join(apart)}: not of one version of the code")
+    return own
 
 
 def _is_evaluated(study: Study, name: str) -> bool:

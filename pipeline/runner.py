@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import version
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pipeline.launch import Launch
 
 TILE = 64
+LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn")  # whose versions may change the bits of a result
+MACHINE = ("cpu", "device", "workers", "python", *LIBRARIES)  # the notes of the ledger that do
 ALONE = (
     "prepare",
     "features",
@@ -43,7 +46,13 @@ def run_stage(verb: str, name: str, workers: int = 0, address: str | None = None
         raise UserError(f"--piece: {piece} came, a multiple of {TILE} was wanted")
     study = load_study(Path.cwd() / "params.yaml")
     call = STAGES[verb](study, name)
-    store = open_store(study)
+    run_call(study, call, open_store(study), workers, address, piece)
+
+
+def run_call(
+    study: Study, call: Call, store: Store, workers: int = 0, address: str | None = None, piece: int = 512
+) -> None:
+    """Leave the call's result in `call.out`: from the store, or computed and kept there."""
     inputs = inputs_of(study, call)
     key = call.key(study.root, {role: artifact.digest for role, artifact in inputs.items()})
     if not store.fetch(key, call.out):
@@ -53,7 +62,7 @@ def run_stage(verb: str, name: str, workers: int = 0, address: str | None = None
                 return
     tidy_up(study.root, call, key, store)
     store.note(key, _circumstances(call) | {"event": "reused"})
-    say(f"{verb} {name}: from the store ({key[:12]})")
+    say(f"{call.stage} {call.name}: from the store ({key[:12]})")
 
 
 def inputs_of(study: Study, call: Call) -> dict[str, Artifact]:
@@ -166,9 +175,20 @@ class Meter:
             "seconds": round(time.perf_counter() - self._started, 3),
             "cpu_seconds": round(_cpu_seconds() - self._cpu, 3) if here else None,
             "peak_memory_mib": round(peak / 1024),
-            "torch": version("torch"),
+            "cpu": cpu_model(),
+            **{library: version(library) for library in LIBRARIES},
             **launch.description,
         }
+
+
+def cpu_model() -> str:
+    """Such as "AMD EPYC, family 25, model 17"; where the system does not say, its architecture."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+        found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        if "model name" in found:
+            return f"{found['model name']}, family {found.get('cpu family')}, model {found.get('model')}"
+    return platform.processor() or platform.machine()
 
 
 def _cpu_seconds() -> float:

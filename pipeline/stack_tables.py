@@ -12,10 +12,13 @@ from matplotlib.figure import Figure
 
 from pipeline.artifacts import read_artifact
 from pipeline.cards import METRICS, METRICS_FILE
+from pipeline.chain import provenance
 from pipeline.config import Study, pick
+from pipeline.dag import STAGES
 from pipeline.figures import save
 from pipeline.intervals import Direction, interval, paired, scope
 from pipeline.markdown import markdown_table
+from pipeline.runner import say
 
 PRINTED = "frechet_2d"  # the metric of SIDDM's table 1; blind to modes, so never alone
 JUDGED = (PRINTED, "hq", "mode_kl", "energy")  # by which the printed orderings are asked
@@ -25,7 +28,7 @@ SHOWN = ("hq", "modes", "mode_kl", "energy", "frechet_2d")
 BINS = 150  # of a density panel, per side
 ORDERINGS = [
     "a", "b", "steps_a", "steps_b", "metric", "paper_a", "paper_b", "a_measured", "b_measured", "difference", "ci_low",
-    "ci_high", "ordering", "scope",
+    "ci_high", "ordering", "scope", "warnings",
 ]  # fmt: skip
 
 
@@ -41,10 +44,13 @@ class Cell(NamedTuple):
 def write_stack_tables(study: Study, name: str, tables: Path) -> None:
     """NAME.csv, and NAME-orderings.csv where reports/papers/NAME.csv says what was printed."""
     tables.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(list(_values(study, name))).to_csv(
+    warning = provenance(study, STAGES["appraise"](study, name)).warning
+    if warning:
+        say(f"{name} is {warning}")
+    pd.DataFrame(list(_values(study, name))).assign(warnings=warning).to_csv(
         tables / f"{name}.csv", index=False, float_format=f"%.{DIGITS}g", lineterminator="\n"
     )
-    orderings = pd.DataFrame(list(_orderings(study, name)), columns=ORDERINGS)
+    orderings = pd.DataFrame(list(_orderings(study, name)), columns=ORDERINGS).assign(warnings=warning)
     orderings.to_csv(tables / f"{name}-orderings.csv", index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
 
 

@@ -39,6 +39,11 @@ class Store:
         text = self.place.read(_result(key))
         return None if text is None else parse_manifest(text, _result(key))
 
+    def key_of(self, digest: str) -> str | None:
+        """The key of a result, by the digest of its artifact; looks at all there are."""
+        keys = (name.removesuffix(".json") for name in self.place.names("results"))
+        return next((key for key in keys if (found := self.manifest(key)) and found.digest == digest), None)
+
     def put(self, key: str, folder: Path) -> None:
         """Keep the artifact in `folder` as the result of `key`, unless there is one: the first stays."""
         artifact = read_artifact(folder)

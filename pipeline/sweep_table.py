@@ -106,11 +106,15 @@ def write(rows: pd.DataFrame, sweep: Sweep, says: Verdict, reports: Path) -> lis
         reports / "sweeps" / f"{sweep.table}.png",
         reports / "sweeps" / f"{sweep.table}.md",
     )
-    write_file(file, rows.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n").encode())
+    write_file(file, as_csv(rows))
     picture.parent.mkdir(parents=True, exist_ok=True)
     save(figure(rows, sweep), picture)
     write_file(page, _page(rows, sweep, says, picture.name).encode())
     return [file, picture, page]
+
+
+def as_csv(rows: pd.DataFrame) -> bytes:
+    return rows.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n").encode()
 
 
 def _page(rows: pd.DataFrame, sweep: Sweep, says: Verdict, picture: str) -> str:

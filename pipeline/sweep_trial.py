@@ -64,13 +64,17 @@ class Sweeping:
         return found
 
     def measured(self, trial: Trial, key: str) -> dict[str, Any]:
-        """What `evaluate` found; of a stack, of this trial's point and seed."""
-        content = json.loads((self.artifact(key).path / METRICS_FILE).read_text())
-        if not is_stacked(trial.study, trial.point.of):
-            return content
-        own = content[trial.point.label]
-        rows = [row | {"values": row["values"][trial.seed]} for row in own["metrics"]]
-        return {"counts": own["counts"], "sets": list(range(len(rows[0]["values"]))), "metrics": rows}
+        return content_of(trial, self.artifact(key).path)
+
+
+def content_of(trial: Trial, evaluated: Path) -> dict[str, Any]:
+    """What `evaluate` found; of a stack, of this trial's point and seed."""
+    content = json.loads((evaluated / METRICS_FILE).read_text())
+    if not is_stacked(trial.study, trial.point.of):
+        return content
+    own = content[trial.point.label]
+    rows = [row | {"values": row["values"][trial.seed]} for row in own["metrics"]]
+    return {"counts": own["counts"], "sets": list(range(len(rows[0]["values"]))), "metrics": rows}
 
 
 def run_trial(trial: Trial, sweeping: Sweeping, launch: "Launch", has_failed: bool = False) -> Outcome:

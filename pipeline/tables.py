@@ -1,6 +1,6 @@
 """Measured values as tables: one row per value, each with its card, floor and interval."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.aggregate import Arm, differences, entries_on, gather, summarise
 from pipeline.config import Study
+from pipeline.runner import say
 
 DIGITS = 6  # significant, of every number in a table
 COLUMNS = [
@@ -16,13 +17,16 @@ COLUMNS = [
 ]  # fmt: skip
 COMPARED = [
     "run", "guidance", "metric", "unguided", "guided", "difference", "ci_low", "ci_high", "verdict", "scope",
-    "train_seeds", "sample_seeds", "card",
+    "train_seeds", "sample_seeds", "card", "warnings",
 ]  # fmt: skip
 
 
-def write_tables(study: Study, dataset: str, folder: Path) -> None:
-    """<dataset>.csv and <dataset>-guidance.csv."""
-    arms = gather(study, entries_on(study, dataset))
+def write_tables(study: Study, dataset: str, folder: Path, entries: Sequence[str] = ()) -> None:
+    """<dataset>.csv and <dataset>-guidance.csv; of these entries alone, if there are any."""
+    arms = gather(study, entries or entries_on(study, dataset))
+    for arm in arms:
+        for warning in sorted(arm.warnings):
+            say(f"{dataset}: {arm.name} is {warning}")
     folder.mkdir(parents=True, exist_ok=True)
     _write(pd.DataFrame([row for arm in arms for row in _rows(arm)], columns=COLUMNS), folder / f"{dataset}.csv")
     _write(pd.DataFrame(list(_comparisons(arms)), columns=COMPARED), folder / f"{dataset}-guidance.csv")
@@ -51,21 +55,23 @@ def _rows(arm: Arm) -> Iterator[dict[str, Any]]:
             "floor": found["floor"],
             "nfe": counts["nfe"],
             "card": found["card"]["text"],
-            "warnings": "; ".join(sorted(warned)),
+            "warnings": "; ".join(sorted(warned | arm.warnings)),
         }
     seeds = {"train_seeds": len(arm.repetitions), "sample_seeds": len(arm.repetitions[0].sets)}
     for metric, value in counts.items():
         described = {"run": arm.run, "guidance": arm.guidance, "metric": metric, "nfe": counts["nfe"]}
-        yield described | {"value": value, "ci_low": value, "ci_high": value, "card": "counted"} | seeds
+        exact = {"value": value, "ci_low": value, "ci_high": value, "card": "counted"}
+        yield described | exact | seeds | {"warnings": "; ".join(sorted(arm.warnings))}
 
 
 def _comparisons(arms: list[Arm]) -> Iterator[dict[str, Any]]:
     """Guided less unguided, seed by seed; only values whose cards agree."""
     unguided = {found.entry: arm for arm in arms if arm.guidance == "none" for found in arm.repetitions}
     for arm in arms:
-        if arm.guidance == "none":
+        if arm.guidance == "none" or arm.run not in unguided:
             continue
-        for found in differences(arm, unguided[arm.run]):
+        other = unguided[arm.run]
+        for found in differences(arm, other):
             difference, low, high, verdict, _ = found.comparison
             yield {
                 "run": arm.run,
@@ -81,6 +87,7 @@ def _comparisons(arms: list[Arm]) -> Iterator[dict[str, Any]]:
                 "train_seeds": found.train_seeds,
                 "sample_seeds": found.sample_seeds,
                 "card": found.card["text"],
+                "warnings": "; ".join(sorted(arm.warnings | other.warnings)),
             }
 
 

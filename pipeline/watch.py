@@ -16,6 +16,7 @@ from pipeline.tracking import Run, RunSpec, attach, connect
 
 SHOWN = 64  # pictures of a grid
 FIRST_SET = "samples-0"  # of the pictures that are evaluated
+NO_NAME = re.compile(r"[^\w.-]+")  # what the tracker takes in no name
 LOSS = re.compile(r"(?!held_out_)\w*loss")
 UNITS = {
     "pretrain": "step",
@@ -95,10 +96,10 @@ class Watch:
             self.run.picture("paths.png", path_grid(list(states)))
 
     def results(self, values: Mapping[str, float]) -> None:
-        """Final values, once."""
+        """Final values, once; by "metric of-what"."""
         if self.part:
             return
-        self.run.log({f"eval/{name}": value for name, value in values.items()}, 0)
+        self.run.log({f"eval/{_label(name)}": value for name, value in values.items()}, 0)
 
     def note_cost(self, name: str, value: float) -> None:
         """Joins the costs of the whole execution in the ledger."""
@@ -108,6 +109,11 @@ class Watch:
         if self.part:
             return
         self.run.log({f"cost/{name}": value for name, value in values.items() if isinstance(value, int | float)}, 0)
+
+
+def _label(name: str) -> str:
+    metric, _, of = name.partition(" ")
+    return f"{metric} {NO_NAME.sub('_', of)}".rstrip()
 
 
 @contextmanager

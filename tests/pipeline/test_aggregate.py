@@ -11,11 +11,13 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.aggregate import differences, entries_on, gather, repetitions, summarise
-from pipeline.artifacts import new_artifact
+from pipeline.artifacts import new_artifact, read_artifact
 from pipeline.cards import METRICS_FILE, Card
 from pipeline.config import Study, load_study
+from pipeline.dag import chain
 from pipeline.errors import UserError
 from pipeline.intervals import interval
+from pipeline.runner import open_store
 from pipeline.tables import write_tables
 
 ROOT = Path(__file__).parents[2]
@@ -144,6 +146,29 @@ def test_one_training_seed_speaks_of_its_checkpoint_and_two_of_two(study: Study)
     assert two.scope == "for these 2 checkpoints"
 
 
+def test_a_result_of_another_code_version_is_named_and_never_averaged_with_others(
+    study: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRILEMMA_STORE", str(study.folder / "store"))
+    for name in ("x", "x-s1", "x-s2"):
+        for call in chain(study, "evaluate", name):
+            if not call.out.exists():
+                with new_artifact(call.out, call.stage, call.name, {}, {}):
+                    pass
+            key = call.key(study.root, {role: read_artifact(path).digest for role, path in call.made.items()})
+            outdated = (call.stage, call.name) == ("pretrain", "x-s1")
+            open_store(study).put("0" * 64 if outdated else key, call.out)
+    arms = gather(study, ["x", "x-s1", "x-s2"])
+    said = {tuple(found.entry for found in arm.repetitions): arm.warnings for arm in arms}
+    named = "of another version of code, settings or inputs: pretrain x-s1"
+    assert said == {("x", "x-s2"): set(), ("x-s1",): {named}}
+    write_tables(study, "digits", study.folder, ["x", "x-s1", "x-s2"])
+    rows = pd.read_csv(study.folder / "digits.csv", keep_default_na=False).set_index(["run", "metric"])
+    assert rows.loc[("x", "fd"), "train_seeds"] == 2
+    assert rows.loc[("x-s1", "fd"), "warnings"] == f"{named}; of x-s1"
+    assert capsys.readouterr().err == f"digits: x-s1 is {named}\n"
+
+
 def test_only_shared_seeds_are_compared(study: Study) -> None:
     write(study, "x-s1-dg", [9.0, 3.6, 3.7], sets=("samples-7", *SETS[1:]))
     plain, with_guide = gather(study, ["x", "x-s1", "x-s2", "x-s1-dg"])
@@ -172,7 +197,8 @@ def test_tables_have_a_row_per_method_with_seeds_spread_and_warnings(study: Stud
     row = table[(table.run == "x") & (table.guidance == "none") & (table.metric == "fd")].iloc[0]
     assert (row.train_seeds, row.sample_seeds, row.value) == (3, 3, pytest.approx(4.1))
     assert row.sampling_spread == pytest.approx(0.1)
-    assert row.warnings == "of x; of x-s1; of x-s2"
+    assert row.warnings.startswith("of unknown version")  # nothing but the values is there
+    assert row.warnings.endswith("; of x; of x-s1; of x-s2")
     assert set(table.run) == {"x", "longer", "again"}
     compared = pd.read_csv(tmp_path / "tables" / "digits-guidance.csv").set_index("guidance")
     assert compared.loc["x-dg", "scope"] == "for the method, 3 training seeds"

@@ -28,8 +28,8 @@ def reports(
     (tmp_path / "tables").mkdir()
     write(
         tmp_path / "tables" / "t.csv",
-        ["run", "value", "ci_low", "ci_high", "train_seeds", "sample_seeds", "card"],
-        [[run, *map(str, cell), str(seeds), "5", "card n=1"] for run, cell in cells.items()],
+        ["run", "guidance", "metric", "value", "ci_low", "ci_high", "train_seeds", "sample_seeds", "card"],
+        [[run, "none", "fd", *map(str, cell), str(seeds), "5", "card n=1"] for run, cell in cells.items()],
     )
     return tmp_path
 

@@ -102,11 +102,11 @@ def test_a_wrong_setting_is_named_and_nothing_is_written(
         ("sample toy-dj", "no run or guided entry named 'toy-dj' in params.yaml (did you mean 'toy-dg'?)"),
         ("discriminate toy", "no guide named 'toy'"),
         ("prepare digit", "no dataset named 'digit' in params.yaml (did you mean 'digits'?)"),
-        ("table digit", "no dataset named 'digit'"),
+        ("values digit", "no dataset named 'digit'"),
         ("prepare digits --piece 65", "--piece: 65 came, a multiple of 64 was wanted"),
         ("prepare digits --piece 0", "--piece: 0 came, a multiple of 64 was wanted"),
         ("pretrain toy", "out/prepare/digits: does not exist: run the stage that makes it (dvc repro) first"),
-        ("table digits", "does not exist: run the stage that makes it (dvc repro) first"),
+        ("values digits", "does not exist: run the stage that makes it (dvc repro) first"),
         ("report", "dvc repro"),
     ],
 )
@@ -124,7 +124,7 @@ def test_workers_that_cannot_be_had_are_told(workers: str, reproduced: ToyStudy,
 
 
 def test_a_folder_without_a_study_is_told(tmp_path: Path, tell: Tell) -> None:
-    for command in ("pretrain toy", "table digits", "report", "runs", "runs --json"):
+    for command in ("pretrain toy", "values digits", "report", "runs", "runs --json"):
         assert "params.yaml: run this in a study's folder" in tell(tmp_path, *command.split())
     assert list(tmp_path.iterdir()) == []
 
@@ -215,7 +215,10 @@ def test_help_names_every_command_and_is_quick() -> None:
         "discriminate",
         "sample",
         "evaluate",
+        "values",
         "table",
+        "why",
+        "replay",
         "report",
     ):
         assert re.search(rf"\b{verb}\b", told)

@@ -117,7 +117,14 @@ def test_the_printed_table_stands_beside_the_measured_one(appraised: Artifact, h
     (papers / "toy.csv").write_text("method,steps,metric,value,source\ngan,1,frechet_2d,9,x\nsiddm,2,frechet_2d,1,x\n")
     entry = StackEntry("mog25", "siddm.SIDDM", MODEL, MEMBERS, TRAIN, {})
     nothing = {field.name: {} for field in fields(Study)}
-    given = {"root": house, "file": house / "params.yaml", "datasets": {"mog25": DatasetEntry("mog25")}}
+    for name in ("methods", "pipeline"):
+        (house / name).symlink_to(Path(__file__).parents[2] / name)
+    given = {
+        "root": house,
+        "file": house / "params.yaml",
+        "out": house / "out",
+        "datasets": {"mog25": DatasetEntry("mog25")},
+    }
     study = Study(**cast(Any, nothing | given | {"stacks": {"toy": entry}}))
     write_stack_tables(study, "toy", house / "reports" / "tables")
     table = pd.read_csv(house / "reports" / "tables" / "toy.csv")
