@@ -21,7 +21,7 @@ LOOKS = {  # colour, which both schemes bear, and shape of a standing
     "dominated": ("#8b919b", "x"),
 }
 GREY = "#8b919b"
-LOG_FROM = 20  # largest over smallest value
+LOG_FROM = 5  # largest over smallest value
 
 
 class Axis(NamedTuple):
@@ -127,7 +127,7 @@ def _columns(found: Trilemma) -> dict[str, Any]:
 
 
 def _panel(found: Trilemma, source: Any, x: int, y: int) -> "figure":
-    from bokeh.models import HoverTool, Span, TapTool
+    from bokeh.models import CustomJSTickFormatter, HoverTool, Span, TapTool
     from bokeh.plotting import figure
 
     across, up = found.axes[x], found.axes[y]
@@ -148,9 +148,11 @@ def _panel(found: Trilemma, source: Any, x: int, y: int) -> "figure":
     panel.toolbar.logo = None
     panel.x_range.range_padding = 0.15  # type: ignore[attr-defined]  # room for numbers
     for axis in panel.axis:
+        axis.ticker.desired_num_ticks = 4  # type: ignore[union-attr]
+        axis.formatter = CustomJSTickFormatter(code="return String(+tick.toPrecision(3))")
         axis.axis_label_text_color = axis.major_label_text_color = GREY
         axis.axis_line_color = axis.major_tick_line_color = axis.minor_tick_line_color = GREY
-    panel.grid.grid_line_alpha = 0.25
+    panel.grid.grid_line_color, panel.grid.grid_line_alpha = GREY, 0.2
     looks: dict[str, Any] = {"line_color": "#c44e2b", "line_dash": "dotted"}
     if across.floor is not None:
         panel.add_layout(Span(location=across.floor, dimension="height", **looks))
