@@ -19,7 +19,7 @@ def page_chains(study: Study) -> dict[str, Any]:
     for table in tables(study).values():
         if table.kind == "paper":
             continue  # its cells are those of other tables
-        cells = cells_of(study, table)
+        cells = cells_of(table)
         found["tables"][f"tables/{table.file.name}"] = [cell.address for cell in cells.values()]
         for cell in cells.values():
             row = cell.address.rpartition("/")[0]

@@ -11,6 +11,7 @@ from matplotlib.image import imsave
 
 from pipeline.aggregate import entries_on
 from pipeline.artifacts import MANIFEST, read_artifact
+from pipeline.cells import PAPERS
 from pipeline.claims import LEDGER, claims_section, write_ledger
 from pipeline.config import Study, load_study
 from pipeline.dag import STAGES, entries, taught
@@ -63,8 +64,11 @@ def write_report(folder: Path) -> None:
             if not (reports / file).is_file():
                 say(f"report: {file}: does not exist yet: the page goes without it (dvc repro)")
         further += [file for name in study.sweeps if (file := write_sweep_pictures(study, name))]
-        tables = [f"tables/{file.name}" for file in sorted((reports / "tables").glob("*.csv"))]
-        shown = [file for file in ["README.md", *further, "cost.md", *tables, LEDGER] if (reports / file).is_file()]
+        found = sorted([*(reports / "tables").glob("*.csv"), *(reports / PAPERS).glob("*")])
+        tables = [file.relative_to(reports).as_posix() for file in found if file.suffix == ".csv"]
+        papers = [file.relative_to(reports).as_posix() for file in found if file.suffix == ".md"]
+        files = ["README.md", *papers, *further, "cost.md", *tables, LEDGER]
+        shown = [file for file in files if (reports / file).is_file()]
         page = write_page(reports, shown, _trilemmas(study, measured, cost), page_chains(study), study.name)
         for file in [*tables, LEDGER]:
             run.table(f"{Path(file).stem}.json", pd.read_csv(reports / file))

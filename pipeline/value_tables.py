@@ -7,9 +7,11 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.aggregate import entries_on, repetitions
-from pipeline.chain import versions
+from pipeline.artifacts import MANIFEST
+from pipeline.chain import provenance
 from pipeline.config import Study
-from pipeline.errors import ArtifactError, UserError
+from pipeline.dag import STAGES
+from pipeline.errors import UserError
 from pipeline.extractor_weights import INCEPTION
 from pipeline.markdown import markdown_table
 
@@ -70,10 +72,11 @@ def doubts(study: Study, dataset: str, values: pd.DataFrame) -> dict[str, list[s
 
 
 def _said(study: Study, entry: str) -> list[str]:
-    try:
-        return list(versions(study, [entry])[entry])
-    except ArtifactError as error:
-        return [f"missing: {error}".replace(f"{study.folder}/", "")]
+    evaluated = STAGES["evaluate"](study, entry)
+    if not (evaluated.out / MANIFEST).is_file():
+        return [f"missing: {evaluated.out.relative_to(study.folder)} does not exist (dvc repro)"]
+    warning = provenance(study, evaluated).warning
+    return [warning] if warning else []
 
 
 def value_table(values: pd.DataFrame, doubtful: Mapping[str, list[str]], runs: Mapping[str, str]) -> str:
@@ -116,8 +119,9 @@ def features(values: pd.DataFrame) -> str:
 def warnings(values: pd.DataFrame, doubtful: Mapping[str, list[str]]) -> Iterator[str]:
     """What makes a value doubtful, once each."""
     columns: dict[str, list[str]] = {}
+    told = {sentence for said in doubtful.values() for sentence in said}
     for row in values.dropna(subset=["warnings"]).to_dict("records"):
-        for warning in row["warnings"].split("; "):
+        for warning in set(row["warnings"].split("; ")) - told:
             columns.setdefault(warning, []).append(row["column"])
     lines = [f"- **{entry}**: {'; '.join(dict.fromkeys(said))}" for entry, said in doubtful.items()]
     lines += [f"- {', '.join(dict.fromkeys(names))}: {warning}" for warning, names in columns.items()]

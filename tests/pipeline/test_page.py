@@ -125,8 +125,8 @@ def test_what_is_missing_of_another_version_or_measured_otherwise_is_named_and_k
     texts = [told, *((copy.folder / "reports" / name).read_text() for name in ("README.md", "index.html"))]
     for text in texts:
         assert "toy-cg-dg" in text
-        assert "evaluate/toy-cg-dg: does not exist" in text
-        assert "discriminate dg-toy is of another version" in text
+        assert "missing: out/evaluate/toy-cg-dg does not exist" in text
+        assert re.search("toy-dg.*of another version of code, settings or inputs: discriminate dg-toy", text)
         assert "kid was measured in another way" in text
     report = texts[1]
     assert re.search(r"\| toy \| toy-cg-dg \|.*\| \*\*missing\*\* \|", report)
