@@ -28,10 +28,15 @@ def page_chains(study: Study) -> dict[str, Any]:
             if row not in found["rows"]:
                 try:
                     links = {(link.label, link.manifest.digest): link for link in links_of(study, cell)}
-                    stages |= {id: link.json() for id, link in links.items() if id not in stages}
+                    stages |= {id: _without_host(link.json()) for id, link in links.items() if id not in stages}
                     found["rows"][row] = [list(stages).index(id) for id in links]
                 except TrilemmaError as error:
                     found["rows"][row] = str(error)
             if table.kind != "sweep" and not table.name.endswith((GUIDANCE, ORDERINGS)):
                 found["entries"].setdefault(cell.name.partition("/")[0], []).append(cell.address)
     return found | {"stages": list(stages.values())}
+
+
+def _without_host(stage: dict[str, Any]) -> dict[str, Any]:
+    """A page is for others: the names of one's machines are not."""
+    return {name: value for name, value in stage.items() if name != "host"}
