@@ -3,6 +3,7 @@
 import ast
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
@@ -48,9 +49,15 @@ def _file_of(name: str, root: Path) -> Path | None:
 
 def _parse(file: Path) -> ast.Module:
     try:
-        return ast.parse(file.read_bytes())
+        return _tree(file.read_bytes())
     except SyntaxError as error:
         raise ConfigError(f"{file}:{error.lineno}: {error.msg}: repair the file") from error
+
+
+@lru_cache(maxsize=512)
+def _tree(source: bytes) -> ast.Module:
+    """Many versions of a study share modules."""
+    return ast.parse(source)
 
 
 def _imported(tree: ast.Module, name: str, root: Path) -> Iterator[str]:

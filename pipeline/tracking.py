@@ -68,6 +68,7 @@ class Run:
         self.has = has  # metrics that it had when it was opened again
         self._client = client
         self._waiting: list[tuple[str, float, int, int]] = []  # name, value, milliseconds since the epoch, step
+        self._tables: dict[str, dict[str, str]] = {}
         self._sent = time.monotonic()
         self._rest_until = 0.0
         self._has_warned = False
@@ -93,9 +94,14 @@ class Run:
 
     def table(self, file: str, table: "pd.DataFrame") -> None:
         """A table under a name that ends in .json, which the UI can compare between runs; in place of an older one."""
-        content, listed = json.loads(str(table.to_json(orient="split", index=False))), [{"path": file, "type": "table"}]
+        content = json.loads(str(table.to_json(orient="split", index=False)))
         self._try(lambda: self._client.log_dict(self.spec.run_id, content, file))
-        self.tag("mlflow.loggedArtifacts", json.dumps(listed))
+        self._tables[file] = {"path": file, "type": "table"}
+        self.tag("mlflow.loggedArtifacts", json.dumps(list(self._tables.values())))
+
+    def file(self, file: Path) -> None:
+        """As it is, under its own name."""
+        self._try(lambda: self._client.log_artifact(self.spec.run_id, str(file)))
 
     def tag(self, name: str, value: str) -> None:
         self._try(lambda: self._client.set_tag(self.spec.run_id, name, value))
