@@ -14,7 +14,7 @@ from methods.core.mog25 import points
 from pipeline.cards import METRICS
 from pipeline.feature_files import Features
 from pipeline.feature_metrics import Real, compute
-from pipeline.features import DigitsNetwork
+from pipeline.features import SmallNetwork
 from pipeline.immune import DRAWS, Usual
 from pipeline.intervals import paired
 from pipeline.picture_judge import WATCHED, watched
@@ -38,7 +38,7 @@ def digits() -> np.ndarray:
     """[1797, 32] features of all digits; the network was trained on others than those compared with."""
     pixels, labels = (np.asarray(part) for part in load_digits(return_X_y=True))
     images = np.round(pixels * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
-    return DigitsNetwork.train(images[:500], labels[:500], seed=0, epochs=20)(images[500:])
+    return SmallNetwork.train(images[:500], labels[:500], seed=0, epochs=20)(images[500:])
 
 
 def mixture() -> np.ndarray:

@@ -73,7 +73,7 @@ class Card:
         return hashlib.sha256(json.dumps(self._measure(), sort_keys=True).encode()).hexdigest()[:8]
 
     def __str__(self) -> str:
-        """For a table cell, e.g. `digits-cnn@1a2b3c4d held-out n=500/500 k=3`."""
+        """For a table cell, e.g. `small-cnn@1a2b3c4d held-out n=500/500 k=3`."""
         settings = "".join(f" {name}={value}" for name, value in self.settings)
         where = f"{self.extractor}@{self.extractor_digest[:8]} {self.reference}"
         return f"{where} n={self.n_generated}/{self.n_real}{settings}"

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.atomic import flush, temporary
 from pipeline.errors import UserError
-from pipeline.features import DigitsNetwork
+from pipeline.features import SmallNetwork
 from pipeline.label_files import ARRAY, COLUMN, read_labels
 from pipeline.picture_files import read_chunks
 
@@ -21,7 +21,7 @@ def train_extractor(source: Path, out: Path, epochs: int, seed: int) -> str:
     images = np.concatenate(list(read_chunks(source)))
     if len(images) != len(labels):
         raise UserError(f"{source}: {len(labels)} labels for {len(images)} pictures: pass one each")
-    network = DigitsNetwork.train(images, labels, seed, epochs)
+    network = SmallNetwork.train(images, labels, seed, epochs)
     with temporary(out) as beside:
         network.save(beside)
         flush(beside)

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from pipeline.errors import UserError
 from pipeline.extractor_weights import INCEPTION, KNOWN, verified_path, weights_folder
 from pipeline.feature_files import Features
-from pipeline.features import DigitsNetwork, Extractor, Pixels
+from pipeline.features import Extractor, Pixels, SmallNetwork
 from pipeline.label_files import known_classes
 from pipeline.picture_files import read_chunks
 
@@ -54,7 +54,7 @@ def extract(source: Path, extractor: Extractor) -> Features:
 
 def classes(source: Path, extractor: Extractor, n: int) -> np.ndarray | None:
     """[n] of the labels beside n pictures; only a network of one's own was trained on what they speak of."""
-    return known_classes(source, n) if isinstance(extractor, DigitsNetwork) else None
+    return known_classes(source, n) if isinstance(extractor, SmallNetwork) else None
 
 
 def _outputs(extractor: Extractor, images: np.ndarray) -> Features:
@@ -68,11 +68,11 @@ def _best_at_hand(folder: Path) -> Extractor:
     return extractor_named(INCEPTION)
 
 
-def _own(file: Path) -> DigitsNetwork:
+def _own(file: Path) -> SmallNetwork:
     if not file.is_file():
         raise UserError(f"{file} does not exist: pass what `trilemma features` or `trilemma weights train` wrote")
     try:
-        return DigitsNetwork.load(file)
+        return SmallNetwork.load(file)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(

@@ -58,13 +58,13 @@ class NetworkOutput(NamedTuple):
     logits: np.ndarray  # [n, classes] float32
 
 
-class DigitsNetwork:
+class SmallNetwork:
     """Two convolutions, 32 features and a class layer: trained in seconds, frozen for good afterwards.
 
     Features are divided by one number so that their mean square is 1, which KID's kernel (f.g / d + 1)^3 asks for.
     """
 
-    name = "digits-cnn"
+    name = "small-cnn"
     layer = "penultimate-32"
     preprocessing = SCALING
 
@@ -86,7 +86,7 @@ class DigitsNetwork:
         self.net.register_buffer("scale", self.scale)
 
     @classmethod
-    def train(cls, images: np.ndarray, labels: np.ndarray, seed: int, epochs: int = 60) -> "DigitsNetwork":
+    def train(cls, images: np.ndarray, labels: np.ndarray, seed: int, epochs: int = 60) -> "SmallNetwork":
         """Fit by cross-entropy on pictures shifted by up to one pixel. Leaves torch's global generator as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(fold(seed, "extractor"))
@@ -119,7 +119,7 @@ class DigitsNetwork:
         save_file(self._weights(), path, {"about": json.dumps(about, sort_keys=True)})
 
     @classmethod
-    def load(cls, path: Path) -> "DigitsNetwork":
+    def load(cls, path: Path) -> "SmallNetwork":
         about, weights = _read(path)
         network = cls(tuple(about["shape"]), about["classes"])
         network.net.load_state_dict({name: torch.from_numpy(weight) for name, weight in weights.items()})

@@ -12,12 +12,12 @@ from pipeline.errors import UserError
 from pipeline.extractor_weights import INCEPTION, KNOWN, verified_path, weights_folder
 from pipeline.feature_files import Features
 from pipeline.feature_metrics import NEIGHBOURS_OF, SCORE_SPLITS, Known, Real, compute
-from pipeline.features import DigitsNetwork, Extractor, Pixels, Reference
+from pipeline.features import Extractor, Pixels, Reference, SmallNetwork
 from pipeline.judge import Judge, facts_of
 from pipeline.metrics import Measured, SvmJudge
 from pipeline.shards import Pictures
 
-NETWORK = "digits-cnn.safetensors"
+NETWORK = "small-cnn.safetensors"
 WATCHED = ("fd", "kid", "precision", "recall", "density", "coverage")  # by the immune system
 NEIGHBOURHOODS = ("precision", "recall", "f1", "density", "coverage")
 OF_INCEPTION = ("fid", "sfid", "kid", "is", *NEIGHBOURHOODS)  # against training pictures, as published FIDs are
@@ -31,7 +31,7 @@ class PictureJudge(Judge):
         super().__init__(data)
         found = facts_of(features)
         self.names: list[str] = found["extractors"]
-        self.network = DigitsNetwork.load(features / NETWORK) if "digits-cnn" in self.names else None
+        self.network = SmallNetwork.load(features / NETWORK) if "small-cnn" in self.names else None
         self.extractors: dict[str, Extractor] = {} if self.network is None else {self.network.name: self.network}
         if Pixels.name in self.names:
             self.extractors[Pixels.name] = Pixels()

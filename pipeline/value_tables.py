@@ -20,7 +20,7 @@ HEADLINE = (
 )  # fmt: skip
 FEATURES = {  # what a reader must know of a dataset's distances, by the first extractor that its values have
     INCEPTION: "`fid` is in Inception-v3 features (torch-fidelity's weights), against the training pictures.",
-    "digits-cnn": "No value is in Inception features: `fd` is a Frechet distance in those of our own small network, "
+    "small-cnn": "No value is in Inception features: `fd` is a Frechet distance in those of our own small network, "
     "not an FID.",
     "pixels": "No value is in Inception features: `fd` is a Frechet distance of pixels, not an FID.",
     "coordinates": "All values are in raw coordinates; `frechet_2d` is blind to modes: read it beside `modes`, "

@@ -9,7 +9,7 @@ from pipeline.artifacts import Artifact, Draft
 from pipeline.errors import UserError
 from pipeline.extractor_weights import INCEPTION
 from pipeline.extractors import WIDEST_PIXELS
-from pipeline.features import DigitsNetwork, Extractor, FeatureStats, Pixels, Reference
+from pipeline.features import Extractor, FeatureStats, Pixels, Reference, SmallNetwork
 from pipeline.mixture_judge import COORDINATES, raw
 from pipeline.mixture_metrics import reference
 from pipeline.picture_judge import NETWORK, SPATIAL, inception, outputs, reference_file
@@ -44,7 +44,7 @@ def _write_pictures(splits: dict[str, Pictures], labelled: bool, config: Config,
     train, held_out = (splits[split] for split in SPLITS)
     extractors: list[Extractor] = []
     if labelled:
-        network = DigitsNetwork.train(train.images, train.labels, config.seed, config.epochs)
+        network = SmallNetwork.train(train.images, train.labels, config.seed, config.epochs)
         network.save(out.path / NETWORK)
         extractors.append(network)
         out.facts.update(digest=network.digest, held_out_accuracy=network.accuracy(held_out.images, held_out.labels))

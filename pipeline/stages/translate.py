@@ -20,7 +20,7 @@ from methods.core.rng import TILE, SeededRng
 from methods.core.types import Denoiser, Source
 from pipeline.artifacts import Artifact, Draft
 from pipeline.errors import UserError
-from pipeline.features import DigitsNetwork, FeatureStats, Reference
+from pipeline.features import FeatureStats, Reference, SmallNetwork
 from pipeline.metrics import frechet_distance
 from pipeline.painting import Painter, Sampler, painter, recipe_of
 from pipeline.shards import Pictures, read_pictures
@@ -48,7 +48,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
         raise UserError(f"images: {config.images} came, but 2 to {len(held_out)} can be: so many are held out")
     chosen = held_out.rows(slice(config.images))
     source = from_uint8(torch.from_numpy(blocky(chosen.images)))
-    network = DigitsNetwork.load(inputs["features"].path / NETWORK)
+    network = SmallNetwork.load(inputs["features"].path / NETWORK)
     real = Reference.load(inputs["features"].path / reference_file(network.name, "train"))
     artist = painter(
         recipe_of({role: inputs[role] for role in inputs if role not in ("prepare", "features")}, config.sampler)

@@ -21,7 +21,7 @@ from pipeline.runner import open_store
 from pipeline.tables import write_tables
 
 ROOT = Path(__file__).parents[2]
-CARD = Card("fd", "digits-cnn", "a" * 64, "penultimate", "scaled", 500, 500, "held_out", "b" * 64)
+CARD = Card("fd", "small-cnn", "a" * 64, "penultimate", "scaled", 500, 500, "held_out", "b" * 64)
 SETS = ("samples-0", "samples-1", "samples-2")
 
 

@@ -9,7 +9,7 @@ from pipeline.cards import METRICS, Card, same_measure
 
 CARD = Card(
     metric="precision",
-    extractor="digits-cnn",
+    extractor="small-cnn",
     extractor_digest="1a2b3c4d5e6f",
     layer="penultimate-32",
     preprocessing="uint8 / 127.5 - 1",
@@ -35,7 +35,7 @@ CHANGES = {
 
 
 def test_the_text_fits_a_table_cell() -> None:
-    assert str(CARD) == "digits-cnn@1a2b3c4d held-out n=500/500 k=3"
+    assert str(CARD) == "small-cnn@1a2b3c4d held-out n=500/500 k=3"
 
 
 def test_the_id_is_the_same_on_every_machine_and_blind_to_sampling_seeds() -> None:

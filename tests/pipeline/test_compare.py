@@ -99,7 +99,7 @@ def test_people_get_one_table_and_json_is_all_there_is_on_stdout(
     write(study, "longer", [1.0], sets=SETS[:1])
     assert command(study, monkeypatch, "x-dg", "x", "longer") == 0
     out, err = capsys.readouterr()
-    for word in ("less x-dg", "fd (digits-cnn)", "worse", "not resolvable", "nfe", "counted", "3 trained x 3 sampled"):
+    for word in ("less x-dg", "fd (small-cnn)", "worse", "not resolvable", "nfe", "counted", "3 trained x 3 sampled"):
         assert word in out
     assert "no MLflow page" in err
     assert command(study, monkeypatch, "x-dg", "x", "longer", "--json") == 0
@@ -112,7 +112,7 @@ def test_people_get_one_table_and_json_is_all_there_is_on_stdout(
 def test_a_real_study_is_compared_with_a_link_to_its_runs(reproduced: ToyStudy) -> None:
     found = json.loads(reproduced.run("compare", "toy", "toy-dg", "--json").stdout)
     metrics = {(row["metric"], row["card"].partition("@")[0]) for row in found["rows"]}
-    assert {("fd", "digits-cnn"), ("recall", "pixels"), ("accuracy", "svm-rbf")} <= metrics
+    assert {("fd", "small-cnn"), ("recall", "pixels"), ("accuracy", "svm-rbf")} <= metrics
     assert all(row["scope"] == "for this checkpoint" for row in found["rows"] if row["run"] == "toy-dg")
     page, _, query = found["mlflow"].partition("?")
     assert page == "http://127.0.0.1:5000/#/compare-runs"

@@ -10,7 +10,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from pipeline.errors import ArtifactError
-from pipeline.features import DigitsNetwork, FeatureStats, Pixels, Reference
+from pipeline.features import FeatureStats, Pixels, Reference, SmallNetwork
 from pipeline.neighbours import nearest_distances, neighbour_distances, overlap, squared_distances
 from tests.pipeline.digits import Split, digits
 
@@ -21,11 +21,11 @@ def real() -> Split:
 
 
 @pytest.fixture(scope="module")
-def network(real: Split) -> DigitsNetwork:
-    return DigitsNetwork.train(real.train, real.train_labels, seed=0)
+def network(real: Split) -> SmallNetwork:
+    return SmallNetwork.train(real.train, real.train_labels, seed=0)
 
 
-def test_the_network_recognises_held_out_digits(network: DigitsNetwork, real: Split) -> None:
+def test_the_network_recognises_held_out_digits(network: SmallNetwork, real: Split) -> None:
     assert network.accuracy(real.held_out, real.held_out_labels) >= 0.97
 
 
@@ -33,21 +33,21 @@ def test_training_twice_gives_the_same_digest_and_leaves_the_global_generator_al
     torch.manual_seed(7)
     expected = torch.rand(1)
     torch.manual_seed(7)
-    first, second = (DigitsNetwork.train(real.train[:200], real.train_labels[:200], 1, epochs=2) for _ in range(2))
+    first, second = (SmallNetwork.train(real.train[:200], real.train_labels[:200], 1, epochs=2) for _ in range(2))
     assert first.digest == second.digest
     assert torch.rand(1) == expected
-    assert first.digest != DigitsNetwork.train(real.train[:200], real.train_labels[:200], 2, epochs=2).digest
+    assert first.digest != SmallNetwork.train(real.train[:200], real.train_labels[:200], 2, epochs=2).digest
 
 
 @pytest.mark.parametrize("rows", [slice(0, 1), slice(5, 133), slice(63, 66), slice(None, None, -1)], ids=str)
 def test_a_picture_has_the_same_features_to_the_bit_in_any_batch(
-    network: DigitsNetwork, real: Split, rows: slice
+    network: SmallNetwork, real: Split, rows: slice
 ) -> None:
     for extract in (network, Pixels()):
         assert np.array_equal(extract(real.held_out[rows]), extract(real.held_out)[rows])
 
 
-def test_features_and_logits_come_from_one_pass_and_have_unit_mean_square(network: DigitsNetwork, real: Split) -> None:
+def test_features_and_logits_come_from_one_pass_and_have_unit_mean_square(network: SmallNetwork, real: Split) -> None:
     features, logits = network.outputs(real.train)
     assert features.shape == (len(real.train), 32)
     assert logits.shape == (len(real.train), 10)
@@ -56,26 +56,26 @@ def test_features_and_logits_come_from_one_pass_and_have_unit_mean_square(networ
 
 
 def test_a_saved_network_comes_back_with_the_same_features_and_bytes(
-    network: DigitsNetwork, real: Split, tmp_path: Path
+    network: SmallNetwork, real: Split, tmp_path: Path
 ) -> None:
     network.save(tmp_path / "a")
-    loaded = DigitsNetwork.load(tmp_path / "a")
+    loaded = SmallNetwork.load(tmp_path / "a")
     loaded.save(tmp_path / "b")
     assert np.array_equal(loaded(real.held_out), network(real.held_out))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_network_whose_weights_were_changed_is_refused(network: DigitsNetwork, tmp_path: Path) -> None:
+def test_a_network_whose_weights_were_changed_is_refused(network: SmallNetwork, tmp_path: Path) -> None:
     path = tmp_path / "net"
     network.save(path)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(ArtifactError, match="digest"):
-        DigitsNetwork.load(path)
+        SmallNetwork.load(path)
 
 
-def test_wrong_pictures_are_refused(network: DigitsNetwork, real: Split) -> None:
+def test_wrong_pictures_are_refused(network: SmallNetwork, real: Split) -> None:
     with pytest.raises(ValueError, match="trained on"):
         network(np.zeros((2, 3, 8, 8), dtype=np.uint8))
     with pytest.raises(ValueError, match="uint8"):

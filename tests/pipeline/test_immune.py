@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.features import DigitsNetwork
+from pipeline.features import SmallNetwork
 from pipeline.immune import Finding, Immunity, Usual, examine
 from pipeline.picture_judge import WATCHED, watched
 from pipeline.shards import Pictures
@@ -29,8 +29,8 @@ def pool() -> Pictures:
 
 
 @pytest.fixture(scope="module")
-def network(pool: Pictures) -> DigitsNetwork:
-    return DigitsNetwork.train(pool.images, pool.labels, seed=0, epochs=20)
+def network(pool: Pictures) -> SmallNetwork:
+    return SmallNetwork.train(pool.images, pool.labels, seed=0, epochs=20)
 
 
 def missed(found: Immunity) -> list[Finding]:
@@ -38,7 +38,7 @@ def missed(found: Immunity) -> list[Finding]:
 
 
 def test_every_fault_is_noticed_on_digits_and_clean_data_raise_at_most_one_alarm_in_twenty(
-    pool: Pictures, network: DigitsNetwork
+    pool: Pictures, network: SmallNetwork
 ) -> None:
     found = examine(pool, network, n=500, measure=watched)
     assert {finding.fault for finding in found.findings} == {*FAULTS, RESIZE}
@@ -48,7 +48,7 @@ def test_every_fault_is_noticed_on_digits_and_clean_data_raise_at_most_one_alarm
     assert found.is_healthy
 
 
-def test_a_pipeline_that_swaps_precision_and_recall_is_found_out(pool: Pictures, network: DigitsNetwork) -> None:
+def test_a_pipeline_that_swaps_precision_and_recall_is_found_out(pool: Pictures, network: SmallNetwork) -> None:
     def swapped(features: np.ndarray, real: np.ndarray) -> dict[str, float]:
         found = watched(features, real)
         return found | {"precision": found["recall"], "recall": found["precision"]}
@@ -57,21 +57,21 @@ def test_a_pipeline_that_swaps_precision_and_recall_is_found_out(pool: Pictures,
     assert "precision and recall swapped" in [finding.fault for finding in missed(found)]
 
 
-def test_a_metric_that_never_moves_notices_nothing(pool: Pictures, network: DigitsNetwork) -> None:
+def test_a_metric_that_never_moves_notices_nothing(pool: Pictures, network: SmallNetwork) -> None:
     found = examine(pool.rows(slice(200)), network, n=60, measure=lambda features, real: dict.fromkeys(WATCHED, 0.5))
     assert not found.is_healthy
     assert {finding.fault for finding in missed(found)} == {*FAULTS, RESIZE} - {"half the n"}  # its card tells
 
 
 @pytest.mark.slow
-def test_more_samples_resolve_more(pool: Pictures, network: DigitsNetwork) -> None:
+def test_more_samples_resolve_more(pool: Pictures, network: SmallNetwork) -> None:
     few, many = (examine(pool.rows(slice(3 * n)), network, n, watched).resolving_power for n in (40, 160))
     assert many["fd"] < few["fd"]
     assert many["kid"] < few["kid"]
 
 
 @pytest.mark.slow
-def test_examining_again_finds_the_same(pool: Pictures, network: DigitsNetwork) -> None:
+def test_examining_again_finds_the_same(pool: Pictures, network: SmallNetwork) -> None:
     some = pool.rows(slice(120))
     assert examine(some, network, 40, watched) == examine(some, network, 40, watched)
 
@@ -90,7 +90,7 @@ def test_one_clean_alarm_in_twenty_is_healthy_and_two_are_not() -> None:
     assert not replace(healthy, clean_alarms=2).is_healthy
 
 
-def test_what_cannot_be_examined_is_named(pool: Pictures, network: DigitsNetwork) -> None:
+def test_what_cannot_be_examined_is_named(pool: Pictures, network: SmallNetwork) -> None:
     with pytest.raises(ValueError, match="at least 1400"):
         examine(pool, network, 700, watched)
     with pytest.raises(ValueError, match="two classes"):

@@ -70,10 +70,10 @@ def test_our_features_give_all_metrics_and_doubtful_ones_their_warning(tmp_path:
     judge = judged(tmp_path, prepared(tmp_path / "data", 300, 100))
     samples = judge.held_out.rows(slice(30))
     found = judge.measure(samples)
-    assert {card.extractor for card in found} == {"digits-cnn", "pixels", "svm-rbf"}
-    assert set(named(found, "digits-cnn")) == OWN
+    assert {card.extractor for card in found} == {"small-cnn", "pixels", "svm-rbf"}
+    assert set(named(found, "small-cnn")) == OWN
     assert set(named(found, "pixels")) == PIXELS
-    ours = named(found, "digits-cnn")
+    ours = named(found, "small-cnn")
     assert "singular covariance" in ours["fd"].warnings[0]
     assert "fewer than the 1000" in ours["kid"].warnings[0]
     p, r = ours["precision"].value, ours["recall"].value
@@ -95,7 +95,7 @@ def test_data_too_large_for_the_support_vector_machine_are_recognised_by_our_net
     judge = judged(tmp_path, prepared(tmp_path / "data", 300, 100))
     threes = judge.held_out.rows(judge.held_out.labels == 3)
     ((card, found),) = ((c, m) for c, m in judge.measure(threes).items() if c.metric == "accuracy")
-    assert card.extractor == "digits-cnn"
+    assert card.extractor == "small-cnn"
     assert "of classes [0, 1, 2" in found.warnings[0]
 
 

@@ -11,7 +11,7 @@ from pipeline import cli
 from pipeline.errors import UserError
 from pipeline.feature_files import Features
 from pipeline.feature_metrics import Real, compute
-from pipeline.features import DigitsNetwork, FeatureStats
+from pipeline.features import FeatureStats, SmallNetwork
 from pipeline.measure import measure, numbers
 from pipeline.metrics import frechet_distance, kid
 from pipeline.resampling import half_widths
@@ -139,7 +139,7 @@ def test_sides_that_do_not_fit_are_named(
 
 def test_pictures_are_measured_by_a_network_of_ones_own(tmp_path: Path) -> None:
     real = digits()
-    network = DigitsNetwork.train(real.train, real.train_labels, seed=0, epochs=3)
+    network = SmallNetwork.train(real.train, real.train_labels, seed=0, epochs=3)
     network.save(tmp_path / "net.safetensors")
     np.save(tmp_path / "held_out.npy", real.held_out)
     np.save(tmp_path / "train.npy", real.train)

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import cli
 from pipeline.extractor_training import train_extractor
-from pipeline.features import DigitsNetwork, NetworkOutput
+from pipeline.features import NetworkOutput, SmallNetwork
 from pipeline.measure import Measurement, measure
 from pipeline.measure_cache import Cache
 from tests.pipeline.digits import digits
@@ -36,9 +36,9 @@ def sides(tmp_path: Path) -> tuple[Path, Path]:
 def extracted(monkeypatch: pytest.MonkeyPatch) -> Count:
     """Pictures that went through the network since the last call."""
     seen: list[int] = []
-    outputs = DigitsNetwork.outputs
+    outputs = SmallNetwork.outputs
 
-    def counted(self: DigitsNetwork, images: np.ndarray) -> NetworkOutput:
+    def counted(self: SmallNetwork, images: np.ndarray) -> NetworkOutput:
         seen.append(len(images))
         return outputs(self, images)
 
@@ -47,7 +47,7 @@ def extracted(monkeypatch: pytest.MonkeyPatch) -> Count:
         seen.clear()
         return total
 
-    monkeypatch.setattr(DigitsNetwork, "outputs", counted)
+    monkeypatch.setattr(SmallNetwork, "outputs", counted)
     return since
 
 
@@ -105,7 +105,7 @@ def test_a_real_side_is_known_by_its_content_not_by_its_name(
 def test_other_weights_are_another_key(sides: tuple[Path, Path], network: Path, extracted: Count) -> None:
     cache = Cache(sides[0].parent / "cache")
     measure(*sides, str(network), ["fd"], cache=cache)
-    other = DigitsNetwork.load(network)
+    other = SmallNetwork.load(network)
     other.scale.mul_(2)
     other.save(sides[0].parent / "other.safetensors")
     extracted()
@@ -148,7 +148,7 @@ def test_labels_are_read_anew_and_judged_by_the_network(
     cache = Cache(tmp_path / "cache")
     found = measure(*sides, str(network), cache=cache)
     real = digits()
-    right = DigitsNetwork.load(network).accuracy(real.held_out[:100], real.held_out_labels[:100])
+    right = SmallNetwork.load(network).accuracy(real.held_out[:100], real.held_out_labels[:100])
     assert found.values["accuracy"].value == pytest.approx(right)
     assert (found.values["accuracy"].floor or 0) > 0.5
     np.savez(sides[1], images=real.train[:300, 0], labels=np.roll(real.train_labels[:300], 1))

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import cli
-from pipeline.features import DigitsNetwork
+from pipeline.features import SmallNetwork
 from tests.pipeline.test_picture_files import png
 
 WIDTH = 6
@@ -45,7 +45,7 @@ def in_parquet(cells: list[bytes | None], labels: list[object] | None = None) ->
 
 
 def network(folder: Path) -> Path:
-    DigitsNetwork((3, 8, 8), 4).save(folder / "net.safetensors")
+    SmallNetwork((3, 8, 8), 4).save(folder / "net.safetensors")
     return folder / "net.safetensors"
 
 

@@ -10,7 +10,7 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from pipeline.features import DigitsNetwork, FeatureStats, Pixels, Reference
+from pipeline.features import FeatureStats, Pixels, Reference, SmallNetwork
 from pipeline.metrics import (
     Measured,
     SvmJudge,
@@ -41,8 +41,8 @@ def real() -> Split:
 
 
 @pytest.fixture(scope="module")
-def network(real: Split) -> DigitsNetwork:
-    return DigitsNetwork.train(real.train, real.train_labels, seed=0, epochs=20)
+def network(real: Split) -> SmallNetwork:
+    return SmallNetwork.train(real.train, real.train_labels, seed=0, epochs=20)
 
 
 def distance(generated: np.ndarray, real: np.ndarray) -> Measured:
@@ -155,7 +155,7 @@ def test_swapping_the_sides_swaps_precision_and_recall(pair: tuple[np.ndarray, n
 
 
 @pytest.mark.parametrize("space", ["network", "pixels"])
-def test_collapse_shows_in_recall_and_noise_in_precision(network: DigitsNetwork, real: Split, space: str) -> None:
+def test_collapse_shows_in_recall_and_noise_in_precision(network: SmallNetwork, real: Split, space: str) -> None:
     extract = network if space == "network" else Pixels()
     reference = Reference.of(extract(real.held_out))
     noise = np.random.default_rng(0).normal(0, 60, (500, 1, 8, 8))

@@ -81,7 +81,7 @@ def test_the_page_works_in_a_browser_and_asks_nothing_of_anybody(reproduced: Toy
 
 
 def _shows_the_chain(found: dict[str, Any]) -> None:
-    for part in ("trilemma why digits:toy-dg/fd", "digits-cnn@", "trilemma discriminate dg-toy", "mlflow_run", "seeds"):
+    for part in ("trilemma why digits:toy-dg/fd", "small-cnn@", "trilemma discriminate dg-toy", "mlflow_run", "seeds"):
         assert part in found["cell"], part
     assert "digits:toy-dg/recall@pixels" in found["entry"]
     assert "trilemma why digits:toy/fd" in found["line"]
@@ -102,7 +102,7 @@ def test_dvc_shows_the_same_metrics_and_plots(reproduced: ToyStudy) -> None:
     table = pd.read_csv(reproduced.folder / "reports/tables/digits.csv", keep_default_na=False)
     shown = told[""]["data"]["reports/metrics.json"]
     (fd,) = table.loc[(table.run == "toy") & (table.guidance == "none") & (table.metric == "fd"), "value"]
-    assert shown["data"]["digits"]["toy"]["fd (digits-cnn)"] == float(fd)
+    assert shown["data"]["digits"]["toy"]["fd (small-cnn)"] == float(fd)
     assert "reports/figures" in [out["path"] for out in reproduced.lock()["report"]["outs"]]
 
 
@@ -118,7 +118,7 @@ def test_what_is_missing_of_another_version_or_measured_otherwise_is_named_and_k
     table = pd.read_csv(file, keep_default_na=False)
     table = table.loc[table["guidance"] != "toy-cg-dg"]
     otherwise = (table["guidance"] == "toy-dg") & (table["metric"] == "kid")
-    table.loc[otherwise, "card"] = "digits-cnn@0000 held_out n=7/7"
+    table.loc[otherwise, "card"] = "small-cnn@0000 held_out n=7/7"
     table.to_csv(file, index=False)
     write_report(copy.folder)
     told = capsys.readouterr().err
@@ -131,4 +131,4 @@ def test_what_is_missing_of_another_version_or_measured_otherwise_is_named_and_k
     report = texts[1]
     assert re.search(r"\| toy \| toy-cg-dg \|.*\| \*\*missing\*\* \|", report)
     assert re.search(r"\| toy \| toy-dg \|.*\| \*\*doubtful\*\* \|", report)
-    assert "kid (digits-cnn@0000 held_out n=7/7)" in report
+    assert "kid (small-cnn@0000 held_out n=7/7)" in report

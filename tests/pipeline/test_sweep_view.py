@@ -80,7 +80,7 @@ def test_few_parameters_and_metrics_are_kept_of_a_trial_and_final_values_once(sw
             assert {"method", "dataset", "entry", "seed", "weight"} <= set(parameters)
             assert len(parameters) <= MOST_PARAMETERS
             assert len(set(metrics)) <= MOST_METRICS
-            assert "eval/fd digits-cnn" in metrics
+            assert "eval/fd small-cnn" in metrics
             final = [key for key in metrics if key.startswith("eval/")]
             assert len(final) == len(set(final))
 
@@ -103,5 +103,5 @@ def test_the_compare_view_shows_every_trial_with_its_point_and_its_metrics(ui: s
     words = Words()
     words.feed(page)
     assert "Comparing 3 Runs from 1 Experiment" in words.found
-    for word in [*trials, "weight", "0", "1", "4", "eval/fd digits-cnn", "eval/nfe"]:
+    for word in [*trials, "weight", "0", "1", "4", "eval/fd small-cnn", "eval/nfe"]:
         assert word in words.found, word
