@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.image import imsave
 
 from pipeline.aggregate import entries_on
+from pipeline.budget import budget_section
 from pipeline.claims import claims_section, write_ledger
 from pipeline.config import Study, load_study
 from pipeline.dag import STAGES, entries, taught
@@ -57,7 +58,7 @@ def write_report(folder: Path) -> None:
         old.unlink()
     cost = cost_table(study)
     cost.to_csv(folder / "reports" / "tables" / "cost.csv", index=False, lineterminator="\n")
-    (folder / "reports" / "cost.md").write_text(_cost(cost))
+    (folder / "reports" / "cost.md").write_text(_cost(cost) + "\n" + budget_section(study))
     measured = [name for name in study.datasets if entries_on(study, name)]
     sections = [HEAD, *(part for name in measured for part in _dataset(study, name, folder))]
     sections += [part for name in study.stacks for part in stack_sections(study, name, folder / "reports")]
