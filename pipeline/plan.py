@@ -5,6 +5,7 @@ What a prediction is of goes by a name that settings alone decide (`identities`)
 """
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -180,12 +181,10 @@ def print_plan(found: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("stage", "name", "CPU s", "GPU s", "evaluations", "FLOP", "memory MiB", "disk MiB", "", box=None)
-    for row in found["stages"]:
-        numbers = [f"{row[name]:.3g}" if row.get(name) else "" for name in ("gpu_seconds", "evaluations", "flops")]
-        sizes = [f"{row[name]:.0f}" if name in row else "" for name in ("memory_mib", "disk_mib")]
-        state = "in the store" if row["state"] == "reused" else "" if row["fits"] else "does not fit"
-        table.add_row(row["stage"], row["name"], f"{row['cpu_seconds']:.0f}", *numbers, *sizes, state)
+    table = Table("stage", "name", "CPU s", "GPU s", "evaluations", "FLOP", "MiB", "MiB disk", "", box=None)
+    alike = Counter(_cells(row) for row in found["stages"])
+    for cells, times in alike.items():
+        table.add_row(*cells[:-1], f"{times} times {cells[-1]}" if times > 1 else cells[-1])
     Console().print(table)
     total = found["total"]
     print(
@@ -200,3 +199,10 @@ def print_plan(found: Mapping[str, Any]) -> None:
         above = "" if long is None else f"; {100 * long:.0f} % on those above {LONG_SECONDS:.0f} s"
         error = 100 * past["median_error"]
         print(f"{len(past['stages'])} earlier predictions were off by {error:.0f} % of CPU seconds (median){above}")
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    numbers = [f"{row[name]:.2g}" if row.get(name) else "" for name in ("gpu_seconds", "evaluations", "flops")]
+    sizes = [f"{row[name]:.0f}" if name in row else "" for name in ("memory_mib", "disk_mib")]
+    state = "in the store" if row["state"] == "reused" else "" if row["fits"] else "does not fit"
+    return (row["stage"], row["name"], f"{row['cpu_seconds']:.0f}", *numbers, *sizes, state)

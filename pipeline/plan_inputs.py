@@ -19,7 +19,7 @@ from pipeline.dag import Call
 from pipeline.errors import UserError
 from pipeline.external import OUTSIDE
 from pipeline.plan_meter import MIB, Peak, Spent
-from pipeline.plan_probe import Cost
+from pipeline.plan_probe import Cost, share_read
 from pipeline.records import BadRecord, Record, Source
 from pipeline.runner import stage_config
 from pipeline.shards import Pictures, encode_arrow, write_pictures
@@ -36,9 +36,9 @@ def prepare_cost(call: Call, inputs: Mapping[str, Artifact], out: Path) -> Cost:
     """As it stands in for the prepared data, in proportion to the records it read."""
     peak, begin = Peak(), Spent.now()
     with peak.watching():
-        made = stand_in(call, inputs, out).manifest
-    share = made.facts["records"] / (made.facts["train"] + made.facts["held_out"])
-    disk = share * sum(file.bytes for file in made.files.values()) / MIB
+        made = stand_in(call, inputs, out)
+    share = share_read({"data": made})
+    disk = share * sum(file.bytes for file in made.manifest.files.values()) / MIB
     return Cost(Spent.now().since(begin).times(share), peak.mib, disk)
 
 

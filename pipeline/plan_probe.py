@@ -78,7 +78,8 @@ def cost_of(call: Call, inputs: Mapping[str, Artifact], limit_mib: float, second
     stage = import_module(f"pipeline.stages.{call.stage}")
     config = build(stage.Config, call.config, f"params.yaml: {call.stage} {call.name}")
     if call.stage in SIZES:
-        return _by_size(stage, inputs, config, *SIZES[call.stage](config))
+        cost = _by_size(stage, inputs, config, *SIZES[call.stage](config))
+        return replace(cost, spent=cost.spent.times(share_read(inputs) if call.stage == "features" else 1.0))
     launch = Probe(limit_mib, seconds)
     with suppress(Enough):
         return _run(stage, inputs, config, launch)
@@ -105,6 +106,12 @@ def _by_size(stage: Any, inputs: Mapping[str, Artifact], config: Any, units: flo
     if len(sizes) > 1:
         slope = last.spent.since(tried[-2].spent).times(1 / (by - sizes[0].units))
     return replace(last, spent=last.spent.plus(slope, units - by))
+
+
+def share_read(inputs: Mapping[str, Artifact]) -> float:
+    """Records of the data, by those that what stands in for them has."""
+    facts = inputs["data"].manifest.facts
+    return facts["records"] / (facts["train"] + facts["held_out"]) if "records" in facts else 1.0
 
 
 class Unwatched:
