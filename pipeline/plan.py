@@ -21,7 +21,7 @@ from pipeline.launch import device_name
 from pipeline.plan_inputs import prepare_cost, stand_in
 from pipeline.plan_machine import Start, memory_limit_mib, start_of_stage
 from pipeline.plan_probe import Cost, cost_of
-from pipeline.runner import open_store, outside, say
+from pipeline.runner import open_store, outside, say, stage_config
 from pipeline.store import Store
 from pipeline.sweep_entry import find_sweep
 from pipeline.sweep_plan import Planned, planned_calls, trials_of
@@ -37,6 +37,7 @@ LAST = {  # the stages that end what is made for an entry, by the part of params
     "stacks": "appraise",
     "toys": "toys",
 }
+OF_STEPS = ("classify", "discriminate")  # stages that take their steps, and little else
 LONG_SECONDS = 20.0  # stages below are mostly the start of their process
 
 
@@ -117,18 +118,23 @@ class _Planner:
         return about | {"state": "run"} | row | {"fits": mib <= self.limit_mib}
 
     def _cost(self, found: Planned) -> Cost:
-        call = found.call
-        config = call.config | {"train": {k: v for k, v in call.config.get("train", {}).items() if k != "seed"}}
+        """Of guides that differ in their steps, one is tried."""
+        call, train = found.call, found.call.config.get("train", {})
+        steps = stage_config(call).train.steps if call.stage in OF_STEPS else 1
+        free = ("seed", "steps") if call.stage in OF_STEPS else ("seed",)
+        config = call.config | {"train": {key: value for key, value in train.items() if key not in free}}
         dataset = found.study.datasets.get(call.dataset)
         alike = digest_of([call.stage, config, None if dataset is None else asdict(dataset)])
         if alike not in self.costs:
             say(f"plan: trying {call.stage} {call.name}")
-            inputs = self._inputs(found)
-            if call.stage == "prepare":
-                self.costs[alike] = prepare_cost(call, inputs, self.folder / "prepared" / call.name)
-            else:
-                self.costs[alike] = cost_of(call, inputs, self.limit_mib - self.start.mib)
-        return self.costs[alike]
+            self.costs[alike] = self._tried(found).times(1 / steps)
+        return self.costs[alike].times(steps)
+
+    def _tried(self, found: Planned) -> Cost:
+        inputs = self._inputs(found)
+        if found.call.stage == "prepare":
+            return prepare_cost(found.call, inputs, self.folder / "prepared" / found.call.name)
+        return cost_of(found.call, inputs, self.limit_mib - self.start.mib)
 
     def _inputs(self, found: Planned) -> dict[str, Artifact]:
         made = {role: self._artifact(name) for role, name in found.made_of.items()}

@@ -48,6 +48,11 @@ class Cost:
     flops: float | None = None
     evaluations: float | None = None  # images through networks: steps times batch, or samples times calls
 
+    def times(self, factor: float) -> "Cost":
+        """Of so many times the work, one after the other."""
+        counts = [None if count is None else count * factor for count in (self.flops, self.evaluations)]
+        return Cost(self.spent.times(factor), self.mib, self.disk_mib, *counts)
+
 
 class Size(NamedTuple):
     """A stage with less to do."""
@@ -78,8 +83,8 @@ def cost_of(call: Call, inputs: Mapping[str, Artifact], limit_mib: float, second
     stage = import_module(f"pipeline.stages.{call.stage}")
     config = build(stage.Config, call.config, f"params.yaml: {call.stage} {call.name}")
     if call.stage in SIZES:
-        cost = _by_size(stage, inputs, config, *SIZES[call.stage](config))
-        return replace(cost, spent=cost.spent.times(share_read(inputs) if call.stage == "features" else 1.0))
+        share = share_read(inputs) if call.stage == "features" else 1.0
+        return _by_size(stage, inputs, config, *SIZES[call.stage](config)).times(share)
     launch = Probe(limit_mib, seconds)
     with suppress(Enough):
         return _run(stage, inputs, config, launch)
