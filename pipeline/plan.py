@@ -187,7 +187,7 @@ def print_plan(found: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("stage", "name", "CPU s", "GPU s", "evaluations", "FLOP", "MiB", "MiB disk", "", box=None)
+    table = Table("stage", "name", "CPU s", "GPU s", "evals", "FLOP", "MiB", "MiB disk", "", box=None)
     alike = Counter(_cells(row) for row in found["stages"])
     for cells, times in alike.items():
         table.add_row(*cells[:-1], f"{times} times {cells[-1]}" if times > 1 else cells[-1])
@@ -210,5 +210,5 @@ def print_plan(found: Mapping[str, Any]) -> None:
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     numbers = [f"{row[name]:.2g}" if row.get(name) else "" for name in ("gpu_seconds", "evaluations", "flops")]
     sizes = [f"{row[name]:.0f}" if name in row else "" for name in ("memory_mib", "disk_mib")]
-    state = "in the store" if row["state"] == "reused" else "" if row["fits"] else "does not fit"
+    state = "stored" if row["state"] == "reused" else "" if row["fits"] else "too large"
     return (row["stage"], row["name"], f"{row['cpu_seconds']:.0f}", *numbers, *sizes, state)
