@@ -164,6 +164,19 @@ def runs(as_json: Json = False) -> None:
     print_json(found) if as_json else print_runs(found)
 
 
+@app.command("plan")
+def plan_stages(
+    target: Annotated[str | None, typer.Argument(help="an entry of params.yaml; without: everything")] = None,
+    memory_limit: Annotated[float | None, typer.Option(help="MiB, instead of what the machine has", min=1)] = None,
+    as_json: Json = False,
+) -> None:
+    """Predict what every stage will take, before anything runs; and how right that was the last time."""
+    from pipeline.plan import plan, print_plan
+
+    found = plan(Path.cwd(), target, memory_limit)
+    print_json(found) if as_json else print_plan(found)
+
+
 @app.command(rich_help_panel=SWEEPS)
 def sweep(
     name: Annotated[str, typer.Argument(help="one that `trilemma sweeps` lists")],

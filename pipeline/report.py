@@ -11,6 +11,7 @@ from matplotlib.image import imsave
 
 from pipeline.aggregate import entries_on
 from pipeline.artifacts import MANIFEST, read_artifact
+from pipeline.budget import budget_section
 from pipeline.cells import PAPERS
 from pipeline.claims import LEDGER, claims_section, write_ledger
 from pipeline.config import Study, load_study
@@ -85,7 +86,7 @@ def _write_texts(study: Study, reports: Path, measured: dict[str, pd.DataFrame],
     for old in figures.iterdir():
         old.unlink()
     cost.to_csv(reports / "tables" / "cost.csv", index=False, lineterminator="\n")
-    (reports / "cost.md").write_text(_cost(cost))
+    (reports / "cost.md").write_text(_cost(cost) + "\n" + budget_section(study))
     sections = [HEAD]
     for name, values in measured.items():
         sections += _dataset(study, name, values, doubtful[name], reports)

@@ -50,7 +50,7 @@ def run_sweep(
     if resume:
         _refuse_changes(folder / "plan.json", now, name)
     if dry_run:
-        as_text(as_json(trials, plan(trials, store), store))
+        as_text(as_json(trials, plan(trials, store).values(), store))
         return
     write_file(folder / "plan.json", json.dumps(now).encode())
     with _closing_runs(study), _executor(concurrent, address) as execute:

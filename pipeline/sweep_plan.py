@@ -1,6 +1,6 @@
 """What a sweep needs, what of it is there already, and what is left to run; nothing is computed twice."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -36,9 +36,11 @@ class Trial:
 
 
 class Planned(NamedTuple):
-    """A call of one or more trials."""
+    """A call of one or more trials, or of the study itself."""
 
+    study: Study
     call: Call
+    made_of: dict[str, str]  # the names, by `identities`, of the calls that its inputs are made by
     key: str | None  # None until its inputs are there
     manifest: Manifest | None  # of its result, if that is there
 
@@ -117,19 +119,24 @@ def identities(study: Study, calls: list[Call]) -> dict[Path, str]:
     return found
 
 
-def plan(trials: list[Trial], store: Store) -> list[Planned]:
-    """Every call of these trials, once, each after its inputs."""
+def plan(trials: list[Trial], store: Store) -> dict[str, Planned]:
+    """Every call of these trials."""
+    return planned_calls([(trial.study, evaluated(trial.study, trial.point.of)) for trial in trials], store)
+
+
+def planned_calls(chains: Iterable[tuple[Study, list[Call]]], store: Store) -> dict[str, Planned]:
+    """By name (see `identities`) every call of these chains, once, each after its inputs."""
     planned: dict[str, Planned] = {}
-    for trial in trials:
-        calls = evaluated(trial.study, trial.point.of)
-        names = identities(trial.study, calls)
+    for study, calls in chains:
+        names = identities(study, calls)
         for call in calls:
             if names[call.out] in planned:
                 continue
-            inputs = {role: planned[names[path]].manifest for role, path in call.made.items()}
-            key = key_if_known(trial.study, call, inputs)
-            planned[names[call.out]] = Planned(call, key, None if key is None else store.manifest(key))
-    return list(planned.values())
+            made_of = {role: names[path] for role, path in call.made.items()}
+            key = key_if_known(study, call, {role: planned[name].manifest for role, name in made_of.items()})
+            manifest = None if key is None else store.manifest(key)
+            planned[names[call.out]] = Planned(study, call, made_of, key, manifest)
+    return planned
 
 
 def key_if_known(study: Study, call: Call, inputs: Mapping[str, Manifest | None]) -> str | None:
@@ -139,7 +146,7 @@ def key_if_known(study: Study, call: Call, inputs: Mapping[str, Manifest | None]
     return call.key(study.root, digests, version) if len(digests) == len(call.inputs) else None
 
 
-def as_json(trials: list[Trial], planned: list[Planned], store: Store) -> dict[str, Any]:
+def as_json(trials: list[Trial], planned: Iterable[Planned], store: Store) -> dict[str, Any]:
     """What `--dry-run --json` prints."""
     seconds = _usual_seconds(store)
     return {
@@ -147,14 +154,12 @@ def as_json(trials: list[Trial], planned: list[Planned], store: Store) -> dict[s
             {"id": trial.id, "of": trial.point.of, "seed": trial.seed, **trial.point.values} for trial in trials
         ],
         "run": [
-            {"stage": call.stage, "name": call.name, "key": key, "seconds": _guess(seconds, call)}
-            for call, key, manifest in planned
-            if manifest is None
+            {"stage": p.call.stage, "name": p.call.name, "key": p.key, "seconds": _guess(seconds, p.call)}
+            for p in planned
+            if p.manifest is None
         ],
         "reused": [
-            {"stage": call.stage, "name": call.name, "key": key}
-            for call, key, manifest in planned
-            if manifest is not None
+            {"stage": p.call.stage, "name": p.call.name, "key": p.key} for p in planned if p.manifest is not None
         ],
     }
 
