@@ -10,6 +10,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from pipeline.cli_anybody import Json, import_checkpoint, measure, weights
 from pipeline.errors import TrilemmaError, UserError
 
 app = typer.Typer(
@@ -19,16 +20,15 @@ app = typer.Typer(
     help="Train, guide, sample, measure and compare fast generative methods. `dvc repro` runs everything in order.",
 )
 
-weights = typer.Typer(no_args_is_help=True, help="Weights of feature networks: verify, fetch, train.")
 app.add_typer(weights, name="weights", rich_help_panel="Anybody's pictures")
+app.command(rich_help_panel="Anybody's pictures")(measure)
+app.command("import", rich_help_panel="Anybody's networks")(import_checkpoint)
 
 Name = Annotated[str, typer.Argument(help="an entry of params.yaml")]
 Workers = Annotated[int, typer.Option(envvar="TRILEMMA_WORKERS", help="0: in this process; N: a private local Ray")]
 Address = Annotated[str | None, typer.Option(envvar="TRILEMMA_ADDRESS", help="of a Ray cluster to run on")]
 PieceOption = Annotated[int, typer.Option(envvar="TRILEMMA_PIECE", help="images per piece of work, a multiple of 64")]
-Folder = Annotated[Path | None, typer.Option(envvar="TRILEMMA_WEIGHTS", help="where the files lie")]
 SWEEPS = "Sweeps"
-Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, and nothing else there")]
 
 
 def _stage(verb: str, summary: str) -> None:
@@ -249,70 +249,6 @@ def replay(
     from pipeline.replay import print_replay, replay
 
     print_replay(replay(load_study(Path.cwd() / "params.yaml"), addresses or [], sample, seed), as_json)
-
-
-@app.command(rich_help_panel="Anybody's pictures")
-def measure(
-    generated: Annotated[Path, typer.Argument(help="folder or zip of pictures, Parquet, .npz, .npy, FOLDER/SPLIT")],
-    real: Annotated[Path, typer.Argument(help="the same, of real ones")],
-    extractor: Annotated[str | None, typer.Option(help="none: features; else a name, or FILE.safetensors")] = None,
-    metrics: Annotated[str | None, typer.Option(help="such as fid,kid,recall")] = None,
-    seeds: Annotated[str, typer.Option(help="of the random splits behind the floors")] = "0,1,2",
-    images: Annotated[int | None, typer.Option(help="use only the first so many generated ones", min=2)] = None,
-    source: Annotated[Path | None, typer.Option(envvar="TRILEMMA_DATA", help="where else to look for both")] = None,
-    as_json: Json = False,
-) -> None:
-    """Measure generated pictures or features against real ones."""
-    from pipeline.measure import measure, numbers
-    from pipeline.measure_cache import Cache
-    from pipeline.measure_table import print_measurement
-    from pipeline.picture_files import located
-
-    sides = located(generated, source), located(real, source)
-    found = measure(*sides, extractor, metrics.split(",") if metrics else None, numbers(seeds), images, Cache.at_hand())
-    print_measurement(found, as_json)
-
-
-@app.command("import", rich_help_panel="Anybody's networks")
-def import_checkpoint(
-    file: Annotated[Path, typer.Argument(help="an official checkpoint")],
-    format: Annotated[str, typer.Option("--as", help="edm, adm, iddpm, ddgan or dg")],
-    name: Annotated[str | None, typer.Option(help="a run, classifier or guide that it must fit")] = None,
-) -> None:
-    """Check a checkpoint, and print the entry that takes it over."""
-    from pipeline.importers.entry import print_entry
-
-    print_entry(Path.cwd(), file, format, name)
-
-
-@weights.command("verify")
-def verify_weights(folder: Folder = None, as_json: Json = False) -> None:
-    """Compare the weights of feature networks with their recorded SHA-256."""
-    from pipeline.extractor_weights import check_all, weights_folder
-    from pipeline.measure_table import print_checks
-
-    print_checks(check_all(folder or weights_folder()), as_json)
-
-
-@weights.command("fetch")
-def fetch_weights(name: Annotated[str, typer.Argument(help="an extractor")], folder: Folder = None) -> None:
-    """Download the weights of a feature network and verify them."""
-    from pipeline.extractor_weights import fetch, known_weights, weights_folder
-
-    print(fetch(name, folder or weights_folder(), known_weights(name)))
-
-
-@weights.command("train")
-def train_weights(
-    source: Annotated[Path, typer.Argument(help="labelled pictures: Parquet with `label`, .npz with `labels`")],
-    out: Annotated[Path, typer.Argument(help="FILE.safetensors, for `measure --extractor`")],
-    epochs: Annotated[int, typer.Option(min=1)] = 60,
-    seed: int = 0,
-) -> None:
-    """Train a small feature network on the classes of one's own pictures."""
-    from pipeline.extractor_training import train_extractor
-
-    print(train_extractor(source, out, epochs, seed))
 
 
 @app.command()
