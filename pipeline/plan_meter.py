@@ -154,6 +154,7 @@ def tile(paint: Callable[[], object], one: Callable[[], object], nets: Mapping[s
     floating = flops.total / max(called[0], 1) * total
     begin, rounds = Spent.now(), 0
     with peak.watching(), suppress(Enough), _calling(nets, seconds) as called:
+        begin = Spent.now()  # again: clearing up before a peak is watched takes a third of a second
         while rounds == 0 or sum(Spent.now().since(begin)) < seconds / 4:
             paint()
             rounds += 1
