@@ -117,10 +117,10 @@ def _step(
     for name, other in state.nets.items():
         other.requires_grad_(name == player.net)
     torch.manual_seed(fold(seed, progress.step, player.name, mine.start))  # dropout
+    optimiser = state.optimisers[player.name]
+    optimiser.zero_grad(set_to_none=True)  # before the loss, whose activations take their place
     with torch.autocast(sample.device.type, autocast, enabled=autocast is not None):
         loss, metrics = method.loss(player.name, state.nets, local, draws, progress.step)
-    optimiser = state.optimisers[player.name]
-    optimiser.zero_grad(set_to_none=True)
     loss.backward()
     parameters = [p for p in net.parameters() if p.grad is not None]
     _finish_gradients(parameters, player.optimiser, all_reduce)
