@@ -78,6 +78,7 @@ class ShellStudy:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores Ctrl-C
         )
 
     def start_repro(self, *arguments: str, mode: str = "") -> "subprocess.Popen[str]":
