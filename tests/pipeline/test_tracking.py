@@ -3,7 +3,6 @@
 import json
 import pickle
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -20,8 +19,8 @@ from mlflow.entities import Run as Found
 
 from pipeline import tracking
 from pipeline.process import Stopped
-from pipeline.tracking import REASON, Run, Tracker, attach, connect, serve_ui
-from pipeline.tracking_place import TrackingError, refuse_busy, ui_command
+from pipeline.tracking import REASON, Run, Tracker, attach, connect
+from pipeline.tracking_place import TrackingError
 from tests.pipeline.children import ROOT, kill, start
 
 CONNECT = "import sys; from pathlib import Path; from pipeline.tracking import connect; connect(Path(sys.argv[1]))"
@@ -239,39 +238,6 @@ def test_an_experiment_deleted_by_hand_is_restored(tracker: Tracker, capsys: pyt
     assert "experiment study/digits had been deleted in MLflow: restored" in capsys.readouterr().err
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def test_an_absent_server_is_one_line_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
-    with pytest.raises(TrackingError) as caught:
-        connect(tmp_path)
-    assert "Connection refused; start that server, or unset MLFLOW_TRACKING_URI" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("uri", "message"),
-    [
-        ("sqlite:///mlflow.db", "an absolute sqlite:////path/to/mlflow.db was wanted"),
-        ("sqlite:///{folder}/broken.db", "file is not a database"),
-        ("{folder}/mlruns", "filesystem tracking backend"),
-        ("postgresql+nothing://u@127.0.0.1:9/x", "postgresql.nothing"),
-    ],
-)
-def test_an_address_that_cannot_work_is_one_line(
-    uri: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "broken.db").write_text("this is not SQLite" * 100)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(folder=tmp_path))
-    with pytest.raises(TrackingError, match=message) as caught:
-        connect(tmp_path)
-    assert "\n" not in str(caught.value)
-
-
 def test_a_tracker_that_fails_later_costs_one_warning_and_nothing_is_lost_when_it_returns(
     tracker: Tracker, project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,28 +267,6 @@ def test_a_failing_tracker_is_not_blamed_with_the_error_of_the_work(
 
     run_that_ends(tracker, ValueError("the work itself"), work)
     assert "no such table: metrics" in capsys.readouterr().err
-
-
-def test_the_ui_refuses_a_port_in_use_in_one_line(project: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(TrackingError, match=f"port {port}: Address already in use.*choose another port"):
-            serve_ui(project, port)
-
-
-def test_the_ui_shows_this_projects_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = ui_command(project, 5001)
-    assert f"sqlite:///{project}/mlflow.db" in command
-    assert command[-4:] == ["--host", "127.0.0.1", "--port", "5001"]
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000")
-    with pytest.raises(TrackingError, match="the runs are shown at http://tracker:5000"):
-        serve_ui(project, 5001)
-
-
-def test_a_free_port_is_accepted() -> None:
-    refuse_busy(free_port())
 
 
 def test_importing_the_tracker_does_not_import_mlflow() -> None:
