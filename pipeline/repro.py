@@ -6,10 +6,11 @@ its own (otherwise DVC would lock what a stage needs as if it wrote it, and neig
 
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -184,12 +185,21 @@ class Running:
 
     def ask_to_end(self, asked: set[psutil.Process], by_force: bool) -> None:
         """Once each; what comes to life later is asked when it is seen."""
+        if by_force:
+            os.killpg(self.child.pid, signal.SIGKILL)
+            return
         with suppress(psutil.NoSuchProcess):
-            for process in set(psutil.Process(self.child.pid).children()) - asked:
+            for process in set(_stages_of(psutil.Process(self.child.pid))) - asked:
                 asked.add(process)
                 process.terminate()
-        if by_force:
-            self.child.kill()
+
+
+def _stages_of(dvc: psutil.Process) -> Iterator[psutil.Process]:
+    """What it runs. Some shells stay above their command: ended, they would leave it alone and DVC without its locks."""
+    for process in dvc.children():
+        is_shell = process.cmdline()[-2:-1] == ["-c"]
+        below = process.children() if is_shell else []
+        yield from below or [process]
 
 
 def _peaks_mib(folder: Path) -> dict[str, int]:

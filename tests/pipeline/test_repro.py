@@ -129,8 +129,13 @@ def test_a_failure_stops_only_what_needs_it_and_the_summary_says_so(study: Shell
     assert (study.folder / "after-left.txt").exists()
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_takes_its_stages_along_and_goes_on_later(study: ShellStudy, sent: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("sent", "shell"), [(signal.SIGINT, "/bin/bash"), (signal.SIGTERM, "/bin/sh")], ids=["ctrl-c", "sigterm"]
+)
+def test_a_stopped_run_takes_its_stages_along_and_goes_on_later(
+    study: ShellStudy, sent: signal.Signals, shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHELL", shell)  # DVC's: bash becomes its command, dash stays above it
     child = study.start_repro("--jobs", "2", mode="stay")
     assert wait_for(lambda: all((study.folder / f"{name}.here").exists() for name in ("left", "right")), 60)
     started = psutil.Process(child.pid).children(recursive=True)
