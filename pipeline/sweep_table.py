@@ -12,7 +12,7 @@ from pipeline.atomic import write_file
 from pipeline.cards import METRICS
 from pipeline.errors import UserError
 from pipeline.figures import save
-from pipeline.intervals import interval, scope
+from pipeline.intervals import Direction, interval, paired, scope
 from pipeline.racing import best_of, best_of_shared
 from pipeline.sweep_entry import Point, Sweep, written
 from pipeline.sweep_plan import Trial
@@ -75,15 +75,32 @@ def table(sweep: Sweep, trials: list[Trial], contents: Mapping[str, Content]) ->
 def verdict(sweep: Sweep, trials: list[Trial], contents: Mapping[str, Content]) -> Verdict:
     """The best point by the sweep's metric, named only if it is resolved from every other."""
     better = METRICS[sweep.metric].better
-    found = {point.label: _compared(measured, sweep) for point, measured in _points(trials, contents)}
-    if better is None or len(found) < 2:
-        return Verdict(None, f"no winner by {sweep.metric} among {len(found)} points")
+    points = [(point, _compared(measured, sweep)) for point, measured in _points(trials, contents)]
+    if better is None or len(points) < 2:
+        return Verdict(None, f"no winner by {sweep.metric} among {len(points)} points")
+    found = {point.label: measured for point, measured in points}
     values = {label: measured.values for label, measured in found.items()}
     best, rivals = (best_of if trials[0].trains else best_of_shared)(values, better)
     about = f"{sweep.metric} {fmean(values[best]):.4g}, {scope(found[best].train_seeds)}"
+    printed = _beside_the_printed_best(sweep, points, better)
     if rivals:
-        return Verdict(None, f"not resolvable: {best} ({about}) is not told from {', '.join(rivals)}")
-    return Verdict(best, f"best: {best} ({about})")
+        return Verdict(None, f"not resolvable: {best} ({about}) is not told from {', '.join(rivals)}{printed}")
+    return Verdict(best, f"best: {best} ({about}){printed}")
+
+
+def _beside_the_printed_best(sweep: Sweep, points: list[tuple[Point, Measured]], better: Direction) -> str:
+    """How every other printed point is here against the paper's best; a U shape has its ends among the worse."""
+    printed = {point.label: value for point, _ in points if (value := sweep.paper_value(point)) is not None}
+    if len(printed) < 2:
+        return ""
+    values = {point.label: measured.values for point, measured in points}
+    best = min(printed, key=printed.__getitem__)  # printed values are FID
+    others: dict[str, list[str]] = {"worse": [], "better": [], "not resolvable": []}
+    for label in printed.keys() - {best}:
+        shared = min(len(values[label]), len(values[best]))
+        others[paired(values[label][:shared], values[best][:shared], better).verdict].append(label)
+    said = "; ".join(f"{kind}: {', '.join(sorted(labels))}" for kind, labels in others.items() if labels)
+    return f". Against {best}, the paper's best: {said}"
 
 
 def headline(sweep: Sweep, trial: Trial, content: Content) -> float:

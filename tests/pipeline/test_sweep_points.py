@@ -14,6 +14,7 @@ from pipeline.sweep_entry import Sweep, find_sweep, list_sweeps
 from pipeline.sweep_plan import Trial, description, differences, trials_of
 from pipeline.sweep_points import changed, evaluated
 from pipeline.sweep_shipped import SHIPPED
+from pipeline.sweep_table import verdict
 from tests.pipeline.toy_study import PARAMS, ROOT
 
 SIDDM = {"dataset": "digits", "method": "siddm.SIDDM", "model": {"net": "mlp"}, "train": {"seed": 7}, "sample": {}}
@@ -54,6 +55,24 @@ def test_papers_numbers_stand_at_their_points(tmp_path: Path) -> None:
     assert numbers[5, None] == 2.95
     assert numbers[math.inf, 1.0] == 41.27
     assert None not in numbers.values()
+
+
+def test_a_verdict_holds_the_printed_best_against_the_other_printed_points(tmp_path: Path) -> None:
+    sweep = find_sweep(study(tmp_path), "afd-weight", "siddm", "0,1,inf", 3)
+    found = trials(tmp_path, "afd-weight", "siddm", "0,1,inf", seeds=3)
+    fd = {0: 5.0, 1: 2.0, math.inf: 1.0}
+
+    def content(trial: Trial) -> dict[str, Any]:
+        weight, clean = trial.point.values.values()
+        value = (3.0 if clean is None and weight else fd[weight]) + (trial.seed - 1) * (1 if clean is None else 0.01)
+        row = {"metric": "fd", "values": [value], "floor": 0.1, "card": {"id": "x", "text": "x"}}
+        return {"sets": ["a"], "counts": {"nfe": 4}, "metrics": [row]}
+
+    says = verdict(sweep, found, {trial.id: content(trial) for trial in found})
+    best, zero, inf = (f"siddm afd_weight={weight} clean_weight=1" for weight in ("1", "0", "inf"))
+    assert says.text.startswith(f"best: {inf} (fd 1, for the method, 3 training seeds)")
+    assert f"Against {best}, the paper's best: worse: {zero}" in says.text
+    assert f"; better: {inf}; not resolvable: siddm afd_weight=1 clean_weight=null" in says.text
 
 
 def test_what_is_not_trained_again_gets_no_training_seeds(tmp_path: Path) -> None:
