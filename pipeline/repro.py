@@ -195,7 +195,7 @@ class Running:
 
 
 def _stages_of(dvc: psutil.Process) -> Iterator[psutil.Process]:
-    """What it runs. Some shells stay above their command: ended, they would leave it alone and DVC without its locks."""
+    """What it runs. A shell may stay above its command: ended, it would leave that alone, and DVC without its locks."""
     for process in dvc.children():
         is_shell = process.cmdline()[-2:-1] == ["-c"]
         below = process.children() if is_shell else []

@@ -112,6 +112,7 @@ def train_job(job: StackJob) -> Trained:
     history = _resume(job, training)
     players, window, saved_at = job.models[0].method.players(), list[Tensors](), time.monotonic()
     options = {"batch": job.train.batch, "steps": job.train.steps, "hidden": HIDDEN[job.train.precision]}
+    options["compiled"] = current_device().type == "cuda"
     with job.watch.opened() as view:
         for terms in train_stack(job.models, training, job.batches, **options):
             window.append(terms)

@@ -84,18 +84,22 @@ def train_stack(
     batch: int,
     steps: int,
     hidden: torch.dtype | None = None,
+    compiled: bool = False,
 ) -> Iterator[Tensors]:
     """Train all models from state.step to `steps`, yielding the terms of each step's losses, each [M].
 
     batches(seed, step): the batch of a model with that seed. hidden: the precision that hidden layers compute in, if
-    not that of the parameters; first and last layers and what Adam moves keep theirs.
+    not that of the parameters; first and last layers and what Adam moves keep theirs. compiled: losses by
+    torch.compile, with other rounding; worth its minutes where starting kernels takes longer than they do (CUDA).
     """
     while state.step < steps:
         progress = Progress(state.step, batch, steps)
         by_seed = {seed: batches(seed, state.step) for seed in {model.seed: None for model in models}}
         metrics: Tensors = {}
         for players in zip(*(model.method.players() for model in models)):
-            metrics |= _step(models, players, state, [by_seed[model.seed] for model in models], progress, hidden)
+            metrics |= _step(
+                models, players, state, [by_seed[model.seed] for model in models], progress, hidden, compiled
+            )
         state.step += 1
         yield metrics
 
@@ -107,6 +111,7 @@ def _step(
     whole: list[Batch],
     progress: Progress,
     hidden: torch.dtype | None,
+    compiled: bool,
 ) -> Tensors:
     """One step of every model's player of a name."""
     name, net, adam, ema = players[0].name, players[0].net, players[0].optimiser, players[0].ema
@@ -125,7 +130,8 @@ def _step(
 
     lowered = {key: _lowered(found, state.skeletons[key], hidden) for key, found in parameters.items()}
     local = [{key: part for key, part in batch._asdict().items() if part is not None} for batch in whole]
-    found = vmap(terms)(lowered, _stacked(local, flat), _stacked(draws, flat))
+    evaluate = torch.compile(vmap(terms), dynamic=False) if compiled else vmap(terms)
+    found = evaluate(lowered, _stacked(local, flat), _stacked(draws, flat))
     loss = torch.stack([term @ flat.new_tensor([w.get(key, 0.0) for w in weights]) for key, term in found.items()])
     gradients = torch.autograd.grad(loss.sum(), list(leaves.values()), materialize_grads=True)
     gradient = torch.cat([part.flatten(1) for part in gradients], 1)

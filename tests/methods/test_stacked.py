@@ -30,9 +30,11 @@ def batches(seed: int, step: int) -> Batch:
     return Batch(POINTS[batch_indices(len(POINTS), BATCH, seed, step)])
 
 
-def together(models: tuple[Model, ...], steps: int, dtype: torch.dtype = torch.float32) -> StackState:
+def together(
+    models: tuple[Model, ...], steps: int, dtype: torch.dtype = torch.float32, compiled: bool = False
+) -> StackState:
     state = StackState.fresh(models, DATA, dtype=dtype)
-    for _ in train_stack(models, state, batches, batch=BATCH, steps=steps):
+    for _ in train_stack(models, state, batches, batch=BATCH, steps=steps, compiled=compiled):
         pass
     return state
 
@@ -56,6 +58,14 @@ def test_models_trained_as_one_come_out_as_when_trained_alone(
     found = together(models, 100, dtype).weights(models[0].method.players())
     for model, weights in zip(models, found):
         assert_close(weights, alone(model, 100, dtype), rtol=rounding, atol=rounding)
+
+
+@pytest.mark.slow  # minutes of compiling
+def test_compiled_losses_train_as_others_do_with_a_term_that_comes_and_goes() -> None:
+    pair, steps = tuple(model._replace(method=replace(model.method, r1_every=3)) for model in MODELS[1:]), 7
+    assert_close(
+        together(pair, steps, compiled=True).parameters, together(pair, steps).parameters, rtol=1e-3, atol=1e-4
+    )
 
 
 def test_only_models_of_one_structure_train_as_one() -> None:
