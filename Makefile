@@ -18,7 +18,7 @@ reproduce: $(READY)  ## the whole study: data, training, sampling, evaluation, r
 	trilemma report
 
 test: $(READY) lint  ## lint, type check, and every test
-	pytest
+	pytest -n 2 --dist loadfile
 
 test-slow: $(READY)  ## what takes minutes: every kill ten times, statistics over many repetitions
 	pytest -m slow
