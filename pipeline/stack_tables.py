@@ -42,7 +42,7 @@ class Cell(NamedTuple):
 
 
 def write_stack_tables(study: Study, name: str, tables: Path) -> None:
-    """NAME.csv, and NAME-orderings.csv where reports/papers/NAME.csv says what was printed."""
+    """NAME.csv, and NAME-orderings.csv where a file of reports/papers/ says what was printed."""
     tables.mkdir(parents=True, exist_ok=True)
     warning = provenance(study, STAGES["appraise"](study, name)).warning
     if warning:
@@ -169,11 +169,11 @@ def _per_seed(values: list[list[float]]) -> list[float]:
 
 
 def _printed(study: Study, name: str) -> dict[tuple[str, int], float]:
-    """The paper's values by method and steps, if there are any."""
-    file = study.root / "reports" / "papers" / f"{name}.csv"
-    if not file.is_file():
-        return {}
-    return {(row["method"], row["steps"]): row["value"] for row in pd.read_csv(file).to_dict("records")}
+    """The paper's values by method and steps: of the file that the stack's name is, or begins with before a dash."""
+    files = (study.root / "reports" / "papers").glob("*.csv")
+    file = next((file for file in files if f"{name}-".startswith(f"{file.stem}-")), None)
+    rows = [] if file is None else pd.read_csv(file).to_dict("records")
+    return {(row["method"], row["steps"]): row["value"] for row in rows}
 
 
 def densities(study: Study, name: str) -> Figure:
