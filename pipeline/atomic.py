@@ -26,7 +26,7 @@ def temporary(path: Path) -> Iterator[Path]:
     owner = ProcessId.current()
     beside = path.with_name(f".{path.name}{MARK}{uuid.uuid4().hex[:8]}~{owner.pid}~{owner.started}~{owner.host}")
     with full_disk_in_one_line(path):
-        _writable(path.parent)
+        writable(path.parent)
         _sweep(path.parent)
     try:
         with full_disk_in_one_line(path):
@@ -99,10 +99,11 @@ def _fullness(error: BaseException | None) -> str | None:
     return None
 
 
-def _writable(folder: Path) -> None:
+def writable(folder: Path) -> None:
+    """Make the folder if it is missing; one line if nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+    except OSError as error:
         raise StoreError(f"{folder}: no folder can be made there ({error.strerror}): choose another place") from error
     if not os.access(folder, os.W_OK):
         raise StoreError(f"{folder}: you may not write there: choose another place or change its permissions")

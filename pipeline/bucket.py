@@ -108,7 +108,10 @@ class Bucket:
         try:
             yield
         except OSError as error:
-            reason = " ".join(str(error).split())
-            raise StoreError(
-                f"{self.shown}/{name}: {reason}: check the address, your credentials and the network"
-            ) from error
+            reason, no_bucket, _ = " ".join(str(error).split()).partition(". To create buckets")
+            to_do = (
+                "make it, or correct the address"
+                if no_bucket
+                else "check the address, your credentials and the network"
+            )
+            raise StoreError(f"{self.shown}/{name}: {reason}: {to_do}") from error

@@ -28,6 +28,13 @@ class StoreError(TrilemmaError):
     """The store cannot be read or written."""
 
 
+class Interrupted(TrilemmaError):
+    """A computation was told to stop, and has saved what it had."""
+
+    def __init__(self, done: str) -> None:
+        super().__init__(f"told to stop; {done} is saved: the same command goes on from there")
+
+
 @contextmanager
 def naming(entry: str) -> Iterator[None]:
     """Puts the entry's name before the message of any ConfigError inside."""

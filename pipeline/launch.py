@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, TypeVarTuple
 
 from pipeline.errors import TrilemmaError, UserError
+from pipeline.process import sigterm_postponed
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,7 @@ class Worker:
     world: int
     device: "torch.device"
     all_reduce: "AllReduce | None"  # None when alone; works in place
+    must_stop: Callable[[], bool] = lambda: False  # rank 0 is told, and saves and raises `Interrupted` between steps
 
 
 class Launch(Protocol):
@@ -84,8 +86,8 @@ class InProcess:
     def fit(self, loop: Callable[[Worker, *Ts], T], *args: *Ts) -> T:
         from methods.core.devices import current_device
 
-        with reproducible():
-            return loop(Worker(0, 1, current_device(), None), *args)
+        with reproducible(), sigterm_postponed() as told:
+            return loop(Worker(0, 1, current_device(), None, told.is_set), *args)
 
     def map(self, function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
         for item in items:

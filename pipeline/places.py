@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from filelock import FileLock
 
-from pipeline.atomic import flush, full_disk_in_one_line, remove, temporary, write_file
+from pipeline.atomic import flush, full_disk_in_one_line, remove, temporary, writable, write_file
 
 
 class Info(NamedTuple):
@@ -108,7 +108,7 @@ class Folder:
 
     def append(self, name: str, line: bytes) -> None:
         path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        writable(path.parent)
         with self.guard(), full_disk_in_one_line(path), path.open("a+b", buffering=0) as file:
             file.seek(0)
             whole = _whole_lines(file.read())
@@ -126,7 +126,7 @@ class Folder:
         return _whole_lines(self.read(name) or b"").splitlines()
 
     def guard(self) -> AbstractContextManager[object]:
-        self.root.mkdir(parents=True, exist_ok=True)
+        writable(self.root)
         return FileLock(self.root / ".guard")
 
 

@@ -7,13 +7,17 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import psutil
 
+from pipeline.errors import Interrupted
+
 SAME_START_SECONDS = 2.0  # a clock correction shifts start times a little; no process number comes round that fast
 PARENT_POLL_SECONDS = 0.5
-GRACE_SECONDS = 10.0  # to stop in order before being killed
+GRACE_SECONDS = 30.0  # to save, and to stop in order, before being killed: what Kubernetes and Ray give by default
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
@@ -70,6 +74,40 @@ def on_sigterm() -> None:
         raise Stopped
 
     signal.signal(signal.SIGTERM, stop)
+
+
+@contextmanager
+def sigterm_postponed() -> Iterator[threading.Event]:
+    """Within, SIGTERM interrupts nothing: it sets the event, and takes effect at the end.
+
+    One that comes GRACE_SECONDS after the first takes effect at once. Only the main thread can be spared.
+    """
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before, first = signal.getsignal(signal.SIGTERM), 0.0
+
+    def note(signum: int, frame: object) -> None:
+        nonlocal first
+        if not asked.is_set():
+            first = time.monotonic()
+            asked.set()
+        elif time.monotonic() - first > GRACE_SECONDS:
+            signal.signal(signal.SIGTERM, before)
+            signal.raise_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, note)
+    try:
+        yield asked
+    except Interrupted as saved:
+        print(saved, file=sys.stderr, flush=True)
+        raise
+    finally:
+        if signal.getsignal(signal.SIGTERM) is note:
+            signal.signal(signal.SIGTERM, before)
+            if asked.is_set():
+                signal.raise_signal(signal.SIGTERM)
 
 
 def die_with_parent() -> None:

@@ -14,8 +14,9 @@ from methods.core.devices import current_device
 from methods.core.stacked import Model, StackState, Tensors, groups, train_stack
 from methods.core.types import Batch, DataSpec
 from pipeline.config import Block, build_method
-from pipeline.errors import ConfigError, TrilemmaError, naming
-from pipeline.training import CHECKPOINT_SECONDS, RECORD_EVERY
+from pipeline.errors import ConfigError, Interrupted, TrilemmaError, naming
+from pipeline.process import sigterm_postponed
+from pipeline.training import RECORD_EVERY, Window, pause_after
 
 if TYPE_CHECKING:  # circumstance only: an edit there must not change the key of any result
     from pipeline.store import State
@@ -109,27 +110,29 @@ def jobs_of(
 def train_job(job: StackJob) -> Trained:
     """To the end, or on from the last checkpoint."""
     training = StackState.fresh(job.models, job.data, current_device())
-    history = _resume(job, training)
-    players, window, saved_at = job.models[0].method.players(), list[Tensors](), time.monotonic()
+    history, window = _resume(job, training)
+    players, saved_at, pause = job.models[0].method.players(), time.monotonic(), pause_after(0.0)
     options = {"batch": job.train.batch, "steps": job.train.steps, "hidden": HIDDEN[job.train.precision]}
     options["compiled"] = current_device().type == "cuda"
-    with job.watch.opened() as view:
+    with job.watch.opened() as view, sigterm_postponed() as told:
         for terms in train_stack(job.models, training, job.batches, **options):
             window.append(terms)
             is_last = training.step == job.train.steps
-            if training.step % RECORD_EVERY and not is_last:
-                continue
-            history += _rows(job, window, training.step)
-            window = []
-            view.progress(job.before + training.step, job.total)
-            if is_last or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-                _save(job, training, history)
+            if training.step % RECORD_EVERY == 0 or is_last:
+                history += _rows(job, window, training.step)
+                window = []
+                view.progress(job.before + training.step, job.total)
+            must_stop = told.is_set() and not is_last
+            if must_stop or is_last or (not window and time.monotonic() - saved_at > pause):
+                pause = pause_after(_save(job, training, history, window))
                 saved_at = time.monotonic()
+            if must_stop:
+                raise Interrupted(f"step {job.before + training.step} of {job.total}")
     weights = training.weights(players)
     return Trained(dict(zip(job.trainees, _on_cpu(weights))), history)
 
 
-def _rows(job: StackJob, window: list[Tensors], step: int) -> list[dict[str, Any]]:
+def _rows(job: StackJob, window: Window, step: int) -> list[dict[str, Any]]:
     """Means over the window; a term that was asked for now and then counts where it was."""
     names = {name: None for terms in window for name in terms}
     means = {name: torch.stack([t[name] for t in window if name in t]).double().mean(0).tolist() for name in names}
@@ -146,19 +149,21 @@ def _rows(job: StackJob, window: list[Tensors], step: int) -> list[dict[str, Any
     return rows
 
 
-def _save(job: StackJob, training: StackState, history: list[dict[str, Any]]) -> None:
-    buffer = io.BytesIO()
-    torch.save({"training": training.state_dict(), "history": history}, buffer)
+def _save(job: StackJob, training: StackState, history: list[dict[str, Any]], window: Window) -> float:
+    """Seconds that it took."""
+    began, buffer = time.monotonic(), io.BytesIO()
+    torch.save({"training": training.state_dict(), "history": history, "window": window}, buffer)
     job.state.save(job.checkpoint, buffer.getvalue())
+    return time.monotonic() - began
 
 
-def _resume(job: StackJob, training: StackState) -> list[dict[str, Any]]:
+def _resume(job: StackJob, training: StackState) -> tuple[list[dict[str, Any]], Window]:
     saved = job.state.load(job.checkpoint)
     if saved is None:
-        return []
+        return [], []
     content: dict[str, Any] = torch.load(io.BytesIO(saved), weights_only=True, map_location=current_device())
     training.load_state_dict(content["training"])
-    return content["history"]
+    return content["history"], content["window"]
 
 
 def _on_cpu(weights: list[dict[str, Tensors]]) -> list[dict[str, Tensors]]:

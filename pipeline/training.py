@@ -22,7 +22,7 @@ from methods.core.shapes import per_sample
 from methods.core.types import Batch, DataSpec, Draws, Nets, Trainable
 from pipeline.artifacts import Draft
 from pipeline.breakdown import check_finite, check_spread
-from pipeline.errors import TrilemmaError, UserError
+from pipeline.errors import Interrupted, TrilemmaError, UserError
 from pipeline.shards import Rows
 from pipeline.weights import save_weights
 
@@ -31,11 +31,13 @@ if TYPE_CHECKING:  # circumstance only: an edit there must not change the key of
     from pipeline.store import State
     from pipeline.watch import Watch
 
-RECORD_EVERY = 20  # steps averaged into one row of the history; checkpoints fall on its multiples
-CHECKPOINT_SECONDS = 5.0
+RECORD_EVERY = 20  # steps averaged into one row of the history; checkpoints in time fall on its multiples
+CHECKPOINT_SECONDS = 5.0  # between saves, if one takes CHEAP_SECONDS or less
+CHEAP_SECONDS = 0.001
 CHECKPOINT = "training.pt"
 
 Row = dict[str, float]
+Window = list[dict[str, Tensor]]  # metrics of the steps since the last row
 Precision = Literal["float32", "float64", "bf16"]  # bf16: products and sums of a loss only; weights are float32
 
 
@@ -100,22 +102,27 @@ def train(worker: "Worker", job: Job, state: "State", watch: "Watch") -> None:
     training = TrainState.fresh(job.method, job.data, job.seed, worker.device, job.dtype)
     for name, weights in job.given.items():
         training.nets[name].load_state_dict(weights)
-    outcome = _resume(training, state, worker.device)
+    outcome, window = _resume(training, state, worker.device)
     with watch.opened() if worker.rank == 0 else nullcontext() as view:
         if view is not None:
             for row in outcome.history:
                 view.metrics(row, int(row["step"]))
         if not outcome.finished:
-            _go_on(worker, job, training, outcome, state, view)
+            _go_on(worker, job, training, outcome, window, state, view)
         if view is not None:
             view.history(outcome.history)
 
 
 def _go_on(
-    worker: "Worker", job: Job, training: TrainState, outcome: Outcome, state: "State", view: "Watch | None"
+    worker: "Worker",
+    job: Job,
+    training: TrainState,
+    outcome: Outcome,
+    window: Window,
+    state: "State",
+    view: "Watch | None",
 ) -> None:
-    window: list[dict[str, Tensor]] = []
-    saved_at, saved_step = time.monotonic(), training.step
+    saved_at, saved_step, pause = time.monotonic(), training.step, CHECKPOINT_SECONDS
     for metrics in train_steps(
         job.method,
         training,
@@ -131,34 +138,54 @@ def _go_on(
         window.append(metrics)
         step = outcome.steps = training.step
         is_last = step == job.steps
-        if step % RECORD_EVERY and not is_last:
-            continue
-        replay = f"key {state.key[:12]}, which the same command replays exactly from step {saved_step}"
-        check_finite(window, step, replay)
-        row = _averaged(window, step)
-        window = []
-        if job.unseen is not None and view is not None and "real_logit" in row:
-            _compare_unseen(job, training, row, job.unseen(step))
-        if job.held_out is not None and (step % job.held_out.every == 0 or is_last):
-            _judge(outcome, job, training, row)
-        outcome.history.append(row)
-        if view is not None:
-            view.metrics(row, step)
-            view.progress(step, job.steps)
-            if job.preview is not None and (step % job.preview_every == 0 or is_last):
-                view.samples("samples", job.preview(_averaged_networks(job, training)), step)
-        if job.collapse is not None:
-            check_spread(outcome.history, job.collapse, replay)
-        if job.held_out is not None and outcome.strikes >= job.held_out.patience:
-            break
-        if view is not None and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-            _save(training, outcome, state)
+        is_whole = step % RECORD_EVERY == 0 or is_last
+        if is_whole:
+            replay = f"key {state.key[:12]}, which the same command replays exactly from step {saved_step}"
+            _record(job, training, outcome, window, view, replay)
+            window = []
+            if job.held_out is not None and outcome.strikes >= job.held_out.patience:
+                break
+        must_stop = worker.must_stop() and not is_last
+        if view is not None and (must_stop or (is_whole and time.monotonic() - saved_at > pause)):
+            pause = pause_after(_save(training, outcome, window, state))
             saved_at, saved_step = time.monotonic(), step
+        if must_stop:
+            raise Interrupted(f"step {step} of {job.steps}")
     if view is not None:
         if job.held_out is None:
             outcome.weights = training.weights(job.method.players())
         outcome.finished = True
-        _save(training, outcome, state)
+        _save(training, outcome, [], state)
+
+
+def _record(
+    job: Job, training: TrainState, outcome: Outcome, window: Window, view: "Watch | None", replay: str
+) -> None:
+    """A row of the history from the window, and what else falls due with it."""
+    step = training.step
+    is_last = step == job.steps
+    check_finite(window, step, replay)
+    row = _averaged(window, step)
+    if job.unseen is not None and view is not None and "real_logit" in row:
+        _compare_unseen(job, training, row, job.unseen(step))
+    if job.held_out is not None and (step % job.held_out.every == 0 or is_last):
+        _judge(outcome, job, training, row)
+    outcome.history.append(row)
+    if view is not None:
+        view.metrics(row, step)
+        view.progress(step, job.steps)
+        if job.preview is not None and (step % job.preview_every == 0 or is_last):
+            view.samples("samples", job.preview(_averaged_networks(job, training)), step)
+    if job.collapse is not None:
+        check_spread(outcome.history, job.collapse, replay)
+
+
+def pause_after(save_seconds: float) -> float:
+    """Seconds to the next save: Young's rule (1974), sqrt(2 save_seconds T), for a failure every T = 3.5 hours.
+
+    Saving, and repeating what a failure loses, then cost the same; a state that takes 5 s is saved every 6 minutes.
+    """
+    return CHECKPOINT_SECONDS * math.sqrt(max(save_seconds / CHEAP_SECONDS, 1.0))
 
 
 def outcome_of(state: "State") -> Outcome:
@@ -169,22 +196,24 @@ def outcome_of(state: "State") -> Outcome:
     return Outcome(**torch.load(io.BytesIO(saved), weights_only=True, map_location="cpu")["outcome"])
 
 
-def _resume(training: TrainState, state: "State", device: torch.device) -> Outcome:
+def _resume(training: TrainState, state: "State", device: torch.device) -> tuple[Outcome, Window]:
     saved = state.load(CHECKPOINT)
     if saved is None:
-        return Outcome()
+        return Outcome(), []
     content: dict[str, Any] = torch.load(io.BytesIO(saved), weights_only=True, map_location=device)
     training.load_state_dict(content["training"])
-    return Outcome(**content["outcome"])
+    return Outcome(**content["outcome"]), content["window"]
 
 
-def _save(training: TrainState, outcome: Outcome, state: "State") -> None:
-    buffer = io.BytesIO()
-    torch.save({"training": training.state_dict(), "outcome": vars(outcome)}, buffer)
+def _save(training: TrainState, outcome: Outcome, window: Window, state: "State") -> float:
+    """Seconds that it took."""
+    began, buffer = time.monotonic(), io.BytesIO()
+    torch.save({"training": training.state_dict(), "outcome": vars(outcome), "window": window}, buffer)
     state.save(CHECKPOINT, buffer.getvalue())
+    return time.monotonic() - began
 
 
-def _averaged(window: list[dict[str, Tensor]], step: int) -> Row:
+def _averaged(window: Window, step: int) -> Row:
     """Means over the window; a player that stepped only now and then counts where it did."""
     names = {name: None for metrics in window for name in metrics}
     row = {name: float(torch.stack([m[name] for m in window if name in m]).double().mean()) for name in names}

@@ -42,11 +42,16 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
     data, features, samples = (inputs[role] for role in ("prepare", "features", "samples"))
     bench = Bench(data.path, features.path, (data.digest, features.digest))
     sets = list(samples.manifest.seeds)
-    items = [Item(bench, samples.path, split) for split in sets]
+    saved = {split: _saved(around.state.load(f"{split}.json")) for split in sets}
+    missing = [Item(bench, samples.path, split) for split in sets if not saved[split]]
+    fresh = around.launch.map(measure, missing)
     by_set: list[dict[Card, Measured]] = []
-    for measured in around.launch.map(measure, items):
-        by_set.append(measured)
-        around.watch.progress(len(by_set), len(items))
+    for split in sets:
+        if not saved[split]:
+            saved[split] = next(fresh)
+            around.state.save(f"{split}.json", _to_save(saved[split]))
+        by_set.append(saved[split])
+        around.watch.progress(len(by_set), len(sets))
     floors = judge_at(bench).floors(next(iter(by_set[0])).n_generated)
     rows = [
         {
@@ -69,6 +74,16 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
         {f"{row['metric']} {row['card']['extractor']}": float(np.mean(row["values"])) for row in rows}
         | {name: content["counts"][name] for name in content["counts"]}
     )
+
+
+def _to_save(measured: dict[Card, Measured]) -> bytes:
+    return json.dumps([[asdict(card), *value] for card, value in measured.items()]).encode()
+
+
+def _saved(text: bytes | None) -> dict[Card, Measured]:
+    """Empty if this set has not been measured."""
+    rows = json.loads(text or b"[]")
+    return {Card.from_json(card): Measured(value, tuple(told), spread) for card, value, told, spread in rows}
 
 
 def measure(item: Item) -> dict[Card, Measured]:

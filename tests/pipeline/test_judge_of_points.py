@@ -15,6 +15,7 @@ from pipeline.immune import IMMUNITY_FILE
 from pipeline.judge import Judge, judge_of
 from pipeline.metrics import Measured
 from pipeline.shards import Pictures, write_pictures
+from pipeline.stages.evaluate import Item, measure
 from tests.pipeline.stages import run_stage_alone
 
 NAMES = {"hq", "modes", "mode_kl", "energy", "frechet_2d", "precision", "recall"}
@@ -104,14 +105,30 @@ def test_more_points_than_are_held_out_have_no_floor(world: World) -> None:
         world.judge.floors(N + 1)
 
 
-def test_evaluate_writes_values_floors_and_warnings(world: World, tmp_path: Path) -> None:
+def test_evaluate_writes_values_floors_and_warnings_and_measures_no_set_twice(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with new_artifact(tmp_path / "sample", "sample", "gan", {}, {}) as draft:
         for number in range(2):
             write_pictures(draft.path, f"samples-{number}", stored(real(300, seed=number)))
         draft.facts.update(nfe=4.0, guide_calls=0.0, images=600)
         draft.seeds.update({f"samples-{number}": [number, number + 1] for number in range(2)})
     inputs = {"prepare": world.data, "features": world.features, "samples": draft.artifact}
+    measured: list[str] = []
+
+    def told(item: Item) -> dict[Card, Measured]:
+        measured.append(item.split)
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        return measure(item)
+
+    monkeypatch.setattr("pipeline.stages.evaluate.measure", told)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage_alone("evaluate", {}, inputs, tmp_path / "evaluate")
     out = run_stage_alone("evaluate", {}, inputs, tmp_path / "evaluate")
+    assert measured == ["samples-0", "samples-1", "samples-1"]
+    undisturbed = run_stage_alone("evaluate", {}, inputs, tmp_path / "again" / "evaluate")
+    assert out.manifest.files == undisturbed.manifest.files
     content = json.loads((out.path / METRICS_FILE).read_text())
     assert content["sets"] == ["samples-0", "samples-1"]
     rows = {row["metric"]: row for row in content["metrics"]}

@@ -1,10 +1,13 @@
-"""A stage that dies, at any moment and of anything, costs at most one checkpoint interval and leaves nothing behind."""
+"""A stage that dies, at any moment and of anything, costs at most one checkpoint interval and leaves nothing behind.
+
+One that is told to stop costs nothing.
+"""
 
 import io
 import random
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,23 @@ training._averaged = told(training._averaged, lambda window, step: step)
 painting.Painter.paint = told(painting.Painter.paint, lambda painter, seeds, *wrap: seeds.start)
 """
 
+# A line for every step that is begun, and no checkpoint by the clock.
+STEP_BY_STEP = """
+import time
+import pipeline.training as training
+
+training.CHECKPOINT_SECONDS = 1e9
+batch_of = training.Epochs.__call__
+
+def told(epochs, step):
+    with open({log!r}, "a") as file:
+        file.write(f"{{step}}\\n")
+    time.sleep(0.01)
+    return batch_of(epochs, step)
+
+training.Epochs.__call__ = told
+"""
+
 
 @dataclass(frozen=True)
 class Slow:
@@ -45,6 +65,7 @@ class Slow:
     toy: ToyStudy
     stage: str
     log: Path
+    script: str = SLOWLY
 
     @property
     def name(self) -> str:
@@ -56,7 +77,7 @@ class Slow:
 
     @property
     def before(self) -> str:
-        return SLOWLY.format(log=str(self.log))
+        return self.script.format(log=str(self.log))
 
     def done(self) -> list[int]:
         """Steps with a row, or first seeds of pieces, that were begun since `forget`."""
@@ -158,20 +179,28 @@ def test_a_kill_while_a_finished_stage_tidies_up_leaves_nothing(
     assert_nothing_is_left(toy)
 
 
-def test_a_stage_that_is_told_to_stop_says_so_and_can_go_on(reproduced: ToyStudy, tmp_path: Path) -> None:
-    run = slow("pretrain", reproduced, tmp_path)
-    child = run.toy.start(*run.command, before=run.before)
-    assert wait_for(lambda: len(run.done()) >= 4, 120)
+def test_a_training_that_is_told_to_stop_saves_the_step_it_is_at_and_goes_on_from_there(
+    reproduced: ToyStudy, tmp_path: Path
+) -> None:
+    run = replace(slow("pretrain", reproduced, tmp_path), script=STEP_BY_STEP)
+    child, last = run.toy.start(*run.command, before=run.before), random.Random(8).randint(30, 180)
+    assert wait_for(lambda: len(run.done()) > last, 120)
     child.terminate()
     out, err = child.communicate(timeout=30)
     assert child.returncode == 143
     assert out == ""
     assert "Traceback" not in err
+    (step,) = run.saved()
+    assert step == run.done()[-1] + 1
+    assert f"told to stop; step {step} of 240 is saved: the same command goes on from there\n" in err
     assert orphans(child) == []
     assert [status for _, status in run.toy.tracked()] == ["KILLED"]
     assert not (run.toy.out / "pretrain").exists() or list((run.toy.out / "pretrain").iterdir()) == []
     assert list((run.toy.store / "leases").iterdir()) == []
-    assert run.saved()[0] >= 3 * RECORD_EVERY  # for the same command to go on from
+    run.finished()
+    assert run.done() == list(range(step, 240))
+    assert run.toy.digest("pretrain", run.name) == reproduced.digest("pretrain", run.name)
+    assert_nothing_is_left(run.toy)
 
 
 @pytest.fixture(scope="module")

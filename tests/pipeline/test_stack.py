@@ -1,6 +1,7 @@
 """A small stack through its stages: trained as one, killed and resumed, appraised; and what is refused."""
 
 import json
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -13,13 +14,16 @@ import pytest
 import torch
 
 from methods.core.loop import TrainState, train_steps
+from methods.core.types import Batch
 from pipeline.artifacts import Artifact
 from pipeline.config import DatasetEntry, StackEntry, Study, build_method
 from pipeline.errors import ConfigError
+from pipeline.process import Stopped, on_sigterm
 from pipeline.shards import read_pictures
 from pipeline.stack_tables import judged, stack_sections, write_stack_tables
 from pipeline.stages.appraise import SAMPLES_FILE
-from pipeline.training import Epochs
+from pipeline.stages.stack import SeededEpochs
+from pipeline.training import RECORD_EVERY, Epochs
 from pipeline.weights import data_spec, load_networks
 from tests.pipeline.stages import Onlooker, run_stage_alone
 
@@ -84,11 +88,37 @@ def test_every_member_is_trained_with_every_seed_as_a_run_would_be(data: Artifac
 def test_a_killed_stack_goes_on_to_the_same_bits(
     kill_at: int, data: Artifact, stack: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.stacking.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("pipeline.training.CHECKPOINT_SECONDS", 0.0)
     config = STACK | {"train": TRAIN}
     with pytest.raises(KeyboardInterrupt):
         run_stage_alone("stack", config, {"data": data}, tmp_path / "stack", Watcher(kill_at))
     resumed = run_stage_alone("stack", config, {"data": data}, tmp_path / "stack", Watcher())
+    assert resumed.manifest.files == stack.manifest.files
+
+
+def test_a_stack_that_is_told_to_stop_saves_the_step_it_is_at(
+    data: Artifact, stack: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_of, begun = SeededEpochs.__call__, list[int]()
+
+    def told(epochs: SeededEpochs, seed: int, step: int) -> Batch:
+        begun.append(step)
+        if len(begun) == 33:
+            signal.raise_signal(signal.SIGTERM)
+        return batch_of(epochs, seed, step)
+
+    monkeypatch.setattr(SeededEpochs, "__call__", told)
+    before = signal.getsignal(signal.SIGTERM)
+    on_sigterm()
+    try:
+        with pytest.raises(Stopped):
+            run_stage_alone("stack", STACK | {"train": TRAIN}, {"data": data}, tmp_path / "stack", Watcher())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    step, count = begun[-1], len(begun)
+    resumed = run_stage_alone("stack", STACK | {"train": TRAIN}, {"data": data}, tmp_path / "stack", Watcher())
+    assert (step + 1) % RECORD_EVERY
+    assert begun[count] == step + 1
     assert resumed.manifest.files == stack.manifest.files
 
 
