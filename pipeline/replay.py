@@ -84,7 +84,7 @@ def print_replay(found: list[Replayed], as_json: bool) -> None:
 
 
 def _random_cells(study: Study, count: int, seed: int) -> list[Cell]:
-    measured = [table for table in tables(study).values() if table.kind != "paper"]
+    measured = [table for table in tables(study).values() if table.kind not in ("paper", "measured")]
     cells = [cell for table in measured for cell in cells_of(table).values() if not isnan(cell.value)]
     if count > len(cells):
         raise UserError(f"--sample {count}: this study's tables have {len(cells)} cells")
