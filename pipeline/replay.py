@@ -29,6 +29,8 @@ from pipeline.stack_tables import write_stack_tables
 from pipeline.sweep_table import as_csv, table
 from pipeline.sweep_trial import content_of
 from pipeline.tables import write_tables
+from pipeline.toy_page import write_toy_table
+from pipeline.translation_page import write_translation_table
 from pipeline.why import tolerance_of
 
 Machines = list[dict[str, Any]]
@@ -151,6 +153,10 @@ def _written(study: Study, cell: Cell, moved: Sequence[Result], folder: Path) ->
             trials = [result.trial for result in moved if result.trial is not None]
             contents = {trial.id: content_of(trial, result.call.out) for trial, result in zip(trials, moved)}
             write_file(file, as_csv(table(sweep_of(study, cell.table.of), trials, contents)))
+        case "translate":
+            file = write_translation_table(moved[0].study, cell.table.of, folder)
+        case "toys":
+            file = write_toy_table(moved[0].study, cell.table.of, folder)
         case _:
             write_stack_tables(moved[0].study, cell.table.of, folder)
     return cells_of(cell.table, file)[cell.name]

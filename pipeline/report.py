@@ -12,7 +12,7 @@ from matplotlib.image import imsave
 from pipeline.aggregate import entries_on
 from pipeline.artifacts import MANIFEST, read_artifact
 from pipeline.budget import budget_section
-from pipeline.cells import PAPERS
+from pipeline.cells import PAGED, PAPERS
 from pipeline.claims import LEDGER, claims_section, write_ledger
 from pipeline.config import Study, load_study
 from pipeline.dag import STAGES, entries, taught
@@ -66,14 +66,18 @@ def write_report(folder: Path) -> None:
             if not (reports / file).is_file():
                 say(f"report: {file}: does not exist yet: the page goes without it (dvc repro)")
         further += [file for name in study.sweeps if (file := write_sweep_pictures(study, name))]
-        found = sorted([*(reports / "tables").glob("*.csv"), *(reports / PAPERS).glob("*"), *_beyond(study)])
+        found = sorted(
+            [*(reports / "tables").glob("*.csv"), *(reports / PAPERS).glob("*"), *reports.glob(f"*/*/{PAGED}")]
+        )
+        found += _beyond(study)
         tables = [file.relative_to(reports).as_posix() for file in found if file.suffix == ".csv"]
         papers = [file.relative_to(reports).as_posix() for file in found if file.suffix == ".md"]
         files = ["README.md", *papers, *further, "cost.md", *tables, LEDGER]
         shown = [file for file in files if (reports / file).is_file()]
         page = write_page(reports, shown, _trilemmas(study, measured, cost), page_chains(study), study.name)
         for file in [*tables, LEDGER]:
-            run.table(f"{Path(file).stem}.json", pd.read_csv(reports / file))
+            name = file.removeprefix("tables/").removesuffix(".csv").replace("/", "-")
+            run.table(f"{name}.json", pd.read_csv(reports / file))
         run.file(page)
 
 

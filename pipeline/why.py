@@ -47,10 +47,9 @@ def print_why(found: dict[str, Any]) -> None:
         return
     answers = f", answered by {found['measured']}" if found["measured"] != found["cell"] else ""
     interval = "" if found["ci_low"] is None else f" [{found['ci_low']:g}, {found['ci_high']:g}]"
-    print(
-        f"{found['cell']} = {found['value']:g}{interval}{answers}\ncard: {found['card']}\nreplay: {found['tolerance']}"
-    )
-    print("".join(f"{name}: {told}\n" for name, told in found.get("origin", {}).items()), end="")
+    print(f"{found['cell']} = {found['value']:g}{interval}{answers}")
+    told = {"card": found["card"], "replay": found["tolerance"], **found.get("origin", {})}
+    print("\n".join(f"{name}: {text}" for name, text in told.items() if text))
     for stage in found["stages"]:
         print(f"\n{stage['stage']} {stage['name']}: {stage['command']}")
         code = stage["code"][:12] if stage["code"] else f"of {stage['version']} version"
