@@ -7,26 +7,43 @@ dg-weight:edm-mlp-digits-dg/weight=2/fd     a point of a sweep: entry, every axi
 siddm-table-1:siddm-4/hq                    of a stack: method and steps, metric
 siddm-table-1-orderings:gan-1/ddgan-2/hq    a difference
 siddm-1:SIDDM/4/FID                         printed: method, calls, metric; stands for the measured cell beside it
+translations/blocky-digits:edm-digits/start=0.5/fd   image to image: entry, noise level, metric
+toys/exact:blind/case=bce/gain              where everything is known: world, guide, metric
+measured/mog25:siddm-4/n_modes=100/hq       measured beyond this study: with what tells its rows apart
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from pipeline.errors import UserError
+
 Row = Mapping[str, str]
+TELLING = ("network", "n_modes")  # of stacks: in the address where they differ within a table
 
 
 def names_of(rows: Iterable[Row]) -> list[str]:
     """Of the cells of a whole table, one per row, no two the same."""
+    rows = list(rows)
+    telling = [column for column in TELLING if len({row.get(column) for row in rows}) > 1]
     seen: Counter[str] = Counter()
-    found = []
+    found: dict[str, Row] = {}
     for row in rows:
-        name = _name(row)
+        name = _name(row, telling)
         seen[name] += 1
-        found.append(name if seen[name] == 1 else f"{name}@{row['card'].partition('@')[0] or row['dataset']}")
-    return found
+        name = name if seen[name] == 1 else f"{name}@{row['card'].partition('@')[0] or row['dataset']}"
+        if name in found:
+            raise UserError(f"two rows of a table have the address {name}: {', '.join(row.values())}: take one out")
+        found[name] = row
+    return list(found)
 
 
-def _name(row: Row) -> str:
+def fits(row: Row, wanted: str) -> bool:
+    """wanted: "column=value;..."; a card is named by how it begins."""
+    parts = [part.split("=", 1) for part in wanted.split(";") if part]
+    return all(row[column].startswith(value) if column == "card" else row[column] == value for column, value in parts)
+
+
+def _name(row: Row, telling: Iterable[str]) -> str:
     match row:
         case {"method": method, "conditional": conditional, "nfe": calls, "metric": metric, "printed": _}:
             about = " (conditional)" if conditional == "yes" else ""
@@ -36,7 +53,7 @@ def _name(row: Row) -> str:
         case {"a": a, "steps_a": steps_a, "b": b, "steps_b": steps_b, "metric": metric}:
             return f"{a}-{steps_a}/{b}-{steps_b}/{metric}"
         case {"method": method, "steps": steps, "metric": metric}:
-            return f"{method}-{steps}/{metric}"
+            return "/".join([f"{method}-{steps}", *(f"{column}={row[column]}" for column in telling), metric])
         case _:
             columns = list(row)
             axes = columns[columns.index("entry") + 1 : columns.index("metric")]

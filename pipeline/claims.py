@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from pipeline.addresses import names_of
+from pipeline.addresses import fits, names_of
 from pipeline.errors import UserError
 from pipeline.intervals import TRAINING_SEEDS_FOR_A_METHOD
 from pipeline.markdown import markdown_table
+from pipeline.measured import FOLDER
 
 KEY = ("paper", "table", "dataset", "conditional", "method", "nfe", "metric")
 RECALLED = "recalled, verify"
@@ -97,7 +98,9 @@ def join(reports: Path, papers: Path) -> Iterator[Claim]:
     for row, key in zip(printed, keys):
         analogue = next((entry for entry in analogues if _answers(entry, key)), None)
         found, note = (
-            (None, f"a training on {row['dataset']}") if analogue is None else _measured(analogue, key, reports, tables)
+            (None, f"a training on {row['dataset']}")
+            if analogue is None
+            else _measured(analogue, key, reports, papers, tables)
         )
         yield Claim(key, float(row["value"]), row["mark"], row["source"], found, note)
 
@@ -172,26 +175,26 @@ def _row(claim: Claim, said: str, why: str) -> dict[str, Any]:
 
 
 def _measured(
-    analogue: dict[str, str], key: tuple[str, ...], reports: Path, tables: dict[str, pd.DataFrame | None]
+    analogue: dict[str, str], key: tuple[str, ...], reports: Path, papers: Path, tables: dict[str, pd.DataFrame | None]
 ) -> tuple[Found | None, str]:
     """The one row of a table that the analogue names, or why there is none."""
     file = analogue["file"]
     if not file:
         return None, analogue["note"]
+    is_beyond = file.startswith(f"{FOLDER}/")
     if file not in tables:
-        tables[file] = _texts(reports / file) if (reports / file).is_file() else None
+        path = (papers.parent if is_beyond else reports) / file
+        tables[file] = _texts(path) if path.is_file() else None
     table = tables[file]
     if table is None:
-        return None, f"reports/{file}, which is missing: dvc repro"
-    wanted = dict(part.split("=", 1) for part in analogue["row"].format(**dict(zip(KEY, key))).split(";"))
-    unknown = [column for column in wanted if column not in table.columns]
+        return None, f"reports/{file}, which is missing: {'measured beyond this study' if is_beyond else 'dvc repro'}"
+    wanted = analogue["row"].format(**dict(zip(KEY, key)))
+    unknown = [column for part in wanted.split(";") if (column := part.partition("=")[0]) not in table.columns]
     if unknown:
         raise UserError(f"{ANALOGUES}: {file} has no column {', '.join(unknown)}; it has {', '.join(table.columns)}")
     rows = table.to_dict("records")
-    found = [
-        (name, row) for name, row in zip(names_of(rows), rows) if all(_fits(row, *part) for part in wanted.items())
-    ]
-    where = f"{file}:{';'.join(f'{column}={value}' for column, value in wanted.items())}"
+    found = [(name, row) for name, row in zip(names_of(rows), rows) if fits(row, wanted)]
+    where = f"{file}:{wanted}"
     if len(found) == 0:
         return None, f"a row {where}"
     if len(found) > 1:
@@ -199,13 +202,9 @@ def _measured(
     ((name, row),) = found
     low, high = (float(row[name] or math.nan) for name in ("ci_low", "ci_high"))
     seeds = int(float(row["train_seeds"])), int(float(row.get("sample_seeds") or 1))
-    told = row["card"], analogue["scale"], f"{Path(file).stem}:{name}", row.get("warnings", "")
+    where = f"{file.removeprefix('tables/').removesuffix('.csv')}:{name}"
+    told = row["card"], analogue["scale"], where, row.get("warnings", "")
     return Found(float(row["value"]), low, high, *seeds, *told), ""
-
-
-def _fits(row: dict[str, str], column: str, value: str) -> bool:
-    """A card is named by how it begins."""
-    return row[column].startswith(value) if column == "card" else row[column] == value
 
 
 def _printed(papers: Path) -> list[dict[str, str]]:

@@ -73,21 +73,23 @@ _stage("appraise", "Sample and measure every member of a stack.")
 @app.command(rich_help_panel="Stages, in the order of the chain")
 def translate(name: Name) -> None:
     """Make corrupted pictures real again, with and without guides, and write reports/translations/NAME."""
+    from pipeline.config import load_study
     from pipeline.runner import run_stage
     from pipeline.translation_page import write_translation_page
 
     run_stage("translate", name)
-    write_translation_page(Path.cwd(), name)
+    write_translation_page(load_study(Path.cwd() / "params.yaml"), name, Path("reports/translations") / name)
 
 
 @app.command(rich_help_panel="Stages, in the order of the chain")
 def toys(name: Name) -> None:
     """Check guidance and denoising where everything is known, and write reports/toys/NAME."""
+    from pipeline.config import load_study
     from pipeline.runner import run_stage
     from pipeline.toy_page import write_toy_page
 
     run_stage("toys", name)
-    write_toy_page(Path.cwd(), name)
+    write_toy_page(load_study(Path.cwd() / "params.yaml"), name, Path("reports/toys") / name)
 
 
 @app.command()

@@ -6,15 +6,19 @@ never pays for torch.
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import key_of
 from pipeline.code import code_version
-from pipeline.config import Block, ClassifierEntry, GuideEntry, Study, method_modules, pick
+from pipeline.config import Block, ClassifierEntry, GuideEntry, Study, pick
+from pipeline.config import method_modules as _method_modules
 from pipeline.errors import ConfigError
 from pipeline.external import OUTSIDE, locate
 from pipeline.extractor_weights import INCEPTION, KNOWN, verified_path, weights_folder
+
+method_modules = lru_cache(_method_modules)  # a sweep asks thousands of times
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What a click on the page shows: every measured cell, and the results that it was computed from."""
 
+import os
 from typing import Any
 
 from pipeline.cells import GUIDANCE, ORDERINGS, cells_of, tables
@@ -20,7 +21,9 @@ def page_chains(study: Study) -> dict[str, Any]:
         if table.kind == "paper":
             continue  # its cells are those of other tables
         cells = cells_of(table)
-        found["tables"][f"tables/{table.file.name}"] = [cell.address for cell in cells.values()]
+        found["tables"][os.path.relpath(table.file, study.folder / "reports")] = [
+            cell.address for cell in cells.values()
+        ]
         for cell in cells.values():
             row = cell.address.rpartition("/")[0]
             bounds = [cell.low, cell.high] if cell.low == cell.low else [None, None]
@@ -32,7 +35,7 @@ def page_chains(study: Study) -> dict[str, Any]:
                     found["rows"][row] = [list(stages).index(id) for id in links]
                 except TrilemmaError as error:
                     found["rows"][row] = str(error)
-            if table.kind != "sweep" and not table.name.endswith((GUIDANCE, ORDERINGS)):
+            if table.kind not in ("sweep", "measured") and not table.name.endswith((GUIDANCE, ORDERINGS)):
                 found["entries"].setdefault(cell.name.partition("/")[0], []).append(cell.address)
     return found | {"stages": list(stages.values())}
 

@@ -11,6 +11,7 @@ from pipeline.claims import ANALOGUES, SHOWN, judged, shown
 from pipeline.config import Study
 from pipeline.errors import UserError
 from pipeline.markdown import markdown_table
+from pipeline.measured import FOLDER as MEASURED
 from pipeline.stack_tables import write_stack_tables
 from pipeline.tables import write_tables
 
@@ -24,7 +25,7 @@ def write_paper_table(study: Study, name: str, folder: Path) -> None:
     with TemporaryDirectory() as scratch:
         for analogue in pd.read_csv(papers / ANALOGUES).to_dict("records"):
             if _name(analogue["paper"], analogue["table"]) == name:
-                _write_measured(study, Path(analogue["file"]).stem, Path(scratch) / "tables")
+                _write_measured(study, analogue["file"], Path(scratch) / "tables")
         ledger = judged(Path(scratch), papers)
     names = [_name(paper, table) for paper, table in zip(ledger["paper"], ledger["table"])]
     if name not in names:
@@ -44,8 +45,9 @@ def _name(paper: str, table: str) -> str:
     return "-".join(re.findall(r"[a-z0-9]+", f"{paper.partition(' ')[0]} {table}".lower()))
 
 
-def _write_measured(study: Study, table: str, folder: Path) -> None:
-    if (folder / f"{table}.csv").is_file():
+def _write_measured(study: Study, file: str, folder: Path) -> None:
+    table = Path(file).stem
+    if file.startswith(f"{MEASURED}/") or (folder / f"{table}.csv").is_file():
         return
     if table in study.stacks:
         write_stack_tables(study, table, folder)

@@ -29,6 +29,8 @@ from pipeline.stack_tables import write_stack_tables
 from pipeline.sweep_table import as_csv, table
 from pipeline.sweep_trial import content_of
 from pipeline.tables import write_tables
+from pipeline.toy_page import write_toy_table
+from pipeline.translation_page import write_translation_table
 from pipeline.why import tolerance_of
 
 Machines = list[dict[str, Any]]
@@ -84,7 +86,7 @@ def print_replay(found: list[Replayed], as_json: bool) -> None:
 
 
 def _random_cells(study: Study, count: int, seed: int) -> list[Cell]:
-    measured = [table for table in tables(study).values() if table.kind != "paper"]
+    measured = [table for table in tables(study).values() if table.kind not in ("paper", "measured")]
     cells = [cell for table in measured for cell in cells_of(table).values() if not isnan(cell.value)]
     if count > len(cells):
         raise UserError(f"--sample {count}: this study's tables have {len(cells)} cells")
@@ -151,6 +153,10 @@ def _written(study: Study, cell: Cell, moved: Sequence[Result], folder: Path) ->
             trials = [result.trial for result in moved if result.trial is not None]
             contents = {trial.id: content_of(trial, result.call.out) for trial, result in zip(trials, moved)}
             write_file(file, as_csv(table(sweep_of(study, cell.table.of), trials, contents)))
+        case "translate":
+            file = write_translation_table(moved[0].study, cell.table.of, folder)
+        case "toys":
+            file = write_toy_table(moved[0].study, cell.table.of, folder)
         case _:
             write_stack_tables(moved[0].study, cell.table.of, folder)
     return cells_of(cell.table, file)[cell.name]

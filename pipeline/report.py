@@ -12,7 +12,7 @@ from matplotlib.image import imsave
 from pipeline.aggregate import entries_on
 from pipeline.artifacts import MANIFEST, read_artifact
 from pipeline.budget import budget_section
-from pipeline.cells import PAPERS
+from pipeline.cells import PAGED, PAPERS
 from pipeline.claims import LEDGER, claims_section, write_ledger
 from pipeline.config import Study, load_study
 from pipeline.dag import STAGES, entries, taught
@@ -22,6 +22,7 @@ from pipeline.figures import Bar, bars, log_ratio_curves, loss_curves, save, sca
 from pipeline.immune import IMMUNITY_FILE
 from pipeline.judge import facts_of
 from pipeline.markdown import markdown_table
+from pipeline.measured import measured_files, measured_sections
 from pipeline.mixture_judge import raw
 from pipeline.page import write_page
 from pipeline.page_chains import page_chains
@@ -65,14 +66,18 @@ def write_report(folder: Path) -> None:
             if not (reports / file).is_file():
                 say(f"report: {file}: does not exist yet: the page goes without it (dvc repro)")
         further += [file for name in study.sweeps if (file := write_sweep_pictures(study, name))]
-        found = sorted([*(reports / "tables").glob("*.csv"), *(reports / PAPERS).glob("*")])
+        found = sorted(
+            [*(reports / "tables").glob("*.csv"), *(reports / PAPERS).glob("*"), *reports.glob(f"*/*/{PAGED}")]
+        )
+        found += _beyond(study)
         tables = [file.relative_to(reports).as_posix() for file in found if file.suffix == ".csv"]
         papers = [file.relative_to(reports).as_posix() for file in found if file.suffix == ".md"]
         files = ["README.md", *papers, *further, "cost.md", *tables, LEDGER]
         shown = [file for file in files if (reports / file).is_file()]
         page = write_page(reports, shown, _trilemmas(study, measured, cost), page_chains(study), study.name)
         for file in [*tables, LEDGER]:
-            run.table(f"{Path(file).stem}.json", pd.read_csv(reports / file))
+            name = file.removeprefix("tables/").removesuffix(".csv").replace("/", "-")
+            run.table(f"{name}.json", pd.read_csv(reports / file))
         run.file(page)
 
 
@@ -94,12 +99,18 @@ def _write_texts(study: Study, reports: Path, measured: dict[str, pd.DataFrame],
     further = _further_pages(study)
     if further:
         sections.append(f"Further pages: {', '.join(f'[{title}]({file})' for file, title in further.items())}.")
+    sections += measured_sections(study.root) if _beyond(study) else []
     sections.append(claims_section(write_ledger(reports, study.root / "reports" / "papers")))
     (reports / "README.md").write_text("\n\n".join(sections) + "\n")
     numbers = {name: _numbers(values) for name, values in measured.items()}
     (reports / METRICS).write_text(json.dumps(numbers, indent=1) + "\n")
     _refresh_readme(study, measured, doubtful)
     return list(further)
+
+
+def _beyond(study: Study) -> list[Path]:
+    """Tables of other studies: the project's own report shows them."""
+    return measured_files(study.root) if study.folder == study.root else []
 
 
 HEAD = """# What was measured

@@ -1,15 +1,18 @@
-"""reports/toys/NAME: what guidance and denoising do where everything is known exactly, as a page with figures."""
+"""reports/toys/NAME: what guidance and denoising do where everything is known exactly, as a table and a page."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from pipeline.config import load_study
+from pipeline.cells import PAGED
+from pipeline.config import Study
 from pipeline.figures import Curve, Field, Panel, curves, fields, save
 from pipeline.stages.toys import ARRAYS, CHAIN, DRAWN, FIELD_SIGMA, LAST, NUMBERS, REACH, WORLDS
 
+ERRORS = ("score_error", "adjusted_error")
 HEAD = """# Where everything is known
 
 The data are two Gaussians in the plane, the model's score is wrong in a known way: *blind* to the modes, or with modes
@@ -21,12 +24,25 @@ normal after one step, multimodal after many at once. A sampler of few steps mus
 normal law (DDGAN, figure 2). Over many noisy points it has, on the average and by the number of steps taken at once,"""
 
 
-def write_toy_page(folder: Path, name: str) -> None:
-    study = load_study(folder / "params.yaml")
+def write_toy_table(study: Study, name: str, folder: Path) -> Path:
+    """table.csv: a row per value; what only one drawing of points estimates has no interval."""
+    found = json.loads((study.out / "toys" / name / NUMBERS).read_text())
+    rows: list[tuple[Any, ...]] = []
+    for row in found["gains"]:
+        value, half = row["gain"], 1.96 * row["gain_error"]
+        rows += [(row["world"], row["guide"], metric, row[metric], None, None) for metric in ERRORS]
+        rows.append((row["world"], row["guide"], "gain", value, value - half, value + half))
+    rows += [("denoising-law", f"{row['steps']} steps", "modes", row["modes"], None, None) for row in found["modes"]]
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pd.DataFrame(rows, columns=["entry", "case", "metric", "value", "ci_low", "ci_high"])
+    table.to_csv(folder / PAGED, index=False, float_format="%.6g", lineterminator="\n")
+    return folder / PAGED
+
+
+def write_toy_page(study: Study, name: str, page: Path) -> None:
     made = study.out / "toys" / name
     found = json.loads((made / NUMBERS).read_text())
-    page = folder / "reports" / "toys" / name
-    page.mkdir(parents=True, exist_ok=True)
+    write_toy_table(study, name, page)
     with np.load(made / ARRAYS) as stored:
         arrays = {key: stored[key] for key in stored.files}
     laws = arrays.pop("laws")

@@ -7,23 +7,36 @@ import pandas as pd
 from matplotlib.image import imsave
 
 from pipeline.artifacts import read_artifact
-from pipeline.config import load_study
+from pipeline.cells import PAGED
+from pipeline.config import Study
 from pipeline.figures import Curve, Panel, curves, save
 from pipeline.intervals import interval
 from pipeline.pictures import grid
 from pipeline.stages.translate import EXAMPLES, ROWS
 
 AXES = {"distance": "squared distance to the input", "fd": "fd"}
-NAMES = {True: "with guides", False: "without"}
 
 
-def write_translation_page(folder: Path, name: str) -> None:
-    study = load_study(folder / "params.yaml")
+def write_translation_table(study: Study, name: str, folder: Path) -> Path:
+    """table.csv: by the guided entry and its run, and noise level; means over sets of noise and 95 % intervals."""
+    rows = pd.read_parquet(read_artifact(study.out / "translate" / name).path / ROWS)
+    guided = study.translations[name].guided
+    lines = []
+    for start, is_guided in rows[["start", "is_guided"]].drop_duplicates().itertuples(index=False):
+        sets = rows.loc[(rows["start"] == start) & (rows["is_guided"] == is_guided)]
+        about = {"entry": guided if is_guided else study.guided[guided].run, "start": start}
+        for metric in AXES:
+            value, low, high, _ = interval(sets[metric].to_numpy())
+            found = {"metric": metric, "value": value, "ci_low": low, "ci_high": high, "sets": len(sets)}
+            lines.append(about | found)
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(lines).to_csv(folder / PAGED, index=False, lineterminator="\n", float_format="%.6g")
+    return folder / PAGED
+
+
+def write_translation_page(study: Study, name: str, page: Path) -> None:
     made = read_artifact(study.out / "translate" / name)
-    page = folder / "reports" / "translations" / name
-    page.mkdir(parents=True, exist_ok=True)
-    table = summary(pd.read_parquet(made.path / ROWS))
-    table.to_csv(page / "table.csv", index=False, lineterminator="\n", float_format="%.6g")
+    table = pd.read_csv(write_translation_table(study, name, page))
     panels = {title: Panel(_over_starts(table, value), "start", is_log=True) for value, title in AXES.items()}
     panels["realism against faithfulness"] = Panel(_against(table), AXES["distance"])
     save(curves(panels), page / "curves.png")
@@ -43,25 +56,11 @@ def write_translation_page(folder: Path, name: str) -> None:
     (page / "README.md").write_text("\n\n".join(parts) + "\n")
 
 
-def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row per start, with guides and without: means over sets and their 95 % intervals."""
-    lines = []
-    for start, is_guided in rows[["start", "is_guided"]].drop_duplicates().itertuples(index=False):
-        sets = rows.loc[(rows["start"] == start) & (rows["is_guided"] == is_guided)]
-        found = {value: interval(sets[value].to_numpy()) for value in AXES}
-        bounds = {f"{value}_{end}": getattr(of, end) for value, of in found.items() for end in ("mean", "low", "high")}
-        lines.append({"start": start, "is_guided": is_guided, "sets": len(sets)} | bounds)
-    return pd.DataFrame(lines)
-
-
-def _over_starts(table: pd.DataFrame, value: str) -> list[Curve]:
-    ends = [f"{value}_mean", f"{value}_low", f"{value}_high"]
-    return [Curve(label, *of[["start", *ends]].to_numpy().T) for label, of in _by_guidance(table)]
+def _over_starts(table: pd.DataFrame, metric: str) -> list[Curve]:
+    columns, found = ["start", "value", "ci_low", "ci_high"], table.loc[table["metric"] == metric]
+    return [Curve(str(entry), *of[columns].to_numpy().T) for entry, of in found.groupby("entry", sort=False)]
 
 
 def _against(table: pd.DataFrame) -> list[Curve]:
-    return [Curve(label, *of[["distance_mean", "fd_mean"]].to_numpy().T) for label, of in _by_guidance(table)]
-
-
-def _by_guidance(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    return [(label, table.loc[table["is_guided"] == is_guided]) for is_guided, label in NAMES.items()]
+    wide = table.pivot(index=["entry", "start"], columns="metric", values="value")
+    return [Curve(str(entry), *of[["distance", "fd"]].to_numpy().T) for entry, of in wide.groupby("entry", sort=False)]

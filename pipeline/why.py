@@ -6,6 +6,7 @@ from pipeline.artifacts import canonical
 from pipeline.cells import Cell, cells_of, find, find_table, results_of
 from pipeline.chain import Link, chain_links, of_member
 from pipeline.config import Study
+from pipeline.measured import origin_of
 
 EXACT = "to the bit on the same CPU type and versions"
 
@@ -17,6 +18,9 @@ def explain(study: Study, address: str) -> dict[str, Any]:
         cells = cells_of(table)
         return {"table": address, "cells": [f"{address}:{name}" for name in cells]}
     cell = find(study, address)
+    if cell.table.kind == "measured":
+        origin = origin_of(cell.table.file, cell.row)
+        return {"cell": address, **_told(cell), "origin": origin._asdict() | {"again": origin.again}, "stages": []}
     member = cell.name.partition("/")[0] if cell.table.kind == "stack" else ""
     stages = [of_member(link.json(), member) for link in links_of(study, cell)]
     return {"cell": address, **_told(cell), "stages": stages}
@@ -43,9 +47,9 @@ def print_why(found: dict[str, Any]) -> None:
         return
     answers = f", answered by {found['measured']}" if found["measured"] != found["cell"] else ""
     interval = "" if found["ci_low"] is None else f" [{found['ci_low']:g}, {found['ci_high']:g}]"
-    print(
-        f"{found['cell']} = {found['value']:g}{interval}{answers}\ncard: {found['card']}\nreplay: {found['tolerance']}"
-    )
+    print(f"{found['cell']} = {found['value']:g}{interval}{answers}")
+    told = {"card": found["card"], "replay": found["tolerance"], **found.get("origin", {})}
+    print("\n".join(f"{name}: {text}" for name, text in told.items() if text))
     for stage in found["stages"]:
         print(f"\n{stage['stage']} {stage['name']}: {stage['command']}")
         code = stage["code"][:12] if stage["code"] else f"of {stage['version']} version"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.claims import ANALOGUES, KEY, PRINTED, RECALLED, SAME, write_ledger
+from pipeline.claims import ANALOGUES, KEY, PRINTED, RECALLED, SAME, judged, write_ledger
 from pipeline.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ def verdicts(folder: Path) -> dict[str, str]:
 
 def test_every_printed_key_is_in_the_ledger_once(tmp_path: Path) -> None:
     """Joined, not counted."""
-    for name in (PAPERS, "tables"):
+    for name in (PAPERS, "tables", "measured"):
         (tmp_path / name).symlink_to(ROOT / "reports" / name)
     ledger = write_ledger(tmp_path, tmp_path / PAPERS)
     printed = [row for name in PRINTED for row in csv.DictReader((ROOT / "reports" / PAPERS / name).open())]
@@ -55,6 +55,14 @@ def test_every_printed_key_is_in_the_ledger_once(tmp_path: Path) -> None:
     ]
     assert len(printed) == len({tuple(row[name] for name in KEY) for row in printed})
     assert not ledger["verdict"].isin(["", None]).any()
+
+
+def test_three_seeds_measured_beyond_the_study_answer_a_claim() -> None:
+    ledger = judged(ROOT / "reports", ROOT / "reports" / PAPERS)
+    table = ledger.loc[(ledger["paper"] == "SIDDM") & (ledger["table"] == "Table 1")]
+    assert table["cell"].str.startswith("measured/mog25:").all()
+    assert set(table["train_seeds"]) == {3}
+    assert table["why"].str.contains("training seed").sum() == 0
 
 
 def test_orders_that_the_intervals_resolve_are_confirmed_or_contradicted(tmp_path: Path) -> None:

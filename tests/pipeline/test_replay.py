@@ -20,10 +20,11 @@ def test_a_replayed_number_is_the_same_to_the_bit_and_a_wrong_one_in_a_table_is_
     wrong[3] = str(float(wrong[3]) + 1e-5)
     file.write_text("\n".join(",".join(row) for row in rows) + "\n")
     before = toy.events(), sorted(toy.house.rglob("*"))
-    told = toy.run("replay", "digits:toy/fd", "digits:toy/recall", "--json", code=1, PYTHONDONTWRITEBYTECODE="1")
+    cells = "digits:toy/fd", "digits:toy/recall", "translations/blocky:toy/start=5/fd", "toys/exact:blind/case=bce/gain"
+    told = toy.run("replay", *cells, "--json", code=1, PYTHONDONTWRITEBYTECODE="1")
     found = json.loads(told.stdout)
-    assert (found["agree"], found["of"]) == (1, 2)
-    assert [cell["agrees"] for cell in found["cells"]] == [True, False]
+    assert (found["agree"], found["of"]) == (3, 4)
+    assert [cell["agrees"] for cell in found["cells"]] == [True, False, True, True]
     for cell in found["cells"]:
         assert cell["same_bits"]
         assert cell["tolerance"] == 0

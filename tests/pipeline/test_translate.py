@@ -43,8 +43,9 @@ def test_the_translations_page_shows_what_it_names(reproduced: ToyStudy) -> None
     for name in named:
         assert (page / name).stat().st_size > 0
     table = pd.read_csv(page / "table.csv")
-    assert list(table.start) == [0.1, 0.1, 5.0, 5.0]
-    assert (table.fd_low <= table.fd_mean).all()
+    assert list(table.start) == [0.1] * 4 + [5.0] * 4
+    assert set(zip(table.entry, table.metric)) == {(e, m) for e in ("toy", "toy-dg") for m in ("distance", "fd")}
+    assert (table.ci_low <= table.value).all()
 
 
 def test_guided_entries_tell_what_their_discriminator_says_along_the_path(reproduced: ToyStudy) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cells import tables
 from pipeline.chain import chain_of
 from pipeline.config import load_study
 from pipeline.dag import chain
+from pipeline.why import explain
 from tests.pipeline.toy_study import ToyStudy
 
 
@@ -40,11 +42,30 @@ def chain_of_entry(study: ToyStudy) -> list[dict[str, object]]:
 
 
 def test_every_cell_that_a_table_lists_can_be_asked_for_and_no_two_have_one_address(reproduced: ToyStudy) -> None:
-    for table in ("digits", "digits-guidance"):
-        listed = reproduced.run("why", table).stdout.split()
-        rows = (reproduced.folder / "reports" / "tables" / f"{table}.csv").read_text().splitlines()
-        assert len(set(listed)) == len(listed) == len(rows) - 1
-        assert reproduced.run("why", listed[-1]).stdout.startswith(listed[-1])
+    study = load_study(reproduced.folder / "params.yaml")
+    listed = {name: explain(study, name)["cells"] for name in tables(study)}
+    assert set(listed) >= {"digits", "digits-guidance", "translations/blocky", "toys/exact", "measured/mog25"}
+    for name, cells in listed.items():
+        assert len(set(cells)) == len(cells) == len(tables(study)[name].file.read_text().splitlines()) - 1
+    assert reproduced.run("why", "digits").stdout.splitlines() == listed["digits"]
+
+
+@pytest.mark.parametrize(
+    ("address", "stage", "name"),
+    [
+        ("translations/blocky:toy/start=5/fd", "translate", "blocky"),
+        ("toys/exact:blind/case=bce/gain", "toys", "exact"),
+    ],
+)
+def test_cells_of_translations_and_toys_lead_to_their_stages(
+    address: str, stage: str, name: str, reproduced: ToyStudy
+) -> None:
+    study = load_study(reproduced.folder / "params.yaml")
+    told = explain(study, address)
+    assert told["ci_low"] < told["value"] < told["ci_high"]
+    wanted = [(call.stage, call.name) for call in chain(study, stage, name)]
+    assert [(found["stage"], found["name"]) for found in told["stages"]] == wanted
+    assert {found["version"] for found in told["stages"]} == {"present"}
 
 
 def test_a_point_of_a_sweep_leads_to_the_settings_of_its_trial(swept: ToyStudy, tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ class ToyStudy:
             shutil.copytree(ROOT / name, house / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("params.yaml", "dvc.yaml", ".dvcignore"):
             shutil.copy(ROOT / name, house / name)
-        shutil.copytree(ROOT / "reports" / "papers", house / "reports" / "papers")
+        for name in ("papers", "measured"):
+            shutil.copytree(ROOT / "reports" / name, house / "reports" / name)
         (toy.folder / "params.yaml").write_text(PARAMS)
         (toy.folder / "dvc.yaml").symlink_to("../../dvc.yaml")
         return toy

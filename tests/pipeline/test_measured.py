@@ -1,0 +1,59 @@
+"""Tables measured beyond the study at hand: every row says who made it, and how to make it again."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.addresses import names_of
+from pipeline.config import load_study
+from pipeline.errors import UserError
+from pipeline.measured import PROVENANCE, measured_files, measured_sections, origin_of
+from pipeline.replay import replay
+from pipeline.why import explain
+
+ROOT = Path(__file__).parents[2]
+CELL = "measured/mog25:siddm-4/n_modes=100/hq"
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+@pytest.mark.parametrize("file", measured_files(ROOT), ids=lambda file: file.stem)
+def test_every_row_that_is_kept_has_one_address_and_says_which_study_made_it(file: Path) -> None:
+    rows = rows_of(file)
+    assert len(names_of(rows)) == len(rows) > 0
+    for origin in {origin_of(file, row) for row in rows}:
+        assert (ROOT / origin.study / "params.yaml").is_file()
+        assert len(origin.commit) == 40
+        assert origin.machine
+
+
+def test_a_cell_measured_elsewhere_says_what_is_known_of_it() -> None:
+    told = explain(load_study(ROOT / "params.yaml"), CELL)
+    assert told["ci_low"] < told["value"] < told["ci_high"]
+    assert told["origin"]["again"] == "cd studies/mog25 && dvc repro stack-table@modes-100"
+    assert told["card"].startswith("coordinates@")
+
+
+def test_a_cell_measured_elsewhere_is_not_replayed_here_but_says_where() -> None:
+    with pytest.raises(UserError, match=r"its own makes it again: cd studies/mog25 && dvc repro stack-table@modes-100"):
+        replay(load_study(ROOT / "params.yaml"), [CELL], sample=0, seed=0)
+
+
+def test_a_row_that_nobody_wrote_down_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "reports" / "measured"
+    shutil.copytree(ROOT / "reports" / "measured", folder)
+    lines = (folder / PROVENANCE).read_text().splitlines(keepends=True)
+    (folder / PROVENANCE).write_text("".join(line for line in lines if "n_modes=100" not in line))
+    with pytest.raises(UserError, match=r"mog25\.csv: 0 lines of provenance\.csv tell where ddgan, .*: write one"):
+        list(measured_sections(tmp_path))
+
+
+def test_the_report_shows_measured_rows_beside_what_was_printed() -> None:
+    text = "\n".join(measured_sections(ROOT))
+    assert "`cd studies/mog25 && dvc repro stack-table@siddm-table-1` at be46ea0ca88a" in text
+    assert "| measured/mog25:siddm-without-afd-4/n_modes=25/frechet_2d | 0.8584 [" in text
