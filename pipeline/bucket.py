@@ -2,9 +2,11 @@
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -13,6 +15,12 @@ from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy
 from pipeline.atomic import full_disk_in_one_line
 from pipeline.errors import ConfigError, StoreError
 from pipeline.places import Info
+
+P = ParamSpec("P")
+T = TypeVar("T")
+PATIENCE_SECONDS = 60.0  # with a bucket that has answered this process before
+RETRY_SECONDS = 1.0
+NO_NETWORK = "NETWORK_CONNECTION"  # in what AWS's library says
 
 
 def open_bucket(uri: str) -> "Bucket":
@@ -27,6 +35,26 @@ def open_bucket(uri: str) -> "Bucket":
     return Bucket(files, root, shown)
 
 
+def _patient(ask: "Callable[Concatenate[Bucket, P], T]") -> "Callable[Concatenate[Bucket, P], T]":
+    """A network that comes back costs the wait, not the work since the last checkpoint."""
+
+    @wraps(ask)
+    def asked(bucket: "Bucket", *args: P.args, **options: P.kwargs) -> T:
+        end = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                answer = ask(bucket, *args, **options)
+            except StoreError as error:
+                if not (bucket.has_answered and NO_NETWORK in str(error) and time.monotonic() < end):
+                    raise
+                time.sleep(RETRY_SECONDS)
+            else:
+                bucket.has_answered = True
+                return answer
+
+    return asked
+
+
 class Bucket:
     """An object appears when its upload is complete; there are no locks, so `guard` excludes nobody."""
 
@@ -34,7 +62,9 @@ class Bucket:
 
     def __init__(self, files: FileSystem, root: str, shown: str) -> None:
         self.files, self.root, self.shown = files, root.rstrip("/"), shown
+        self.has_answered = False
 
+    @_patient
     def read(self, name: str) -> bytes | None:
         with self._in_one_line(name):
             try:
@@ -43,12 +73,14 @@ class Bucket:
             except FileNotFoundError:
                 return None
 
+    @_patient
     def write(self, name: str, data: bytes) -> None:
         with self._in_one_line(name):
             self._make_folder(name)
             with self.files.open_output_stream(self._path(name)) as stream:
                 stream.write(data)
 
+    @_patient
     def info(self, name: str) -> Info | None:
         with self._in_one_line(name):
             found = self.files.get_file_info(self._path(name))
@@ -56,11 +88,13 @@ class Bucket:
             return None
         return Info(found.size, time.time() - found.mtime_ns / 1e9)
 
+    @_patient
     def names(self, folder: str) -> list[str]:
         with self._in_one_line(folder):
             found = self.files.get_file_info(FileSelector(self._path(folder), allow_not_found=True))
         return sorted(info.base_name for info in found)  # what was appended to is a folder, see `append`
 
+    @_patient
     def remove(self, name: str) -> None:
         with self._in_one_line(name):
             kind = self.files.get_file_info(self._path(name)).type
@@ -69,16 +103,19 @@ class Bucket:
             elif kind == FileType.File:
                 self.files.delete_file(self._path(name))
 
+    @_patient
     def move(self, name: str, target: str) -> None:
         with self._in_one_line(name), suppress(FileNotFoundError):
             self._make_folder(target)
             self.files.move(self._path(name), self._path(target))
 
+    @_patient
     def upload(self, file: Path, name: str) -> None:
         with self._in_one_line(name):
             self._make_folder(name)
             copy_files(str(file), self._path(name), LocalFileSystem(), self.files)
 
+    @_patient
     def download(self, name: str, file: Path) -> bool:
         if self.info(name) is None:
             return False

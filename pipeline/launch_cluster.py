@@ -60,8 +60,14 @@ def private_ray(folder: Path, cpus: int, gpus: int) -> Iterator[None]:
 def joined_cluster(address: str) -> Iterator[Mapping[str, float]]:
     """Join a running Ray, at host:port or, on its head node, "auto"; yields what it has by kind, as "CPU" and "GPU"."""
     _check_reachable(address)
-    with _settings(SETTINGS), _connected(address):
+    with _settings(SETTINGS), _connected(address, runtime_env=_own_code()):
         yield ray.cluster_resources()
+
+
+def _own_code() -> dict[str, list[str]]:
+    """For the workers, which would otherwise run whatever version their machine has installed: not the key's."""
+    root = Path(__file__).parents[1]
+    return {"py_modules": [str(root / "methods"), str(root / "pipeline")], "excludes": ["**/__pycache__"]}
 
 
 @contextmanager

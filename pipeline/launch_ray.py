@@ -4,6 +4,7 @@ Ray starts N copies of our own loop and connects them. It keeps no checkpoints (
 restarts nothing.
 """
 
+import os
 import pickle
 import traceback
 import uuid
@@ -33,6 +34,7 @@ from pipeline.launch_cluster import (
     stoppable,
     wait_for_room,
 )
+from pipeline.travel import packed
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -96,7 +98,7 @@ class RayLaunch:
     def map(self, function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
         assert ray.is_initialized(), "map outside of `with launcher(...)`"
         call = ray.remote(_run_call).options(num_cpus=1, num_gpus=1 if self._gpus else 0)
-        shared = ray.put(function)
+        shared, store = ray.put(function), self.address and os.environ.get("TRILEMMA_STORE")
         waiting: deque[ray.ObjectRef] = deque()
         running: list[ray.ObjectRef] = []
         try:
@@ -104,7 +106,7 @@ class RayLaunch:
                 if len(running) == self.workers:
                     with stoppable():
                         running = ray.wait(running, num_returns=1)[1]
-                waiting.append(call.remote(shared, item))
+                waiting.append(call.remote(shared, packed(item, store)))
                 running.append(waiting[-1])
                 while waiting[0] not in running:
                     yield _result(waiting.popleft())
@@ -140,9 +142,9 @@ def _run_loop(loop: Callable[[Worker, *Ts], T], args: tuple[*Ts]) -> bytes | Non
         return dumps(result) if rank == 0 else None
 
 
-def _run_call(function: Callable[[Item], T], item: Item) -> T:
+def _run_call(function: Callable[[Item], T], item: bytes) -> T:
     with reproducible(), _explained("in a Ray task"):
-        return function(item)
+        return function(pickle.loads(item))
 
 
 def _mean(flat: Tensor) -> Tensor:

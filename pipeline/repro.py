@@ -169,7 +169,7 @@ class Running:
         assert self.child.stdout is not None
         self.pipe: IO[bytes] = self.child.stdout
         self.reason = ""
-        self._rest = b""
+        self._rest, self._said = b"", ""
 
     def hear(self) -> bool:
         """Print whole lines under the stage's name; False when it has closed its output."""
@@ -177,10 +177,12 @@ class Running:
         *lines, self._rest = (self._rest + (heard or b"\n")).split(b"\n")
         for line in lines:
             text = line.decode(errors="replace").rstrip()
-            if text:
-                print(f"{self.name} | {text}", flush=True)
-            if text.startswith(("trilemma: ", "ERROR: ")) and not self.reason:
-                self.reason = text
+            if not text:
+                continue
+            print(f"{self.name} | {text}", flush=True)
+            if text.startswith("ERROR: ") and not self.reason:  # DVC's; a stage that says why it ends says it last
+                self.reason = self._said if self._said.startswith("trilemma: ") else text
+            self._said = text
         return bool(heard)
 
     def ask_to_end(self, asked: set[psutil.Process], by_force: bool) -> None:

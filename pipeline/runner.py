@@ -141,9 +141,11 @@ def compute(
         inputs={role: artifact.digest for role, artifact in inputs.items()},
     ) as draft:
         import_module(f"pipeline.stages.{call.stage}").run(inputs, config, draft, around)
+    around.watch.settle()  # once the result is stored, nobody computes, or logs, it again
     store.put(key, call.out)
     cost = meter.cost(around.launch) | around.watch.noted
     around.watch.cost(cost)
+    around.watch.finish()
     around.state.clear()
     done = {"event": "computed", "resumed": resumed, "mlflow_run": around.watch.spec.run_id, **told}
     store.note(key, _circumstances(call) | done | cost)  # last: see `tidy_up`

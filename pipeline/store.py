@@ -62,17 +62,22 @@ class Store:
         if text is None:
             return None
         try:
-            manifest = parse_manifest(text, _result(key))
-            with temporary(out) as folder:
-                folder.mkdir()
-                self._download(manifest, folder)
-                (folder / MANIFEST).write_bytes(text)
-                publish_folder(folder, out)
+            manifest = self.publish(text, out)
         except ArtifactError as error:
             print(f"the store's result {key[:12]} is damaged and put aside: {error}", file=sys.stderr, flush=True)
             self.place.move(_result(key), f"corrupt/{key}.json")
             return None
         return Artifact(out, manifest, manifest.digest)
+
+    def publish(self, text: bytes, out: Path) -> Manifest:
+        """The artifact with this manifest as `out`, from the files kept here."""
+        manifest = parse_manifest(text, out / MANIFEST)
+        with temporary(out) as folder:
+            folder.mkdir()
+            self._download(manifest, folder)
+            (folder / MANIFEST).write_bytes(text)
+            publish_folder(folder, out)
+        return manifest
 
     def lease(self, key: str) -> AbstractContextManager[None]:
         """Held by one caller at a time, who should look for the result once more and then compute it."""

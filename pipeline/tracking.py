@@ -35,7 +35,7 @@ from pipeline.tracking_place import (
     tracking_uri,
     ui_command,
 )
-from pipeline.tracking_runs import PARENT, REASON, close_dead_runs, find_run, own_tags
+from pipeline.tracking_runs import PARENT, REASON, close_dead_runs, experiment_id, find_run, own_tags
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 METRIC = re.compile(r"(train|eval|cost)/[\w. -]+")  # a prefix is a chapter in the UI
 BATCH = 1000  # metrics, the most that MLflow takes at once
 FLUSH_SECONDS = 5.0
+PATIENCE_SECONDS = 60.0  # with a server that is being restarted, before what waits is given up
 REST_SECONDS = 60.0  # after a failure, before the tracker is asked again
 LONGEST_VALUE = 500  # characters of a reason
 
@@ -71,7 +72,8 @@ class Run:
         self._tables: dict[str, dict[str, str]] = {}
         self._sent = time.monotonic()
         self._rest_until = 0.0
-        self._has_warned = False
+        self._has_warned = self._is_closed = False
+        self._patience = PATIENCE_SECONDS if is_server(spec.uri) else 0.0
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Names begin with train/, eval/ or cost/. Sent together every few seconds, and at the end."""
@@ -111,13 +113,22 @@ class Run:
         self._sent = time.monotonic()
         self._try(self._send_waiting)
 
-    def finish(self, status: Status, reason: str | None = None) -> None:
-        """Send what waits and close the run, as the block of `open_run` does at its end."""
+    def settle(self) -> None:
+        """As `flush`, but a server that is away for a moment is waited for."""
         self._rest_until = 0.0
-        self.flush()
+        self._try(self._send_waiting, self._patience)
+
+    def finish(self, status: Status, reason: str | None = None) -> None:
+        """Send what waits and close the run, once, as the block of `open_run` does at its end."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if status == "KILLED":
+            self._patience = 0.0  # who tells us to stop does not wait long
+        self.settle()
         if reason is not None:
             self.tag(REASON, reason[:LONGEST_VALUE])
-        self._try(lambda: self._client.set_terminated(self.spec.run_id, status))
+        self._try(lambda: self._client.set_terminated(self.spec.run_id, status), self._patience)
 
     def _send_waiting(self) -> None:
         from mlflow.entities import Metric
@@ -126,22 +137,29 @@ class Run:
             self._client.log_batch(self.spec.run_id, metrics=[Metric(*values) for values in self._waiting[:BATCH]])
             del self._waiting[:BATCH]
 
-    def _try(self, send: Callable[[], object]) -> None:
+    def _try(self, send: Callable[[], object], patience_seconds: float = 0.0) -> None:
         if time.monotonic() < self._rest_until:
             return
         handled = sys.exc_info()[1]  # while a failed run is closed: not MLflow's, but a part of its chain
-        try:
-            send()
-        except _failures() as error:
-            self._rest_until = time.monotonic() + REST_SECONDS
-            if not self._has_warned:
-                print(
-                    f"trilemma: MLflow at {self.spec.uri}: {cause_of(error, handled)}; the work goes on, its result is "
-                    f"kept; metrics wait until MLflow answers (asked every {REST_SECONDS:.0f} s), pictures do not",
-                    file=sys.stderr,
-                    flush=True,
-                )
-            self._has_warned = True
+        end = time.monotonic() + patience_seconds
+        while True:
+            try:
+                send()
+                return
+            except _failures() as error:
+                failure = error
+            if time.monotonic() >= end:
+                break
+            time.sleep(1.0)
+        self._rest_until = time.monotonic() + REST_SECONDS
+        if not self._has_warned:
+            print(
+                f"trilemma: MLflow at {self.spec.uri}: {cause_of(failure, handled)}; the work goes on, its result is "
+                f"kept; metrics wait until MLflow answers (asked every {REST_SECONDS:.0f} s), pictures do not",
+                file=sys.stderr,
+                flush=True,
+            )
+        self._has_warned = True
 
 
 @dataclass(frozen=True)
@@ -172,7 +190,7 @@ class Tracker:
             client = _client(self.uri)
             from mlflow.entities import Param, RunTag
 
-            home = self._experiment(client, experiment)
+            home = experiment_id(client, experiment, self.artifacts)
             found = find_run(client, home, {**above, **again}) if again else None
             if found is None:
                 run_id = client.create_run(
@@ -195,23 +213,6 @@ class Tracker:
             run.finish("FAILED", one_line(error))
             raise
         run.finish("FINISHED")
-
-    def _experiment(self, client: "MlflowClient", name: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        found = client.get_experiment_by_name(name)
-        if found is None:
-            try:
-                return client.create_experiment(name, self.artifacts)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-                found = client.get_experiment_by_name(name)  # another process made it in this very moment
-                assert found is not None
-        if found.lifecycle_stage == "deleted":
-            client.restore_experiment(found.experiment_id)
-            print(f"trilemma: experiment {name} had been deleted in MLflow: restored", file=sys.stderr, flush=True)
-        return found.experiment_id
 
 
 def connect(project: Path) -> Tracker:
@@ -238,7 +239,7 @@ def attach(spec: RunSpec) -> Iterator[Run]:
     try:
         yield run
     finally:
-        run.flush()
+        run.settle()
 
 
 def compare_page(project: Path, run_ids: Sequence[str]) -> str:

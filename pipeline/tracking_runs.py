@@ -1,5 +1,6 @@
 """Whose a run in the tracker is, and the end of those whose process is gone; through a client made in `tracking`."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,25 @@ def own_tags() -> dict[str, str]:
     """By which others see that we are at it."""
     host, pid, started = ProcessId.current()
     return {HOST: host, PID: str(pid), STARTED: str(started)}
+
+
+def experiment_id(client: Any, name: str, artifacts: str | None) -> str:
+    """Of the experiment, made if need be, with its artifacts there."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name, artifacts)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)  # another process made it in this very moment
+            assert found is not None
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+        print(f"trilemma: experiment {name} had been deleted in MLflow: restored", file=sys.stderr, flush=True)
+    return found.experiment_id
 
 
 def find_run(client: Any, experiment: str, tags: Mapping[str, str]) -> Any:

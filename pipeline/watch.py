@@ -110,6 +110,15 @@ class Watch:
             return
         self.run.log({f"cost/{name}": value for name, value in values.items() if isinstance(value, int | float)}, 0)
 
+    def settle(self) -> None:
+        """Everything told so far has arrived, if the tracker answers at all."""
+        self.run.settle()
+
+    def finish(self) -> None:
+        """The execution is complete; a trial goes on after its stages."""
+        if not self.part:
+            self.run.finish("FINISHED")
+
 
 def _label(name: str) -> str:
     metric, _, of = name.partition(" ")

@@ -41,7 +41,7 @@ touch $1.here
 case "$MODE" in
   meet) for i in $(seq 600); do [ -e $2.here ] && break; sleep 0.1; done; [ -e $2.here ] || exit 3;;
   alone) mkdir alone || exit 4; sleep 0.3; rmdir alone;;
-  fail) [ $1 = right ] && { echo "trilemma: no such picture" >&2; exit 2; };;
+  fail) [ $1 = right ] && { echo "trilemma: it rains" >&2; echo "trilemma: no such picture" >&2; exit 2; };;
   stay) exec sleep 600;;
 esac
 cut -c1 $1.in > $1.txt
