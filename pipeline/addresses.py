@@ -9,7 +9,7 @@ siddm-table-1-orderings:gan-1/ddgan-2/hq    a difference
 siddm-1:SIDDM/4/FID                         printed: method, calls, metric; stands for the measured cell beside it
 translations/blocky-digits:edm-digits/start=0.5/fd   image to image: entry, noise level, metric
 toys/exact:blind/case=bce/gain              where everything is known: world, guide, metric
-measured/mog25:siddm-4/n_modes=100/hq       measured beyond this study: with what tells its rows apart
+measured/mog25:siddm-4/network=mixture-fourier/n_modes=100/hq    beyond this study: with what tells its rows apart
 """
 
 from collections import Counter
@@ -30,7 +30,8 @@ def names_of(rows: Iterable[Row]) -> list[str]:
     for row in rows:
         name = _name(row, telling)
         seen[name] += 1
-        name = name if seen[name] == 1 else f"{name}@{row['card'].partition('@')[0] or row['dataset']}"
+        extractor = row.get("card", "").partition("@")[0]
+        name = name if seen[name] == 1 else f"{name}@{extractor or row.get('dataset')}"
         if name in found:
             raise UserError(f"two rows of a table have the address {name}: {', '.join(row.values())}: take one out")
         found[name] = row
@@ -44,16 +45,17 @@ def fits(row: Row, wanted: str) -> bool:
 
 
 def _name(row: Row, telling: Iterable[str]) -> str:
+    about = [f"{column}={row[column]}" for column in telling]
     match row:
         case {"method": method, "conditional": conditional, "nfe": calls, "metric": metric, "printed": _}:
-            about = " (conditional)" if conditional == "yes" else ""
-            return "/".join([method + about, *([calls] if calls else []), metric])
+            method += " (conditional)" if conditional == "yes" else ""
+            return "/".join([method, *([calls] if calls else []), metric])
         case {"run": run, "guidance": guidance, "metric": metric}:
             return f"{run if guidance == 'none' else guidance}/{metric}"
         case {"a": a, "steps_a": steps_a, "b": b, "steps_b": steps_b, "metric": metric}:
-            return f"{a}-{steps_a}/{b}-{steps_b}/{metric}"
+            return "/".join([f"{a}-{steps_a}", f"{b}-{steps_b}", *about, metric])
         case {"method": method, "steps": steps, "metric": metric}:
-            return "/".join([f"{method}-{steps}", *(f"{column}={row[column]}" for column in telling), metric])
+            return "/".join([f"{method}-{steps}", *about, metric])
         case _:
             columns = list(row)
             axes = columns[columns.index("entry") + 1 : columns.index("metric")]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from pipeline.addresses import Row, fits, names_of
 from pipeline.errors import UserError
 from pipeline.markdown import markdown_table
+from pipeline.runner import say
 
 FOLDER, PROVENANCE = "measured", "provenance.csv"
 
@@ -39,8 +40,8 @@ def origin_of(file: Path, row: Row) -> Origin:
     origins = [Origin(**told) for told in _rows(file.with_name(PROVENANCE))]
     found = [origin for origin in origins if origin.file == file.name and fits(row, origin.rows)]
     if len(found) != 1:
-        about = ", ".join(row.values())
-        raise UserError(f"{file}: {len(found)} lines of {PROVENANCE} tell where {about} comes from: write one")
+        about = names_of([row])[0]
+        raise UserError(f"{file.name}: {len(found)} lines of {PROVENANCE} tell where {about} comes from: write one")
     return found[0]
 
 
@@ -51,16 +52,30 @@ def measured_sections(root: Path) -> Iterator[str]:
         yield "## Measured beyond this study"
     for file in files:
         rows = _rows(file)
-        origins = dict.fromkeys(origin_of(file, row) for row in rows)
         yield f"### {FOLDER}/{file.stem}"
-        yield "\n".join(
-            f"- {origin.rows or 'all rows'}: `{origin.again}` at {origin.commit[:12]} on {origin.machine}"
-            for origin in origins
-        )
+        yield "\n".join(_made(file, rows))
         beside = [(name, row) for name, row in zip(names_of(rows), rows) if row.get("paper_value")]
         if beside:
             lines = [[f"{FOLDER}/{file.stem}:{name}", *_cells(row)] for name, row in beside]
             yield markdown_table(["cell", "measured [95 %]", "training seeds", "real", "printed"], lines)
+
+
+def _made(file: Path, rows: list[dict[str, str]]) -> Iterator[str]:
+    """A line per command; rows of which nobody wrote it down are counted."""
+    told: dict[str, None] = {}
+    unknown: list[str] = []
+    for row in rows:
+        try:
+            origin = origin_of(file, row)
+            about = f"{origin.rows or 'all rows'}: `{origin.again}` at {origin.commit[:12]} on {origin.machine}"
+            told[f"- {about}"] = None
+        except UserError as error:
+            unknown.append(str(error))
+    yield from told
+    if unknown:
+        line = f"{unknown[0]} ({len(unknown)} rows)"
+        say(f"report: {line}")
+        yield f"- **{line}**"
 
 
 def _cells(row: Row) -> list[str]:

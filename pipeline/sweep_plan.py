@@ -75,9 +75,8 @@ def _apart(study: Study, points: list[Point], sweep: Sweep, where: str, races: b
     for point in points:
         with naming(f"{where}: {point.label}"):
             studies.append(_study_of(study, point))
-    found = []
+    found, trained = [], _what_varies(studies, points[0].of)
     for point, own in zip(points, studies):
-        trained = _what_varies(points, studies, point.of)
         if races and not trained:
             raise ConfigError(f"{where}: --race is for training seeds; here only sampling differs: leave it out")
         if trained:
@@ -95,11 +94,10 @@ def _study_of(study: Study, point: Point) -> Study:
     return study
 
 
-def _what_varies(points: list[Point], studies: list[Study], of: str) -> set[tuple[str, str]]:
-    """The trainings that are not the same at every point: only their seeds are worth varying."""
+def _what_varies(studies: list[Study], of: str) -> set[tuple[str, str]]:
+    """The trainings that are not the same at every point of an entry: only their seeds are worth varying."""
     ids: dict[tuple[str, str], set[str]] = {}
-    same_entry = [study for point, study in zip(points, studies) if point.of == of]
-    for study in same_entry:
+    for study in studies:
         calls = evaluated(study, of)
         names = identities(study, calls)
         for call in calls:
