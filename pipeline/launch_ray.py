@@ -40,6 +40,8 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 Ts = TypeVarTuple("Ts")
 
+AHEAD = 4  # shards read at a time
+
 
 class RayLaunch:
     """N workers of a private Ray of this process, or of the cluster at `address`; each with a GPU if there are any."""
@@ -138,13 +140,30 @@ def _run_loop(loop: Callable[[Worker, *Ts], T], args: tuple[*Ts]) -> bytes | Non
     """On a worker. The result travels pickled: Ray Train refuses one that holds tensors."""
     rank, world = worker_context().get_world_rank(), worker_context().get_world_size()
     with reproducible(), _explained(f"on worker {rank} of {world}"):
-        result = loop(Worker(rank, world, get_device(), _mean if world > 1 else None), *args)
+        result = loop(Worker(rank, world, get_device(), _mean if world > 1 else None, _ahead), *args)
         return dumps(result) if rank == 0 else None
 
 
 def _run_call(function: Callable[[Item], T], item: bytes) -> T:
     with reproducible(), _explained("in a Ray task"):
         return function(pickle.loads(item))
+
+
+def _ahead(function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
+    """By Ray Data. No CPU is asked for: a private Ray has as many as it has workers."""
+    import ray.data  # takes seconds
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars, context.execution_options.preserve_order = False, True
+    context.print_on_execution_start = False
+    rows = ray.data.from_items([{"item": dumps(item)} for item in items], override_num_blocks=len(items))
+    made = rows.map(
+        lambda row: {"made": dumps(function(pickle.loads(row["item"])))},
+        num_cpus=0,
+        compute=ray.data.TaskPoolStrategy(AHEAD),
+    )
+    for row in made.iter_rows():
+        yield pickle.loads(row["made"])
 
 
 def _mean(flat: Tensor) -> Tensor:
