@@ -149,8 +149,7 @@ def outputs(extractor: Extractor, pictures: Samples) -> Features:
         whole = whole or [np.empty((len(pictures), *part.shape[1:]), part.dtype) for part in parts]
         for there, part in zip(whole, parts):
             there[places] = part
-    features, logits, spatial = (*whole, None, None)[:3]
-    return Features(features, logits, spatial)
+    return Features(*whole)  # type: ignore[arg-type]
 
 
 def recognised(network: SmallNetwork, pictures: Samples) -> float:

@@ -4,6 +4,7 @@ Arrow files at hand are mapped. What cannot be mapped (Parquet, files that staye
 """
 
 import ctypes
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from importlib import import_module
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.artifacts import ELSEWHERE, MANIFEST, parse_manifest
 from pipeline.errors import ArtifactError
 from pipeline.shards import Pictures, count_rows, decode, shard_files
 
@@ -140,5 +142,19 @@ def evenly(n: int, most: int) -> np.ndarray:
 
 def open_rows(folder: Path, split: str) -> Rows:
     """All of a split."""
-    shards = [Shard(str(file), count_rows(file), file.suffix == ".arrow") for file in shard_files(folder, split)]
+    if (folder / ELSEWHERE).is_file():
+        shards = _elsewhere(folder, split, os.environ.get("TRILEMMA_STORE") or (folder / ELSEWHERE).read_text())
+    else:
+        shards = [Shard(str(file), count_rows(file), file.suffix == ".arrow") for file in shard_files(folder, split)]
     return Rows([shard for shard in shards if shard.rows])
+
+
+def _elsewhere(folder: Path, split: str, store: str) -> list[Shard]:
+    """In a bucket; or in a store that is a folder, and mapped there."""
+    manifest = parse_manifest((folder / MANIFEST).read_bytes(), folder / MANIFEST)
+    names = sorted(name for name in manifest.files if name.startswith(f"{split}-") and name.endswith(".arrow"))
+    files = [f"data/{manifest.files[name].sha256}" for name in names]
+    rows = manifest.facts["rows"][split]
+    if "://" in store:
+        return [Shard(file, count, False, store) for file, count in zip(files, rows)]
+    return [Shard(str(Path(store, file).absolute()), count, True) for file, count in zip(files, rows)]

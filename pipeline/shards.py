@@ -7,6 +7,7 @@ samples lie in Parquet, compressed, which everybody's tools read. Both hold the 
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,11 +89,10 @@ def decode(source: bytes | Path) -> Pictures:
 def read_table(source: bytes | Path) -> pa.Table:
     """Of a Parquet or an Arrow file."""
     with _readable(source):
-        if isinstance(source, Path) and source.suffix == ".arrow":
-            return pa.ipc.open_file(pa.memory_map(str(source))).read_all()
-        if isinstance(source, bytes) and source.startswith(ARROW):
-            return pa.ipc.open_file(source).read_all()
-        return pq.read_table(io.BytesIO(source) if isinstance(source, bytes) else source)
+        file = pa.memory_map(str(source)) if isinstance(source, Path) else pa.BufferReader(source)
+        is_arrow = file.read(len(ARROW)) == ARROW
+        file.seek(0)
+        return pa.ipc.open_file(file).read_all() if is_arrow else pq.read_table(file)
 
 
 @contextmanager
@@ -105,10 +105,19 @@ def _readable(source: bytes | Path) -> Iterator[None]:
 
 def write_pictures(folder: Path, split: str, pictures: Pictures) -> None:
     """split-00000.parquet, ..."""
-    rows = rows_per_shard(pictures.images.shape[1:], pictures.images.dtype)
-    for number, start in enumerate(range(0, len(pictures), rows)):
-        shard = pictures.rows(slice(start, start + rows))
-        (folder / f"{split}-{number:05d}.parquet").write_bytes(encode(shard))
+    write_parts(folder, split, iter([pictures]))
+
+
+def write_parts(folder: Path, split: str, parts: Iterator[Pictures]) -> None:
+    """As if they were joined, with a shard of them in memory."""
+    held, number = next(parts), count()
+    rows = rows_per_shard(held.images.shape[1:], held.images.dtype)
+    while len(held):
+        while len(held) < rows and (part := next(parts, None)) is not None:
+            held = Pictures.join([held, part])
+        (folder / f"{split}-{next(number):05d}.parquet").write_bytes(encode(held.rows(slice(rows))))
+        held = held.rows(slice(rows, None))
+        held = held if len(held) else next(parts, held)
 
 
 def read_pictures(folder: Path, split: str) -> Pictures:
@@ -131,7 +140,7 @@ def shard_files(folder: Path, split: str) -> list[Path]:
 def count_rows(file: Path) -> int:
     """Without reading its pictures."""
     with _readable(file):
-        return len(read_table(file)) if file.suffix == ".arrow" else pq.read_metadata(file).num_rows
+        return pq.read_metadata(file).num_rows if file.suffix == ".parquet" else len(read_table(file))
 
 
 def _table(pictures: Pictures) -> pa.Table:

@@ -61,6 +61,8 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         ("trunk: cg", "trunk: gc", "guides.dg: no classifier named 'gc' in params.yaml; it has cg"),
         ("Discriminator, model: {{}}", "Discriminator, model: {{trunk: 1}}", "model.trunk: write `trunk: NAME`"),
         ("one-dg:", "one:", "a run has the same name"),
+        ("datasets:", "launch: {{workers: -1}}\ndatasets:", "launch: workers: -1 came, 0 (in this process) or more"),
+        ("datasets:", "launch: {{worker: 8}}\ndatasets:", "launch: unknown key 'worker' (did you mean 'workers'?)"),
         ("datasets:", "datasetz:", "unknown key 'datasetz'"),
         ("{{source: digits}}", "7", "a block of `key: value` was wanted"),
         ("datasets: {{", "datasets: [", "is not YAML"),

@@ -11,11 +11,14 @@ import pytest
 import torch
 
 from pipeline import epochs
+from pipeline.artifacts import new_artifact, read_artifact
 from pipeline.epochs import Epochs, Prepared, Stream
+from pipeline.errors import ArtifactError
 from pipeline.features import FeatureStats, Gathered
-from pipeline.launch import Worker, launcher
+from pipeline.launch import Worker
 from pipeline.rows import Rows, open_rows
 from pipeline.shards import Pictures, encode, encode_arrow
+from pipeline.store import Store
 from tests.pipeline.toy_study import ROOT
 
 ALONE = Worker(0, 1, torch.device("cpu"), None)
@@ -85,15 +88,40 @@ def test_a_stream_brings_every_picture_once_an_epoch_mixed_and_resumes_anywhere(
         assert torch.equal(streamed.on(ALONE)(step).images, batches[step].images)
 
 
-def digest_of(worker: Worker, batches: Prepared) -> list[int]:
-    epochs.HELD, epochs.WINDOW = 1, 2
-    stream = batches.on(worker)
-    return [int(stream(step).images.double().sum() * 1e6) for step in range(10)]
+def left_in_store(folder: Path, uri: str) -> Rows:
+    """A prepared set whose pictures are in the store alone."""
+    store = Store(uri, streams=True)
+    with new_artifact(folder / "made", "prepare", "some", {}, {}) as draft:
+        shards(draft.path, "arrow")
+        draft.facts.update(shape=[3, 4, 4], rows={"train": list(SIZES)})
+    store.put("ab" * 32, draft.artifact.path)
+    fetched = store.fetch("ab" * 32, folder / "fetched")
+    assert fetched is not None
+    assert fetched == read_artifact(folder / "fetched")
+    assert fetched.digest == draft.artifact.digest
+    assert not list(fetched.path.glob("*.arrow"))
+    return open_rows(fetched.path, "train")
 
 
-def test_ray_data_brings_the_same_batches_in_the_same_order(streamed: Prepared) -> None:
-    with launcher(1) as ray:
-        assert ray.fit(digest_of, streamed) == digest_of(ALONE, streamed)
+def test_prepared_pictures_may_stay_in_the_store(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    shared, remote = (
+        left_in_store(tmp_path / "a", f"{tmp_path}/store"),
+        left_in_store(tmp_path / "b", f"file://{tmp_path}/b/s"),
+    )
+    assert shared.is_mapped
+    assert not remote.is_mapped
+    for rows in (shared, remote):
+        np.testing.assert_array_equal(rows[NUMBERS[::-1]], IMAGES[::-1])
+    (tmp_path / "b" / "s" / remote.shards[0].file).unlink()
+    with pytest.raises(ArtifactError, match="no longer holds data/"):
+        remote.read()
+
+
+def streamed_sums(worker: Worker, batches: Prepared) -> list[float]:
+    stream = Stream(batches, worker)
+    return [float(stream(step).images.double().sum()) for step in range(10)]
 
 
 def test_statistics_are_the_same_bits_however_features_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +167,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
+@pytest.mark.slow
 def test_features_and_measures_take_no_more_memory_for_ten_times_as_many_pictures(tmp_path: Path) -> None:
     peaks = []
     for shards in (2, 20):  # 3 and 31 MB of pictures, four times as much as floats
