@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import build, load_study
+from pipeline.dag import STAGES
 from pipeline.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +35,13 @@ class Block:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps: {self.steps} came, at least 1 was wanted")
+
+
+def test_where_a_study_is_meant_to_run_enters_no_key(tmp_path: Path) -> None:
+    here, there = study_of(tmp_path, GOOD), study_of(tmp_path, GOOD + "launch: {{workers: 8, stream: true}}")
+    assert (here.launch.workers, there.launch.workers) == (0, 8)
+    keys = {STAGES["pretrain"](study, "one").key(ROOT, {"data": "ab" * 32}) for study in (here, there)}
+    assert len(keys) == 1
 
 
 def test_the_shipped_study_is_valid() -> None:
