@@ -21,18 +21,18 @@ from pipeline.shards import Pictures, count_rows, decode, shard_files
 class Shard(NamedTuple):
     """One file of pictures."""
 
-    file: str  # a path, or a name in the store
+    place: Path | str  # the folder of its artifact, or the address of a store
+    file: str
     rows: int
     is_mapped: bool
-    store: str | None = None  # its address, where the file is not at hand
 
     def load(self) -> Pictures:
-        if self.store is None:
-            return decode(Path(self.file))
-        place = import_module("pipeline.places").open_place(self.store)  # by name: circumstance, and changes no key
-        content = place.read(self.file)
+        if isinstance(self.place, Path):
+            return decode(self.place / self.file)
+        store = import_module("pipeline.places").open_place(self.place)  # by name: circumstance, and changes no key
+        content = store.read(self.file)
         if content is None:
-            raise ArtifactError(f"{self.store} no longer holds {self.file}: run `trilemma prepare` again")
+            raise ArtifactError(f"{self.place} no longer holds {self.file}: run `trilemma prepare` again")
         return decode(content)
 
 
@@ -145,7 +145,8 @@ def open_rows(folder: Path, split: str) -> Rows:
     if (folder / ELSEWHERE).is_file():
         shards = _elsewhere(folder, split, os.environ.get("TRILEMMA_STORE") or (folder / ELSEWHERE).read_text())
     else:
-        shards = [Shard(str(file), count_rows(file), file.suffix == ".arrow") for file in shard_files(folder, split)]
+        files = shard_files(folder, split)
+        shards = [Shard(folder, file.name, count_rows(file), file.suffix == ".arrow") for file in files]
     return Rows([shard for shard in shards if shard.rows])
 
 
@@ -155,6 +156,6 @@ def _elsewhere(folder: Path, split: str, store: str) -> list[Shard]:
     names = sorted(name for name in manifest.files if name.startswith(f"{split}-") and name.endswith(".arrow"))
     files = [f"data/{manifest.files[name].sha256}" for name in names]
     rows = manifest.facts["rows"][split]
-    if "://" in store:
-        return [Shard(file, count, False, store) for file, count in zip(files, rows)]
-    return [Shard(str(Path(store, file).absolute()), count, True) for file, count in zip(files, rows)]
+    is_bucket = "://" in store
+    place = store if is_bucket else Path(store).absolute()
+    return [Shard(place, file, count, not is_bucket) for file, count in zip(files, rows)]
