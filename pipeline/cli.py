@@ -25,14 +25,17 @@ app.command(rich_help_panel="Anybody's pictures")(measure)
 app.command("import", rich_help_panel="Anybody's networks")(import_checkpoint)
 
 Name = Annotated[str, typer.Argument(help="an entry of params.yaml")]
-Workers = Annotated[int, typer.Option(envvar="TRILEMMA_WORKERS", help="0: in this process; N: a private local Ray")]
+Workers = Annotated[
+    int | None,
+    typer.Option(envvar="TRILEMMA_WORKERS", help="0: in this process; N: a private local Ray; else params.yaml's"),
+]
 Address = Annotated[str | None, typer.Option(envvar="TRILEMMA_ADDRESS", help="of a Ray cluster to run on")]
 PieceOption = Annotated[int, typer.Option(envvar="TRILEMMA_PIECE", help="images per piece of work, a multiple of 64")]
 SWEEPS = "Sweeps"
 
 
 def _stage(verb: str, summary: str) -> None:
-    def command(name: Name, workers: Workers = 0, address: Address = None, piece: PieceOption = 512) -> None:
+    def command(name: Name, workers: Workers = None, address: Address = None, piece: PieceOption = 512) -> None:
         from pipeline.runner import run_stage
 
         run_stage(verb, name, workers, address, piece)
@@ -43,7 +46,7 @@ def _stage(verb: str, summary: str) -> None:
 @app.command(rich_help_panel="Stages, in the order of the chain")
 def prepare(
     name: Name,
-    workers: Workers = 0,
+    workers: Workers = None,
     address: Address = None,
     piece: PieceOption = 512,
     source: Annotated[
@@ -131,7 +134,7 @@ def report() -> None:
 def repro(
     targets: Annotated[list[str] | None, typer.Argument(help="stages such as evaluate@NAME; none: all")] = None,
     jobs: Annotated[int, typer.Option(help="stages at a time", min=1)] = 1,
-    workers: Workers = 0,
+    workers: Workers = None,
     address: Address = None,
 ) -> None:
     """As `dvc repro`, with stages that do not need each other side by side."""

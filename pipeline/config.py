@@ -109,12 +109,25 @@ class TranslationEntry:
 
 
 @dataclass(frozen=True)
+class Launch:
+    """Where a study is meant to run. Results do not depend on it, and no key does."""
+
+    workers: int = 0  # where neither --workers nor TRILEMMA_WORKERS says so
+    stream: bool = False  # prepared pictures stay in the store, for machines whose disk they do not fit
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ValueError(f"workers: {self.workers} came, 0 (in this process) or more was wanted")
+
+
+@dataclass(frozen=True)
 class Study:
     """One params.yaml."""
 
     file: Path
     root: Path  # of the code
     out: Path  # where artifacts lie
+    launch: Launch
     sweeps: dict[str, Block]  # see sweep_entry.py
     datasets: dict[str, DatasetEntry]
     runs: dict[str, RunEntry]
@@ -149,7 +162,7 @@ KINDS: dict[str, type] = {
 def load_study(file: Path) -> Study:
     """Read and check everything that can be checked without importing a method."""
     content = _read_yaml(file)
-    check_keys(content, ["root", *KINDS, "sweeps"], str(file))
+    check_keys(content, ["root", "launch", *KINDS, "sweeps"], str(file))
     entries = {
         kind: {
             name: build(entry_type, entry, f"{file.name}: {kind}.{name}")
@@ -158,7 +171,9 @@ def load_study(file: Path) -> Study:
         for kind, entry_type in KINDS.items()
     }
     sweeps = _mapping(content.get("sweeps") or {}, f"{file.name}: sweeps")
-    study = Study(file, (file.parent / content.get("root", ".")).resolve(), file.parent / "out", sweeps, **entries)
+    launch = build(Launch, content.get("launch") or {}, f"{file.name}: launch")
+    root = (file.parent / content.get("root", ".")).resolve()
+    study = Study(file, root, file.parent / "out", launch, sweeps, **entries)
     _check_references(study)
     return study
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -18,6 +19,7 @@ from methods.core.rng import TILE, fold
 from pipeline.errors import ArtifactError
 from pipeline.neighbours import neighbour_distances
 
+BLOCK = 2**14  # features whose statistics are made at once
 NEIGHBOURS = 10  # distances kept per real sample: k of precision, recall, density and coverage may be up to this
 SCALING = "uint8 / 127.5 - 1"
 
@@ -91,7 +93,7 @@ class SmallNetwork:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(fold(seed, "extractor"))
             network = cls(images.shape[1:], int(labels.max()) + 1)
-            network._fit(_scaled(images), torch.tensor(labels, dtype=torch.int64), epochs)
+            network._fit(images, torch.tensor(labels, dtype=torch.int64), epochs)
         network.scale.fill_(float(np.sqrt(np.square(network(images), dtype=np.float64).mean())))
         return network
 
@@ -102,7 +104,7 @@ class SmallNetwork:
         """Features and logits of [n, C, H, W] uint8 in one pass."""
         if images.shape[1:] != self.shape:
             raise ValueError(f"pictures of shape {images.shape[1:]} but this network was trained on {self.shape}")
-        joined = _in_tiles(self._features_and_logits, _scaled(images))
+        joined = _in_tiles(self._features_and_logits, images)
         return NetworkOutput(joined[:, : -self.classes].copy(), joined[:, -self.classes :].copy())
 
     def accuracy(self, images: np.ndarray, labels: np.ndarray) -> float:
@@ -126,14 +128,14 @@ class SmallNetwork:
         _check_digest(path, network.digest, about["digest"])
         return network
 
-    def _fit(self, images: Tensor, labels: Tensor, epochs: int) -> None:
+    def _fit(self, images: np.ndarray, labels: Tensor, epochs: int) -> None:
         size = min(TILE, len(images))
         optimiser = torch.optim.Adam(self.net.parameters(), fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, epochs * (len(images) // size))
         for _ in range(epochs):
             for rows in torch.randperm(len(images))[: len(images) // size * size].view(-1, size):
                 optimiser.zero_grad()
-                logits = self.net["head"](self.net["trunk"](_shifted(images[rows])))
+                logits = self.net["head"](self.net["trunk"](_shifted(_scaled(images[rows.numpy()]))))
                 functional.cross_entropy(logits, labels[rows]).backward()
                 optimiser.step()
                 schedule.step()
@@ -193,18 +195,46 @@ class FeatureStats:
             return np.asarray(np.linalg.qr((vectors * np.sqrt(values)).T, mode="r")).T
 
 
+class Gathered:
+    """Statistics of features that come piece by piece, however many: the same bits however they are cut."""
+
+    def __init__(self) -> None:
+        self._merged: list[FeatureStats] = []
+        self._rest: list[np.ndarray] = []
+
+    def add(self, features: np.ndarray) -> None:
+        rest = np.concatenate([*self._rest, features])
+        while len(rest) > BLOCK:
+            self._merge(rest[:BLOCK])
+            rest = rest[BLOCK:]
+        self._rest = [rest.copy()]
+
+    def stats(self) -> FeatureStats:
+        """Of all that came; then nothing may be added."""
+        self._merge(*self._rest)
+        return self._merged[0]
+
+    def __bool__(self) -> bool:
+        """Whether anything came."""
+        return bool(self._rest)
+
+    def _merge(self, block: np.ndarray) -> None:
+        self._merged = [reduce(FeatureStats.merge, [*self._merged, FeatureStats.of(block)])]
+
+
 @dataclass(frozen=True)
 class Reference:
     """The real side of every comparison, with all that can be computed before a generated sample exists."""
 
-    features: np.ndarray  # [n, d] float32
-    stats: FeatureStats
+    features: np.ndarray  # [k, d] float32, of all n or of some, evenly spaced
+    stats: FeatureStats  # of all n
     factor: np.ndarray  # [d, d] lower triangular, of the covariance
-    neighbours: np.ndarray  # [n, NEIGHBOURS] ascending squared distances to the nearest other real samples
+    neighbours: np.ndarray  # [k, NEIGHBOURS] ascending squared distances to the nearest other ones of the k
 
     @classmethod
-    def of(cls, features: np.ndarray) -> "Reference":
-        stats = FeatureStats.of(features)
+    def of(cls, features: np.ndarray, stats: FeatureStats | None = None) -> "Reference":
+        """stats: of all samples, where `features` are of some."""
+        stats = stats or FeatureStats.of(features)
         neighbours = neighbour_distances(features, min(NEIGHBOURS, len(features) - 1))
         return cls(features, stats, stats.factor(), neighbours)
 
@@ -215,7 +245,8 @@ class Reference:
     @property
     def digest(self) -> str:
         """SHA-256 of the real features: which pictures, seen through which extractor."""
-        return _digest({"features": self.features})
+        seen = {"features": self.features}
+        return _digest(seen if len(self.features) == self.n else seen | {"mean": self.stats.mean})
 
     def save(self, path: Path) -> None:
         arrays = {"features": self.features, "mean": self.stats.mean, "scatter": self.stats.scatter}
@@ -247,10 +278,12 @@ def _scaled(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images.astype(np.float32) / 127.5 - 1)
 
 
-def _in_tiles(compute: Callable[[Tensor], Tensor], images: Tensor) -> np.ndarray:
+def _in_tiles(compute: Callable[[Tensor], Tensor], images: np.ndarray) -> np.ndarray:
     """Rows of `compute` in tiles of fixed size, the last one padded: kernels differ in the last bit between sizes."""
-    padded = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, -len(images) % TILE))
-    return torch.cat([compute(tile) for tile in padded.split(TILE)])[: len(images)].numpy()
+    tiles = [_scaled(images[start : start + TILE]) for start in range(0, len(images), TILE)]
+    short = TILE - len(tiles[-1])
+    tiles[-1] = functional.pad(tiles[-1], (0, 0, 0, 0, 0, 0, 0, short))
+    return torch.cat([compute(tile) for tile in tiles])[: len(images)].numpy()
 
 
 def _shifted(images: Tensor) -> Tensor:

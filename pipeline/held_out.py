@@ -3,13 +3,18 @@ unseen ones best."""
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from methods.core.rng import StepRng
 from methods.core.types import Batch, Trainable
 from pipeline.artifacts import Draft
+from pipeline.epochs import Epochs
 from pipeline.errors import UserError
 from pipeline.importers.checkpoints import Format
-from pipeline.shards import Pictures
-from pipeline.training import Epochs, HeldOut, Outcome, Precision
+from pipeline.rows import Rows
+from pipeline.training import HeldOut, Outcome, Precision
+
+CHECKED = 2**28  # values of all the pictures that a check looks at: 1 GiB as a network sees them
 
 
 @dataclass(frozen=True)
@@ -32,18 +37,25 @@ class Train:
             raise ValueError(f"train.held_out: {self.held_out} came, a share between 0 and 1 was wanted")
 
 
-def split(pictures: Pictures, share: float) -> tuple[Pictures, Pictures]:
-    """All but the last ones, and those: the same pictures for any guide on this data, of every class."""
+def split(pictures: Rows, share: float) -> tuple[Rows, Rows]:
+    """All but the last ones, and those: the same pictures for any guide on this data, of every class.
+
+    Of those as many as `CHECKED` allows, evenly spaced.
+    """
     kept = len(pictures) - round(share * len(pictures))
     if not 0 < kept < len(pictures):
         raise UserError(
             f"train.held_out: {share} of {len(pictures)} pictures leaves none to train on, or none to check"
         )
-    return pictures.rows(slice(kept)), pictures.rows(slice(kept, None))
+    unseen = pictures.rows(slice(kept, None))
+    most = max(1, CHECKED // int(np.prod(pictures.shape[1:])))
+    return pictures.rows(slice(kept)), unseen.spread(most)
 
 
-def epochs(pictures: Pictures, classes: int, batch: int, seed: int) -> Epochs:
-    return Epochs(pictures.images, pictures.labels if classes else None, batch, seed)
+def whole(pictures: Rows, classes: int, count: int) -> Batch:
+    """So many of them as one batch."""
+    images, labels, _ = pictures.read()
+    return Epochs(images, labels if classes else None, count, 0)(0)
 
 
 def held_out(method: Trainable, batch: Batch, block: Train) -> HeldOut:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -11,8 +11,10 @@ from pipeline.artifacts import MANIFEST, parse_manifest
 from pipeline.cards import Card
 from pipeline.errors import UserError
 from pipeline.metrics import Measured
+from pipeline.rows import Rows
 from pipeline.shards import Pictures, read_pictures
 
+Samples: TypeAlias = Pictures | Rows
 FLOOR_DRAWS = 5  # subsets of the training samples that stand in for generated ones
 
 
@@ -20,15 +22,19 @@ class Judge(ABC):
     """Extractors and references in memory."""
 
     def __init__(self, data: Path) -> None:
-        self.train = read_pictures(data, "train")
-        self.held_out = read_pictures(data, "held_out")
+        self.train = self.open(data, "train")
+        self.held_out = self.open(data, "held_out")
+
+    def open(self, folder: Path, split: str) -> Samples:
+        """As they are measured."""
+        return read_pictures(folder, split)
 
     @abstractmethod
-    def against_held_out(self, pictures: Pictures) -> dict[Card, Measured]:
+    def against_held_out(self, pictures: Samples) -> dict[Card, Measured]:
         """What real samples are wanted for that no network was trained on."""
 
     @abstractmethod
-    def against_train(self, pictures: Pictures) -> dict[Card, Measured]:
+    def against_train(self, pictures: Samples) -> dict[Card, Measured]:
         """What is asked of the training samples, or of the law they are from."""
 
     @abstractmethod
@@ -43,7 +49,7 @@ class Judge(ABC):
     def classes(self, pictures: Pictures) -> np.ndarray:
         """[n] int64: labels, or what stands in for them where there are none."""
 
-    def measure(self, pictures: Pictures) -> dict[Card, Measured]:
+    def measure(self, pictures: Samples) -> dict[Card, Measured]:
         return self.against_held_out(pictures) | self.against_train(pictures)
 
     def floors(self, n: int) -> dict[Card, float]:

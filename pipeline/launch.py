@@ -36,6 +36,7 @@ class Worker:
     device: "torch.device"
     all_reduce: "AllReduce | None"  # None when alone; works in place
     must_stop: Callable[[], bool] = lambda: False  # rank 0 is told, and saves and raises `Interrupted` between steps
+    ahead: Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]] = map  # in order, made before asked for
 
 
 class Launch(Protocol):

@@ -40,6 +40,8 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 Ts = TypeVarTuple("Ts")
 
+AHEAD = 4  # shards read at a time
+
 
 class RayLaunch:
     """N workers of a private Ray of this process, or of the cluster at `address`; each with a GPU if there are any."""
@@ -72,10 +74,16 @@ class RayLaunch:
         backend = "ray-local" if self.address is None else "ray-cluster"
         return {"backend": backend, "workers": self.workers, "device": self._device}
 
+    @property
+    def _store(self) -> str | None:
+        """Where a machine that does not share our disk finds artifacts."""
+        return os.environ.get("TRILEMMA_STORE") if self.address else None
+
     def fit(self, loop: Callable[[Worker, *Ts], T], *args: *Ts) -> T:
         assert ray.is_initialized(), "fit outside of `with launcher(...)`"
+        sent = packed(args, self._store)
         trainer = _Trainer(
-            lambda: _run_loop(loop, args),
+            lambda: _run_loop(loop, sent),
             scaling_config=ScalingConfig(num_workers=self.workers, use_gpu=self._gpus),
             run_config=RunConfig(
                 name=f"fit-{uuid.uuid4().hex}",  # a name used before would resume that run
@@ -98,7 +106,7 @@ class RayLaunch:
     def map(self, function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
         assert ray.is_initialized(), "map outside of `with launcher(...)`"
         call = ray.remote(_run_call).options(num_cpus=1, num_gpus=1 if self._gpus else 0)
-        shared, store = ray.put(function), self.address and os.environ.get("TRILEMMA_STORE")
+        shared = ray.put(function)
         waiting: deque[ray.ObjectRef] = deque()
         running: list[ray.ObjectRef] = []
         try:
@@ -106,7 +114,7 @@ class RayLaunch:
                 if len(running) == self.workers:
                     with stoppable():
                         running = ray.wait(running, num_returns=1)[1]
-                waiting.append(call.remote(shared, packed(item, store)))
+                waiting.append(call.remote(shared, packed(item, self._store)))
                 running.append(waiting[-1])
                 while waiting[0] not in running:
                     yield _result(waiting.popleft())
@@ -134,17 +142,35 @@ class _Trainer(TorchTrainer):
         """Leaves Ctrl-C to Python: Ray's handler would outlive the fit, and end the process with status 0."""
 
 
-def _run_loop(loop: Callable[[Worker, *Ts], T], args: tuple[*Ts]) -> bytes | None:
+def _run_loop(loop: Callable[..., T], args: bytes) -> bytes | None:
     """On a worker. The result travels pickled: Ray Train refuses one that holds tensors."""
     rank, world = worker_context().get_world_rank(), worker_context().get_world_size()
     with reproducible(), _explained(f"on worker {rank} of {world}"):
-        result = loop(Worker(rank, world, get_device(), _mean if world > 1 else None), *args)
+        worker = Worker(rank, world, get_device(), _mean if world > 1 else None, ahead=_ahead)
+        result = loop(worker, *pickle.loads(args))
         return dumps(result) if rank == 0 else None
 
 
 def _run_call(function: Callable[[Item], T], item: bytes) -> T:
     with reproducible(), _explained("in a Ray task"):
         return function(pickle.loads(item))
+
+
+def _ahead(function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
+    """By Ray Data. No CPU is asked for: a private Ray has as many as it has workers."""
+    import ray.data  # takes seconds
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars, context.execution_options.preserve_order = False, True
+    context.print_on_execution_start = False
+    rows = ray.data.from_items([{"item": dumps(item)} for item in items], override_num_blocks=len(items))
+    made = rows.map(
+        lambda row: {"made": dumps(function(pickle.loads(row["item"])))},
+        num_cpus=0,
+        compute=ray.data.TaskPoolStrategy(AHEAD),
+    )
+    for row in made.iter_rows():
+        yield pickle.loads(row["made"])
 
 
 def _mean(flat: Tensor) -> Tensor:

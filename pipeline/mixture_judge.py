@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.cards import Card
 from pipeline.errors import UserError
 from pipeline.features import FeatureStats, Reference
-from pipeline.judge import Judge, facts_of
+from pipeline.judge import Judge, Samples, facts_of
 from pipeline.metrics import Measured, frechet_distance
 from pipeline.mixture_metrics import (
     FAIR_SHARE,
@@ -51,9 +51,9 @@ class MixtureJudge(Judge):
     def features(self, images: np.ndarray) -> np.ndarray:
         return raw(images, self.affine)
 
-    def against_held_out(self, pictures: Pictures) -> dict[Card, Measured]:
+    def against_held_out(self, pictures: Samples) -> dict[Card, Measured]:
         """An equally large sample of the law: neighbourhoods would shrink among ten times as many points."""
-        points, real = self.features(pictures.images), self.references["held_out"]
+        points, real = self.features(pictures.read().images), self.references["held_out"]
         precision, recall = precision_and_recall(points, real, K)
         return {
             self._card("energy", points, "held_out"): energy_distance(points, real.features, self.spread),
@@ -61,9 +61,9 @@ class MixtureJudge(Judge):
             self._card("recall", points, "held_out", k=K): recall,
         }
 
-    def against_train(self, pictures: Pictures) -> dict[Card, Measured]:
+    def against_train(self, pictures: Samples) -> dict[Card, Measured]:
         """The law itself, and the moments of the training points, as the paper's table has them."""
-        points, real = self.features(pictures.images), self.references["train"]
+        points, real = self.features(pictures.read().images), self.references["train"]
         found = shares(points, self.law)
         return {
             self._card("hq", points, "law", radius=RADIUS): found.hq,

@@ -23,7 +23,7 @@ from pipeline.artifacts import Artifact, Draft
 from pipeline.config import Block, build, build_method
 from pipeline.denoising_paths import LOG_RATIO, denoising_path, write_log_ratios
 from pipeline.errors import ConfigError, TrilemmaError
-from pipeline.shards import Pictures, decode, encode, write_pictures
+from pipeline.shards import Pictures, decode, encode, shard_files, write_parts
 from pipeline.stage import Around
 from pipeline.weights import data_spec, load_networks
 
@@ -198,9 +198,8 @@ def paint_sets(
     pieces = {name: _pieces(recipe, seeds, around) for name, seeds in sets.items()}
     counts = _paint([piece for of_set in pieces.values() for piece in of_set], around)
     for name, of_set in pieces.items():
-        pictures = Pictures.join(decode(around.state.load(piece.file) or b"") for piece in of_set)
-        write_pictures(out.path, name, pictures)
-        around.watch.samples(name, pictures.images, 0)
+        write_parts(out.path, name, (decode(around.state.load(piece.file) or b"") for piece in of_set))
+        around.watch.samples(name, decode(shard_files(out.path, name)[0]).images, 0)
     if isinstance(artist.method, Diffusion):
         path = stored(denoising_path(artist, next(iter(sets.values())).start), artist.data)
         np.save(out.path / "path.npy", path)

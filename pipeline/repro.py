@@ -32,8 +32,10 @@ DVC = (sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item")
 MIB = 2**20
 
 
-def reproduce(targets: Sequence[str], jobs: int, workers: int, address: str | None) -> None:
+def reproduce(targets: Sequence[str], jobs: int, workers: int | None, address: str | None) -> None:
     """What the targets need, or all of dvc.yaml, up to `jobs` stages at a time; a failure stops only what needs it."""
+    if workers is None:
+        workers = load_study(Path.cwd() / "params.yaml").launch.workers
     if workers == 0:
         launcher(workers, address)  # refuses what every stage would refuse
     on_sigterm()

@@ -38,15 +38,15 @@ ALONE = (
 )  # nothing in them to spread: no workers are started for them
 
 
-def run_stage(verb: str, name: str, workers: int = 0, address: str | None = None, piece: int = 512) -> None:
-    """What `trilemma VERB NAME` does, in the folder of a study."""
+def run_stage(verb: str, name: str, workers: int | None = None, address: str | None = None, piece: int = 512) -> None:
+    """What `trilemma VERB NAME` does, in the folder of a study. workers: None for what the study is meant for."""
     die_with_parent()
     on_sigterm()
     if piece < TILE or piece % TILE:
         raise UserError(f"--piece: {piece} came, a multiple of {TILE} was wanted")
     study = load_study(Path.cwd() / "params.yaml")
     call = STAGES[verb](study, name)
-    run_call(study, call, open_store(study), workers, address, piece)
+    run_call(study, call, open_store(study), study.launch.workers if workers is None else workers, address, piece)
 
 
 def run_call(
@@ -90,7 +90,7 @@ def tidy_up(root: Path, call: Call, key: str, store: Store) -> None:
 
 
 def open_store(study: Study) -> Store:
-    return Store(os.environ.get("TRILEMMA_STORE") or str(study.root / ".trilemma" / "store"))
+    return Store(os.environ.get("TRILEMMA_STORE") or str(study.root / ".trilemma" / "store"), study.launch.stream)
 
 
 def _compute(
@@ -143,6 +143,7 @@ def compute(
         import_module(f"pipeline.stages.{call.stage}").run(inputs, config, draft, around)
     around.watch.settle()  # once the result is stored, nobody computes, or logs, it again
     store.put(key, call.out)
+    store.lighten(call.out)
     cost = meter.cost(around.launch) | around.watch.noted
     around.watch.cost(cost)
     around.watch.finish()

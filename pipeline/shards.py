@@ -6,6 +6,8 @@ samples lie in Parquet, compressed, which everybody's tools read. Both hold the 
 
 import io
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ from pipeline.errors import ArtifactError
 
 ROWS = 50_000  # at most, per file
 SHARD_BYTES = 2**25  # of pictures, at most, per file
+ARROW = b"ARROW1"  # what such a file begins with
 
 
 class Pictures(NamedTuple):
@@ -37,32 +40,15 @@ class Pictures(NamedTuple):
         images, labels, seeds = zip(*whole)
         return cls(np.concatenate(images), np.concatenate(labels), np.concatenate(seeds))
 
+    def pieces(self) -> Iterator[tuple[slice, "Pictures"]]:
+        """In one piece, since they are in memory."""
+        yield slice(None), self
+
+    def read(self) -> "Pictures":
+        return self
+
     def rows(self, index: slice | np.ndarray) -> "Pictures":
         return Pictures(self.images[index], self.labels[index], self.seeds[index])
-
-
-class Rows:
-    """The images of several shards as one array to take rows from, without bringing them together."""
-
-    def __init__(self, parts: list[np.ndarray]) -> None:
-        self.starts = np.cumsum([0, *map(len, parts)])
-        self.shape, self.dtype = (int(self.starts[-1]), *parts[0].shape[1:]), parts[0].dtype
-        self._whole = np.dtype((np.void, parts[0][0].nbytes))  # a row as one element, which is copied at once
-        self._parts = [part.reshape(len(part), -1).view(self._whole).ravel() for part in parts]
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, index: np.ndarray) -> np.ndarray:
-        """index: [k] row numbers; the rows in that order, copied."""
-        order = np.argsort(index)
-        ordered = index[order]
-        bounds = np.searchsorted(ordered, self.starts)
-        taken = np.empty(len(index), self._whole)
-        for part, start, low, high in zip(self._parts, self.starts, bounds, bounds[1:]):
-            if low < high:
-                taken[order[low:high]] = part[ordered[low:high] - start]
-        return taken.view(self.dtype).reshape(-1, *self.shape[1:])
 
 
 def rows_per_shard(shape: tuple[int, ...], dtype: np.dtype) -> int:
@@ -102,20 +88,36 @@ def decode(source: bytes | Path) -> Pictures:
 
 def read_table(source: bytes | Path) -> pa.Table:
     """Of a Parquet or an Arrow file."""
+    with _readable(source):
+        file = pa.memory_map(str(source)) if isinstance(source, Path) else pa.BufferReader(source)
+        is_arrow = file.read(len(ARROW)) == ARROW
+        file.seek(0)
+        return pa.ipc.open_file(file).read_all() if is_arrow else pq.read_table(file)
+
+
+@contextmanager
+def _readable(source: bytes | Path) -> Iterator[None]:
     try:
-        if isinstance(source, Path) and source.suffix == ".arrow":
-            return pa.ipc.open_file(pa.memory_map(str(source))).read_all()
-        return pq.read_table(io.BytesIO(source) if isinstance(source, bytes) else source)
+        yield
     except (pa.ArrowInvalid, OSError) as error:
         raise ArtifactError(f"{source if isinstance(source, Path) else 'a shard'} is not readable: {error}") from None
 
 
 def write_pictures(folder: Path, split: str, pictures: Pictures) -> None:
     """split-00000.parquet, ..."""
-    rows = rows_per_shard(pictures.images.shape[1:], pictures.images.dtype)
-    for number, start in enumerate(range(0, len(pictures), rows)):
-        shard = pictures.rows(slice(start, start + rows))
-        (folder / f"{split}-{number:05d}.parquet").write_bytes(encode(shard))
+    write_parts(folder, split, iter([pictures]))
+
+
+def write_parts(folder: Path, split: str, parts: Iterator[Pictures]) -> None:
+    """As if they were joined, with a shard of them in memory."""
+    held, number = next(parts), count()
+    rows = rows_per_shard(held.images.shape[1:], held.images.dtype)
+    while len(held):
+        while len(held) < rows and (part := next(parts, None)) is not None:
+            held = Pictures.join([held, part])
+        (folder / f"{split}-{next(number):05d}.parquet").write_bytes(encode(held.rows(slice(rows))))
+        held = held.rows(slice(rows, None))
+        held = held if len(held) else next(parts, held)
 
 
 def read_pictures(folder: Path, split: str) -> Pictures:
@@ -125,17 +127,20 @@ def read_pictures(folder: Path, split: str) -> Pictures:
 
 def iterate_pictures(folder: Path, split: str) -> Iterator[Pictures]:
     """A split, shard by shard."""
+    return map(decode, shard_files(folder, split))
+
+
+def shard_files(folder: Path, split: str) -> list[Path]:
     files = sorted([*folder.glob(f"{split}-*.parquet"), *folder.glob(f"{split}-*.arrow")])
     if not files:
         raise ArtifactError(f"{folder} holds no {split}-*.arrow or .parquet")
-    return map(decode, files)
+    return files
 
 
-def map_images(folder: Path, split: str) -> tuple[np.ndarray | Rows, np.ndarray]:
-    """Images and labels of a split to take batches from: mapped where they lie in Arrow files, whatever their size."""
-    parts = list(iterate_pictures(folder, split))
-    labels = np.concatenate([part.labels for part in parts])
-    return (parts[0].images if len(parts) == 1 else Rows([part.images for part in parts])), labels
+def count_rows(file: Path) -> int:
+    """Without reading its pictures."""
+    with _readable(file):
+        return pq.read_metadata(file).num_rows if file.suffix == ".parquet" else len(read_table(file))
 
 
 def _table(pictures: Pictures) -> pa.Table:

@@ -9,6 +9,7 @@ corrupt/<sha256>           damaged data, moved out of the way
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -17,7 +18,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import MANIFEST, Artifact, Manifest, entry_of, manifest_text, parse_manifest, read_artifact
+from pipeline.artifacts import (
+    ELSEWHERE,
+    MANIFEST,
+    Artifact,
+    Manifest,
+    entry_of,
+    manifest_text,
+    parse_manifest,
+    read_artifact,
+)
 from pipeline.atomic import publish_folder, temporary
 from pipeline.errors import ArtifactError, StoreError
 from pipeline.lease import lease
@@ -25,10 +35,10 @@ from pipeline.places import Place, open_place
 
 
 class Store:
-    """uri: a folder, or a bucket such as s3://bucket/path."""
+    """uri: a folder, or a bucket such as s3://bucket/path. streams: prepared pictures stay in it."""
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
+    def __init__(self, uri: str, streams: bool = False) -> None:
+        self.uri, self.streams = uri if "://" in uri else str(Path(uri).absolute()), streams
         self.place = open_place(uri)
 
     def has(self, key: str) -> bool:
@@ -76,15 +86,30 @@ class Store:
             folder.mkdir()
             self._download(manifest, folder)
             (folder / MANIFEST).write_bytes(text)
+            self.lighten(folder)
             publish_folder(folder, out)
         return manifest
+
+    def lighten(self, out: Path) -> None:
+        """Where prepared pictures stay here, take them out of the artifact `out`, which then says where they are."""
+        manifest = parse_manifest((out / MANIFEST).read_bytes(), out / MANIFEST)
+        staying = self._staying(manifest)
+        if staying:
+            (out / ELSEWHERE).write_text(re.sub("//[^/]*@", "//", self.uri))  # without credentials
+        for name in staying:
+            (out / name).unlink(missing_ok=True)
+
+    def _staying(self, manifest: Manifest) -> set[str]:
+        if not self.streams or manifest.stage != "prepare" or len(manifest.facts["shape"]) != 3:
+            return set()
+        return {name for name in manifest.files if name.endswith(".arrow")}
 
     def lease(self, key: str) -> AbstractContextManager[None]:
         """Held by one caller at a time, who should look for the result once more and then compute it."""
         return lease(self.place, key)
 
     def state(self, key: str) -> "State":
-        return State(self.uri if "://" in self.uri else str(Path(self.uri).absolute()), key)
+        return State(self.uri, key)
 
     def note(self, key: str, line: Mapping[str, Any]) -> None:
         """Append to the ledger of `key`."""
@@ -107,7 +132,8 @@ class Store:
                 raise StoreError(f"{self.uri}/{_ledger(key)}:{number}: {error}: repair or remove the line") from error
 
     def _download(self, manifest: Manifest, folder: Path) -> None:
-        for name, entry in manifest.files.items():
+        for name in manifest.files.keys() - self._staying(manifest):
+            entry = manifest.files[name]
             kept = _data(entry.sha256)
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             if not self.place.download(kept, folder / name):

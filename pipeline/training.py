@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,15 +15,13 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from methods.core.loop import TrainState, batch_indices, like, train_steps
-from methods.core.pixels import from_uint8
+from methods.core.loop import TrainState, like, train_steps
 from methods.core.rng import StepRng
-from methods.core.shapes import per_sample
 from methods.core.types import Batch, DataSpec, Draws, Nets, Trainable
 from pipeline.artifacts import Draft
 from pipeline.breakdown import check_finite, check_spread
+from pipeline.epochs import Batches, placed
 from pipeline.errors import Interrupted, TrilemmaError, UserError
-from pipeline.shards import Rows
 from pipeline.weights import save_weights
 
 if TYPE_CHECKING:  # circumstance only: an edit there must not change the key of any result
@@ -57,14 +55,14 @@ class Job:
 
     method: Trainable
     data: DataSpec
-    batches: Callable[[int], Batch]
+    batches: Batches
     steps: int
     batch: int
     seed: int
     precision: Precision
     held_out: HeldOut | None = None
     given: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # weights of networks trained elsewhere
-    unseen: Callable[[int], Batch] | None = None  # batches never trained on: does a discriminator rate them lower?
+    unseen: Batches | None = None  # batches never trained on: does a discriminator rate them lower?
     collapse: float | None = None  # stop when generated images differ by less than this share of what real ones do
     preview: Callable[[Nets], np.ndarray] | None = None  # pictures for those who look on, uint8 [n, C, H, W]
 
@@ -103,6 +101,7 @@ def train(worker: "Worker", job: Job, state: "State", watch: "Watch") -> None:
     for name, weights in job.given.items():
         training.nets[name].load_state_dict(weights)
     outcome, window = _resume(training, state, worker.device)
+    job = replace(job, batches=placed(job.batches, worker), unseen=job.unseen and placed(job.unseen, worker))
     with watch.opened() if worker.rank == 0 else nullcontext() as view:
         if view is not None:
             for row in outcome.history:
@@ -258,31 +257,6 @@ def _averaged_networks(job: Job, training: TrainState) -> dict[str, nn.Module]:
         nets[name].load_state_dict(weights)
         nets[name].eval()
     return nets
-
-
-@dataclass(frozen=True)
-class Epochs:
-    """Batches of pictures held in memory: a fresh permutation per epoch, each batch from (seed, step) alone."""
-
-    images: np.ndarray | Rows  # uint8, or float32 points
-    labels: np.ndarray | None
-    batch: int
-    seed: int
-    flip: bool = False  # every picture left for right by a fair coin
-
-    def __call__(self, step: int) -> Batch:
-        index = batch_indices(len(self.images), self.batch, self.seed, step).numpy()
-        images = to_images(self.images[index])
-        if self.flip:
-            coin = StepRng(self.seed, step, "flip").integers(2, len(images))
-            images = torch.where(per_sample(coin, images) > 0, images.flip(-1), images)
-        return Batch(images, None if self.labels is None else torch.from_numpy(self.labels[index]))
-
-
-def to_images(stored: np.ndarray) -> Tensor:
-    """uint8 pictures -> [-1, 1]; points stay as they are."""
-    images = torch.from_numpy(stored)
-    return from_uint8(images) if images.dtype == torch.uint8 else images
 
 
 def write_trained(out: Draft, outcome: Outcome, data: DataSpec, seed: int) -> None:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from pipeline.artifacts import Artifact, Draft
 from pipeline.config import Block, build_method
+from pipeline.epochs import Prepared
 from pipeline.external import OUTSIDE
-from pipeline.held_out import Train, epochs, held_out, note_best, split
+from pipeline.held_out import Train, held_out, note_best, split, whole
 from pipeline.importers.take_over import take_over
-from pipeline.shards import read_pictures
+from pipeline.rows import open_rows
 from pipeline.stage import Around
 from pipeline.training import Job, outcome_of, train, write_trained
 from pipeline.weights import data_spec
@@ -28,12 +29,10 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
         take_over(method, inputs, block.format, out)
         return
     data = data_spec(inputs["data"].manifest.facts)
-    kept, unseen = split(read_pictures(inputs["data"].path, "train"), block.held_out)
-    batches = epochs(kept, data.classes, block.batch, block.seed)
-    whole = epochs(unseen, data.classes, len(unseen), 0)(0)
-    job = Job(
-        method, data, batches, block.steps, block.batch, block.seed, block.precision, held_out(method, whole, block)
-    )
+    kept, unseen = split(open_rows(inputs["data"].path, "train"), block.held_out)
+    batches = Prepared(kept, data.classes > 0, block.batch, block.seed)
+    best = held_out(method, whole(unseen, data.classes, len(unseen)), block)
+    job = Job(method, data, batches, block.steps, block.batch, block.seed, block.precision, best)
     around.launch.fit(train, job, around.state, around.watch)
     outcome = outcome_of(around.state)
     write_trained(out, outcome, data, block.seed)

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from methods.core.types import Batch
 from pipeline.artifacts import Artifact, Draft
 from pipeline.config import Block, build_method
+from pipeline.epochs import Pairs, Prepared
 from pipeline.external import OUTSIDE
-from pipeline.held_out import Train, epochs, held_out, note_best, split
+from pipeline.held_out import Train, held_out, note_best, split, whole
 from pipeline.importers.take_over import take_over
-from pipeline.shards import read_pictures
+from pipeline.rows import open_rows
 from pipeline.stage import Around
-from pipeline.training import Epochs, Job, outcome_of, train, write_trained
+from pipeline.training import Job, outcome_of, train, write_trained
 from pipeline.weights import data_spec, load_weights
 
 
@@ -22,18 +23,6 @@ class Config:
     train: Train
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Batches of real pictures and fakes, each walked in its own order."""
-
-    real: Epochs
-    fake: Epochs
-
-    def __call__(self, step: int) -> Batch:
-        real, fake = self.real(step), self.fake(step)
-        return Batch(real.images, real.labels, fake.images, fake.labels)
-
-
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
     """A trunk among the inputs is a classifier, whose weights stay as they are and are not kept again."""
     method = build_method(config.method, config.model)
@@ -42,13 +31,14 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
         take_over(method, inputs, block.format, out)
         return
     data = data_spec(inputs["data"].manifest.facts)
-    real, real_unseen = split(read_pictures(inputs["data"].path, "train"), block.held_out)
-    fake, fake_unseen = split(read_pictures(inputs["fakes"].path, "samples"), block.held_out)
+    real, real_unseen = split(open_rows(inputs["data"].path, "train"), block.held_out)
+    fake, fake_unseen = split(open_rows(inputs["fakes"].path, "samples"), block.held_out)
     pairs = Pairs(
-        epochs(real, data.classes, block.batch, block.seed), epochs(fake, data.classes, block.batch, block.seed + 1)
+        Prepared(real, data.classes > 0, block.batch, block.seed),
+        Prepared(fake, data.classes > 0, block.batch, block.seed + 1),
     )
     smaller = min(len(real_unseen), len(fake_unseen))
-    unseen = Pairs(epochs(real_unseen, data.classes, smaller, 0), epochs(fake_unseen, data.classes, smaller, 0))(0)
+    unseen = Batch(*whole(real_unseen, data.classes, smaller)[:2], *whole(fake_unseen, data.classes, smaller)[:2])
     given = {"trunk": load_weights(inputs["trunk"].path)["classifier"]} if "trunk" in inputs else {}
     best = held_out(method, unseen, block)
     job = Job(method, data, pairs, block.steps, block.batch, block.seed, block.precision, best, given=given)

@@ -12,7 +12,6 @@ from pipeline.artifacts import Artifact, Draft
 from pipeline.cards import METRICS_FILE, Card
 from pipeline.judge import Judge, judge_of
 from pipeline.metrics import Measured
-from pipeline.shards import read_pictures
 from pipeline.stage import Around
 
 
@@ -87,7 +86,8 @@ def _saved(text: bytes | None) -> dict[Card, Measured]:
 
 
 def measure(item: Item) -> dict[Card, Measured]:
-    return judge_at(item.bench).measure(read_pictures(item.samples, item.split))
+    judge = judge_at(item.bench)
+    return judge.measure(judge.open(item.samples, item.split))
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -9,14 +10,17 @@ from pipeline.artifacts import Artifact, Draft
 from pipeline.errors import UserError
 from pipeline.extractor_weights import INCEPTION
 from pipeline.extractors import WIDEST_PIXELS
-from pipeline.features import Extractor, FeatureStats, Pixels, Reference, SmallNetwork
+from pipeline.features import Extractor, FeatureStats, Gathered, Pixels, Reference, SmallNetwork
 from pipeline.mixture_judge import COORDINATES, raw
 from pipeline.mixture_metrics import reference
-from pipeline.picture_judge import NETWORK, SPATIAL, inception, outputs, reference_file
-from pipeline.shards import Pictures, read_pictures
+from pipeline.picture_judge import NETWORK, SPATIAL, inception, outputs, recognised, reference_file
+from pipeline.rows import Rows, evenly, open_rows
+from pipeline.shards import read_pictures
 from pipeline.stage import Around
 
 SPLITS = ("train", "held_out")
+FITTED = 2**30  # values of all pictures that the feature network is trained on: of more, evenly spaced ones
+KEPT = 50_000  # samples of a split whose features are kept, evenly spaced: as many as papers compare neighbourhoods of
 
 
 @dataclass(frozen=True)
@@ -30,44 +34,57 @@ class Config:
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
     data = inputs["data"]
-    splits = {split: read_pictures(data.path, split) for split in SPLITS}
     if len(data.manifest.facts["shape"]) == 3:
-        _write_pictures(splits, bool(data.manifest.facts["classes"]), config, out)
+        _write_pictures({split: open_rows(data.path, split) for split in SPLITS}, data.manifest.facts, config, out)
         return
-    for split, points in splits.items():
-        found = reference(raw(points.images, data.manifest.facts["affine"]))
+    for split in SPLITS:
+        found = reference(raw(read_pictures(data.path, split).images, data.manifest.facts["affine"]))
         found.save(out.path / reference_file(COORDINATES, split))
     out.facts.update(extractors=[COORDINATES], inception=None)
 
 
-def _write_pictures(splits: dict[str, Pictures], labelled: bool, config: Config, out: Draft) -> None:
-    train, held_out = (splits[split] for split in SPLITS)
-    extractors: list[Extractor] = []
-    if labelled:
-        network = SmallNetwork.train(train.images, train.labels, config.seed, config.epochs)
+def _write_pictures(splits: Mapping[str, Rows], facts: Mapping[str, Any], config: Config, out: Draft) -> None:
+    values, extractors = int(np.prod(facts["shape"])), list[Extractor]()
+    if facts["classes"]:
+        fitted = splits["train"].spread(max(1, FITTED // values)).read()
+        network = SmallNetwork.train(fitted.images, fitted.labels, config.seed, config.epochs)
         network.save(out.path / NETWORK)
         extractors.append(network)
-        out.facts.update(digest=network.digest, held_out_accuracy=network.accuracy(held_out.images, held_out.labels))
+        out.facts.update(digest=network.digest, held_out_accuracy=recognised(network, splits["held_out"]))
         out.seeds.update(train=config.seed)
-    if train.images[0].size <= WIDEST_PIXELS:
+    if values <= WIDEST_PIXELS:
         extractors.append(Pixels())
     if config.inception is not None:
         extractors.append(inception(config.inception))
     if not extractors:
         raise UserError(
-            f"unlabelled pictures of {train.images[0].size} values have no features of their own: write "
+            f"unlabelled pictures of {values} values have no features of their own: write "
             f"`features: {{inception: auto}}` and fetch its weights (trilemma weights fetch {INCEPTION})"
         )
     for extractor in extractors:
-        for split, pictures in splits.items():
-            said = outputs(extractor, pictures.images)
-            Reference.of(said.features).save(out.path / reference_file(extractor.name, split))
-            if said.spatial is not None and split == "train":
-                _moments(said.spatial).save(out.path / reference_file(SPATIAL, split))
+        for split, rows in splits.items():
+            found, spatial = _gathered(extractor, rows)
+            found.save(out.path / reference_file(extractor.name, split))
+            if spatial is not None and split == "train":
+                spatial.save(out.path / reference_file(SPATIAL, split))
     out.facts.update(extractors=[extractor.name for extractor in extractors], inception=config.inception)
 
 
-def _moments(features: np.ndarray) -> Reference:
+def _gathered(extractor: Extractor, rows: Rows) -> tuple[Reference, Reference | None]:
+    """Of a split, shard by shard: statistics of all, features of `KEPT`; and what is known of spatial ones, if any."""
+    stats, spatial, kept = Gathered(), Gathered(), list[np.ndarray]()
+    is_kept = np.zeros(len(rows), bool)
+    is_kept[evenly(len(rows), KEPT)] = True
+    for places, piece in rows.pieces():
+        said = outputs(extractor, piece)
+        stats.add(said.features)
+        kept.append(said.features[is_kept[places]])
+        if said.spatial is not None:
+            spatial.add(said.spatial)
+    found = Reference.of(np.concatenate(kept), stats.stats())
+    return found, _moments(spatial.stats()) if spatial else None
+
+
+def _moments(stats: FeatureStats) -> Reference:
     """Without the features themselves, which nobody asks for again."""
-    stats = FeatureStats.of(features)
-    return Reference(features[:0], stats, stats.factor(), np.empty((0, 0)))
+    return Reference(np.empty((0, len(stats.mean)), np.float32), stats, stats.factor(), np.empty((0, 0)))

@@ -25,7 +25,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
     judge = judge_of(inputs["data"].path, inputs["features"].path)
     n, rng = min(config.images, LARGEST), np.random.default_rng(0)
     is_enough = len(judge.train) <= POOL * n
-    pool = judge.train if is_enough else judge.train.rows(rng.permutation(len(judge.train))[: POOL * n])
+    pool = (judge.train if is_enough else judge.train.rows(rng.permutation(len(judge.train))[: POOL * n])).read()
     labelled = Pictures(pool.images, judge.classes(pool), pool.seeds)
     found = examine(labelled, judge.features, n, judge.compare)
     findings = [finding._asdict() for finding in found.findings]

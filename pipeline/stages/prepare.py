@@ -96,10 +96,12 @@ class Tally:
     labels: Counter[int] = field(default_factory=Counter)
     digests: list[np.ndarray] = field(default_factory=list)  # uint64 of each picture
     bad: list[str] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)  # of each shard
 
     def add(self, shard: Shard) -> None:
         pictures = shard.pictures
         self.shards, self.count, self.bad = self.shards + 1, self.count + len(pictures), self.bad + shard.bad
+        self.rows.append(len(pictures))
         total, squares = moments(pictures.images)
         self.total, self.squares = self.total + total, self.squares + squares
         self.labels.update(pictures.labels.tolist())
@@ -143,6 +145,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
             "across": len(np.intersect1d(train, held_out, assume_unique=True)),
         },
         bad_records=len(bad),
+        rows={split: tally.rows for split, tally in tallies.items()},
         **getattr(source, "facts", {}),
     )
     if bad:

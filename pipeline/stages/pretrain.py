@@ -11,13 +11,14 @@ from methods.core.rng import TILE, sample_tiles
 from methods.core.types import DataSpec, Generator, Nets
 from pipeline.artifacts import Artifact, Draft
 from pipeline.config import Block, build_method
+from pipeline.epochs import Prepared
 from pipeline.errors import UserError
 from pipeline.external import OUTSIDE
 from pipeline.importers.checkpoints import Format
 from pipeline.importers.take_over import take_over
-from pipeline.shards import map_images
+from pipeline.rows import open_rows
 from pipeline.stage import Around
-from pipeline.training import Epochs, Job, Precision, outcome_of, train, write_trained
+from pipeline.training import Job, Precision, outcome_of, train, write_trained
 from pipeline.weights import data_spec
 
 
@@ -57,9 +58,8 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
     if block.flip and len(data.shape) != 3:
         raise UserError(f"train.flip: these data have shape {list(data.shape)}: leave it out")
 
-    def batches(split: str) -> Epochs:
-        images, labels = map_images(inputs["data"].path, split)
-        return Epochs(images, labels if data.classes else None, block.batch, block.seed, block.flip)
+    def batches(split: str) -> Prepared:
+        return Prepared(open_rows(inputs["data"].path, split), data.classes > 0, block.batch, block.seed, block.flip)
 
     adversarial = any(player.name == "discriminator" for player in method.players())
     job = Job(

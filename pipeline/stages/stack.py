@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 from methods.core.types import Batch
 from pipeline.artifacts import Artifact, Draft
 from pipeline.config import Block
+from pipeline.epochs import Epochs
 from pipeline.shards import read_pictures
 from pipeline.stacking import StackTrain, jobs_of, members_of, train_job
 from pipeline.stage import Around
-from pipeline.training import Epochs, same_keys
+from pipeline.training import same_keys
 from pipeline.weights import data_spec, save_weights
 
 

@@ -23,7 +23,8 @@ from pipeline.errors import UserError
 from pipeline.features import FeatureStats, Reference, SmallNetwork
 from pipeline.metrics import frechet_distance
 from pipeline.painting import Painter, Sampler, painter, recipe_of
-from pipeline.shards import Pictures, read_pictures
+from pipeline.rows import open_rows
+from pipeline.shards import Pictures
 from pipeline.stage import Around
 from pipeline.stages.features import NETWORK, reference_file
 
@@ -43,10 +44,10 @@ class Config:
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
-    held_out = read_pictures(inputs["prepare"].path, "held_out")
+    held_out = open_rows(inputs["prepare"].path, "held_out")
     if not 1 < config.images <= len(held_out):
         raise UserError(f"images: {config.images} came, but 2 to {len(held_out)} can be: so many are held out")
-    chosen = held_out.rows(slice(config.images))
+    chosen = held_out.rows(slice(config.images)).read()
     source = from_uint8(torch.from_numpy(blocky(chosen.images)))
     network = SmallNetwork.load(inputs["features"].path / NETWORK)
     real = Reference.load(inputs["features"].path / reference_file(network.name, "train"))

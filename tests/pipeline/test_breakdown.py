@@ -15,6 +15,7 @@ from methods.gan import GAN
 from pipeline import training
 from pipeline.artifacts import new_artifact, read_artifact
 from pipeline.breakdown import TAKE_OFF, check_spread
+from pipeline.epochs import Epochs
 from pipeline.errors import TrilemmaError
 from pipeline.launch import InProcess
 from pipeline.shards import Pictures, write_pictures
@@ -22,7 +23,7 @@ from pipeline.stage import Around
 from pipeline.stages import pretrain
 from pipeline.stages.pretrain import Train
 from pipeline.store import State, Store
-from pipeline.training import Epochs, Job, outcome_of, train
+from pipeline.training import Job, outcome_of, train
 from tests.pipeline.test_training import ALONE, Onlooker
 
 DATA = DataSpec((1, 4, 4), 0, 1.0)

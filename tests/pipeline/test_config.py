@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import build, load_study
+from pipeline.dag import STAGES
 from pipeline.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +37,13 @@ class Block:
             raise ValueError(f"steps: {self.steps} came, at least 1 was wanted")
 
 
+def test_where_a_study_is_meant_to_run_enters_no_key(tmp_path: Path) -> None:
+    here, there = study_of(tmp_path, GOOD), study_of(tmp_path, GOOD + "launch: {{workers: 8, stream: true}}")
+    assert (here.launch.workers, there.launch.workers) == (0, 8)
+    keys = {STAGES["pretrain"](study, "one").key(ROOT, {"data": "ab" * 32}) for study in (here, there)}
+    assert len(keys) == 1
+
+
 def test_the_shipped_study_is_valid() -> None:
     assert load_study(ROOT / "params.yaml").runs
 
@@ -61,6 +69,8 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         ("trunk: cg", "trunk: gc", "guides.dg: no classifier named 'gc' in params.yaml; it has cg"),
         ("Discriminator, model: {{}}", "Discriminator, model: {{trunk: 1}}", "model.trunk: write `trunk: NAME`"),
         ("one-dg:", "one:", "a run has the same name"),
+        ("datasets:", "launch: {{workers: -1}}\ndatasets:", "launch: workers: -1 came, 0 (in this process) or more"),
+        ("datasets:", "launch: {{worker: 8}}\ndatasets:", "launch: unknown key 'worker' (did you mean 'workers'?)"),
         ("datasets:", "datasetz:", "unknown key 'datasetz'"),
         ("{{source: digits}}", "7", "a block of `key: value` was wanted"),
         ("datasets: {{", "datasets: [", "is not YAML"),

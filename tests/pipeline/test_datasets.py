@@ -18,7 +18,8 @@ from pipeline.artifacts import Artifact
 from pipeline.decoding import Preprocess, decode_picture
 from pipeline.errors import TrilemmaError
 from pipeline.external import external, locate
-from pipeline.shards import map_images, read_pictures
+from pipeline.rows import open_rows
+from pipeline.shards import read_pictures
 from tests.pipeline.children import kill, start
 from tests.pipeline.stages import run_stage_alone
 
@@ -138,10 +139,10 @@ def test_many_shards_are_read_as_one_without_joining_them(tmp_path: Path, monkey
     monkeypatch.setattr("pipeline.shards.SHARD_BYTES", 5 * 192)
     made = prepare("parquet", as_parquet(tmp_path / "data"), tmp_path / "out", names=TWO)
     assert len(list(made.path.glob("train-*.arrow"))) == 4
-    images, labels = map_images(made.path, "train")
+    rows = open_rows(made.path, "train")
     index = np.array([15, 0, 7, 7, 4])
-    np.testing.assert_array_equal(images[index], PICTURES[index].transpose(0, 3, 1, 2))
-    np.testing.assert_array_equal(labels, np.arange(16) % 2)
+    np.testing.assert_array_equal(rows[index], PICTURES[index].transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(rows.labels, np.arange(16) % 2)
 
 
 def test_the_first_pictures_of_each_split_are_enough_where_the_entry_says_so(tmp_path: Path) -> None:

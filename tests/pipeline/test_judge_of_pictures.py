@@ -104,7 +104,7 @@ def test_unlabelled_pictures_are_measured_in_pixels_and_examined_by_clusters(tmp
     found = judge.measure(judge.held_out)
     assert {card.extractor for card in found} == {"pixels"}
     assert {card.metric for card in found} == OWN | PIXELS
-    assert len(np.unique(judge.classes(judge.train))) == 10
+    assert len(np.unique(judge.classes(judge.train.read()))) == 10
 
 
 def test_weights_at_hand_are_a_setting_of_the_call_and_enter_its_key(

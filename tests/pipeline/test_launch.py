@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import chdir
 from dataclasses import dataclass
+from pathlib import Path
 from textwrap import dedent
 
 import psutil
@@ -20,9 +21,11 @@ from torch import Tensor, nn
 from methods.core.loop import TrainState, train_steps
 from methods.core.rng import StepRng
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player
+from pipeline.epochs import Prepared
 from pipeline.errors import UserError
 from pipeline.launch import Launch, Worker, launcher
 from tests.pipeline.children import ROOT, start, wait_for
+from tests.pipeline.test_rows import left_in_store, streamed_sums
 
 DATA = DataSpec((2,), 0, 1.0)
 IMAGES = torch.randn(64, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -163,6 +166,13 @@ def test_two_workers_train_to_the_weights_of_one_up_to_rounding(two_workers: Lau
     for a, b in zip(tensors(one), tensors(two), strict=True):
         assert b.dtype == torch.float64
         assert float((a - b).norm() / a.norm()) < 1e-9
+
+
+@pytest.mark.ray
+def test_two_workers_stream_the_batches_of_one_with_ray_data(two_workers: Launch, tmp_path: Path):
+    batches = Prepared(left_in_store(tmp_path, f"file://{tmp_path}/store"), True, 16, 3)
+    alone = streamed_sums(Worker(0, 1, torch.device("cpu"), None), batches)
+    assert two_workers.fit(streamed_sums, batches) == alone
 
 
 @pytest.mark.ray

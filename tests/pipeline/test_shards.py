@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ArtifactError
-from pipeline.shards import Pictures, decode, encode, read_pictures, write_pictures
+from pipeline.shards import Pictures, decode, encode, read_pictures, write_parts, write_pictures
 
 
 def some(n: int, dtype: str = "uint8") -> Pictures:
@@ -32,6 +32,12 @@ def test_shards_join_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     write_pictures(tmp_path, "train", some(70))
     assert len(list(tmp_path.iterdir())) == 3
     np.testing.assert_array_equal(read_pictures(tmp_path, "train").seeds, some(70).seeds)
+    for cuts in ([10, 11, 64], [32], [64]):
+        places = np.split(np.arange(70), cuts)
+        write_parts(tmp_path, f"cut{cuts}", (some(70).rows(rows) for rows in places))
+        for number in range(3):
+            whole, cut = (tmp_path / f"{name}-{number:05d}.parquet" for name in ("train", f"cut{cuts}"))
+            assert whole.read_bytes() == cut.read_bytes()
 
 
 def test_a_half_written_shard_is_named(tmp_path: Path) -> None:

@@ -16,14 +16,15 @@ import torch
 from methods.core.loop import TrainState, train_steps
 from methods.core.types import Batch
 from pipeline.artifacts import Artifact
-from pipeline.config import DatasetEntry, StackEntry, Study, build_method
+from pipeline.config import DatasetEntry, Launch, StackEntry, Study, build_method
+from pipeline.epochs import Epochs
 from pipeline.errors import ConfigError
 from pipeline.process import Stopped, on_sigterm
 from pipeline.shards import read_pictures
 from pipeline.stack_tables import judged, stack_sections, write_stack_tables
 from pipeline.stages.appraise import SAMPLES_FILE
 from pipeline.stages.stack import SeededEpochs
-from pipeline.training import RECORD_EVERY, Epochs
+from pipeline.training import RECORD_EVERY
 from pipeline.weights import data_spec, load_networks
 from tests.pipeline.stages import Onlooker, run_stage_alone
 
@@ -153,6 +154,7 @@ def test_the_printed_table_stands_beside_the_measured_one(appraised: Artifact, h
         "root": house,
         "file": house / "params.yaml",
         "out": house / "out",
+        "launch": Launch(),
         "datasets": {"mog25": DatasetEntry("mog25")},
     }
     study = Study(**cast(Any, nothing | given | {"stacks": {"toy": entry}}))

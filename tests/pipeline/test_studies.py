@@ -151,6 +151,7 @@ def shrunk(params: dict[str, Any], folder: Path, data: DataSpec) -> dict[str, An
     for guided in params.get("guided", {}).values():
         guided["sample"].pop("steps", None)
     params.pop("sweeps", None)
+    params["launch"] = {"workers": 0}
     return params | {"root": str(ROOT)}
 
 

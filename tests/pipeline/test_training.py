@@ -15,13 +15,14 @@ from methods.core.types import Batch, DataSpec
 from methods.discriminator_guidance import Discriminator
 from methods.edm import EDM
 from pipeline import training
+from pipeline.epochs import Epochs, Pairs
 from pipeline.errors import TrilemmaError, UserError
 from pipeline.held_out import split
 from pipeline.launch import Worker
-from pipeline.shards import Pictures
-from pipeline.stages.discriminate import Pairs
+from pipeline.rows import open_rows
+from pipeline.shards import Pictures, write_pictures
 from pipeline.store import State, Store
-from pipeline.training import Epochs, HeldOut, Job, Precision, outcome_of, train
+from pipeline.training import HeldOut, Job, Precision, outcome_of, train
 
 DATA = DataSpec((1, 4, 4), 2, 1.0)
 ALONE = Worker(0, 1, torch.device("cpu"), None)
@@ -137,9 +138,9 @@ def test_a_guide_keeps_the_weights_of_least_held_out_loss_and_stops(state: State
     assert float(loss) == pytest.approx(outcome.best_loss, rel=1e-6)
 
 
-def test_held_out_pictures_are_of_every_class_and_never_trained_on() -> None:
-    pictures = Pictures(IMAGES, np.arange(60) % 10, np.arange(60))
-    kept, held_out = split(pictures, 0.2)
+def test_held_out_pictures_are_of_every_class_and_never_trained_on(tmp_path: Path) -> None:
+    write_pictures(tmp_path, "train", Pictures(IMAGES, np.arange(60) % 10, np.arange(60)))
+    kept, held_out = (part.read() for part in split(open_rows(tmp_path, "train"), 0.2))
     assert not set(kept.seeds) & set(held_out.seeds)
     assert set(held_out.labels) == set(range(10)) == set(kept.labels)
 
