@@ -15,7 +15,7 @@ import torch
 from random_inception import write_random_inception
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from pipeline.features import FeatureStats
+from pipeline.feature_stats import FeatureStats
 from pipeline.inception import Inception
 from pipeline.metrics import frechet_distance
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from pipeline.artifacts import key_of
 from pipeline.code import code_version
-from pipeline.config import Block, ClassifierEntry, GuideEntry, Study, pick
+from pipeline.config import Block, Study, pick
 from pipeline.config import method_modules as _method_modules
+from pipeline.entries import ClassifierEntry, GuideEntry
 from pipeline.errors import ConfigError
 from pipeline.external import OUTSIDE, locate
 from pipeline.extractor_weights import INCEPTION, KNOWN, verified_path, weights_folder

@@ -6,7 +6,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from pipeline.feature_files import Features
-from pipeline.features import NEIGHBOURS, FeatureStats, Reference
+from pipeline.feature_stats import FeatureStats
+from pipeline.features import NEIGHBOURS, Reference
 from pipeline.metrics import (
     Measured,
     frechet_distance,

@@ -1,10 +1,9 @@
-"""Pictures -> features -> statistics that merge: each picture goes through each extractor once."""
+"""Pictures -> features, and the real side of every comparison: each picture goes through each extractor once."""
 
 import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -17,9 +16,9 @@ from torch.nn import functional
 
 from methods.core.rng import TILE, fold
 from pipeline.errors import ArtifactError
+from pipeline.feature_stats import FeatureStats
 from pipeline.neighbours import neighbour_distances
 
-BLOCK = 2**14  # features whose statistics are made at once
 NEIGHBOURS = 10  # distances kept per real sample: k of precision, recall, density and coverage may be up to this
 SCALING = "uint8 / 127.5 - 1"
 
@@ -150,79 +149,6 @@ class SmallNetwork:
 
 
 @dataclass(frozen=True)
-class FeatureStats:
-    """Count, mean and scatter of features in float64; a monoid, so shards and workers may come in any order."""
-
-    n: int
-    mean: np.ndarray  # [d]
-    scatter: np.ndarray  # [d, d] sum of (f - mean)(f - mean)^T
-
-    @classmethod
-    def of(cls, features: np.ndarray) -> "FeatureStats":
-        """features: [n, d] with n >= 1; two passes, in blocks, so that memory stays O(d^2)."""
-        check_features(features)
-        mean = features.mean(axis=0, dtype=np.float64)
-        scatter = np.zeros((len(mean), len(mean)))
-        for start in range(0, len(features), 4096):
-            centred = features[start : start + 4096] - mean
-            scatter += centred.T @ centred
-        return cls(len(features), mean, scatter)
-
-    def merge(self, other: "FeatureStats") -> "FeatureStats":
-        """Statistics of both together (Chan, Golub and LeVeque 1979)."""
-        if len(self.mean) != len(other.mean):
-            raise ValueError(f"features of width {len(self.mean)} and {len(other.mean)}: use one extractor for both")
-        n = self.n + other.n
-        step = other.mean - self.mean
-        scatter = self.scatter + other.scatter + np.outer(step, step) * (self.n * other.n / n)
-        return FeatureStats(n, self.mean + step * (other.n / n), scatter)
-
-    @property
-    def covariance(self) -> np.ndarray:
-        """[d, d] unbiased (N - 1)."""
-        if self.n < 2:
-            raise ValueError(f"{self.n} sample has no covariance: pass at least 2")
-        return self.scatter / (self.n - 1)
-
-    def factor(self) -> np.ndarray:
-        """L [d, d] lower triangular with L L^T = covariance, singular or not. Cost: d^3; do it once per reference."""
-        covariance = self.covariance
-        try:
-            return np.linalg.cholesky(covariance)
-        except np.linalg.LinAlgError:
-            values, vectors = np.linalg.eigh(covariance)
-            values[values < len(values) * np.finfo(np.float64).eps * values[-1]] = 0
-            return np.asarray(np.linalg.qr((vectors * np.sqrt(values)).T, mode="r")).T
-
-
-class Gathered:
-    """Statistics of features that come piece by piece, however many: the same bits however they are cut."""
-
-    def __init__(self) -> None:
-        self._merged: list[FeatureStats] = []
-        self._rest: list[np.ndarray] = []
-
-    def add(self, features: np.ndarray) -> None:
-        rest = np.concatenate([*self._rest, features])
-        while len(rest) > BLOCK:
-            self._merge(rest[:BLOCK])
-            rest = rest[BLOCK:]
-        self._rest = [rest.copy()]
-
-    def stats(self) -> FeatureStats:
-        """Of all that came; then nothing may be added."""
-        self._merge(*self._rest)
-        return self._merged[0]
-
-    def __bool__(self) -> bool:
-        """Whether anything came."""
-        return bool(self._rest)
-
-    def _merge(self, block: np.ndarray) -> None:
-        self._merged = [reduce(FeatureStats.merge, [*self._merged, FeatureStats.of(block)])]
-
-
-@dataclass(frozen=True)
 class Reference:
     """The real side of every comparison, with all that can be computed before a generated sample exists."""
 
@@ -261,15 +187,6 @@ class Reference:
         reference = cls(arrays["features"], stats, arrays["factor"], arrays["neighbours"])
         _check_digest(path, reference.digest, about["digest"])
         return reference
-
-
-def check_features(features: np.ndarray) -> None:
-    """Refuse what no metric can use: not a table, no rows, NaN or infinity."""
-    if features.ndim != 2 or len(features) == 0:
-        raise ValueError(f"features of shape {features.shape}: pass [n, d] with at least one row")
-    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
-    if len(bad):
-        raise ValueError(f"{len(bad)} of {len(features)} feature rows are not finite, the first is row {bad[0]}")
 
 
 def _scaled(images: np.ndarray) -> Tensor:

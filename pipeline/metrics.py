@@ -12,7 +12,8 @@ from scipy.linalg import get_lapack_funcs
 from scipy.special import log_softmax
 from sklearn.svm import SVC
 
-from pipeline.features import FeatureStats, Reference, check_features
+from pipeline.feature_stats import FeatureStats, check_features
+from pipeline.features import Reference
 from pipeline.neighbours import nearest_distances, neighbour_distances, overlap
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from pipeline.cards import Card
 from pipeline.errors import UserError
-from pipeline.features import FeatureStats, Reference
+from pipeline.feature_stats import FeatureStats
+from pipeline.features import Reference
 from pipeline.judge import Judge, Samples, facts_of
 from pipeline.metrics import Measured, frechet_distance
 from pipeline.mixture_metrics import (

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import KDTree
 
-from pipeline.features import NEIGHBOURS, FeatureStats, Reference
+from pipeline.feature_stats import FeatureStats
+from pipeline.features import NEIGHBOURS, Reference
 from pipeline.metrics import Measured
 from pipeline.neighbours import squared_distances
 

@@ -8,7 +8,8 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from pipeline.cards import METRICS
-from pipeline.config import Block, RunEntry, StackEntry, Study, build, pick
+from pipeline.config import Block, Study, build, pick
+from pipeline.entries import RunEntry, StackEntry
 from pipeline.errors import ConfigError
 from pipeline.sweep_shipped import SHIPPED
 

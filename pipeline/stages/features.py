@@ -10,7 +10,8 @@ from pipeline.artifacts import Artifact, Draft
 from pipeline.errors import UserError
 from pipeline.extractor_weights import INCEPTION
 from pipeline.extractors import WIDEST_PIXELS
-from pipeline.features import Extractor, FeatureStats, Gathered, Pixels, Reference, SmallNetwork
+from pipeline.feature_stats import FeatureStats, Gathered
+from pipeline.features import Extractor, Pixels, Reference, SmallNetwork
 from pipeline.mixture_judge import COORDINATES, raw
 from pipeline.mixture_metrics import reference
 from pipeline.picture_judge import NETWORK, SPATIAL, inception, outputs, recognised, reference_file

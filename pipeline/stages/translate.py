@@ -20,7 +20,8 @@ from methods.core.rng import TILE, SeededRng
 from methods.core.types import Denoiser, Source
 from pipeline.artifacts import Artifact, Draft
 from pipeline.errors import UserError
-from pipeline.features import FeatureStats, Reference, SmallNetwork
+from pipeline.feature_stats import FeatureStats
+from pipeline.features import Reference, SmallNetwork
 from pipeline.metrics import frechet_distance
 from pipeline.painting import Painter, Sampler, painter, recipe_of
 from pipeline.rows import open_rows

@@ -10,7 +10,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from pipeline.errors import ArtifactError
-from pipeline.features import FeatureStats, Pixels, Reference, SmallNetwork
+from pipeline.feature_stats import FeatureStats
+from pipeline.features import Pixels, Reference, SmallNetwork
 from pipeline.neighbours import nearest_distances, neighbour_distances, overlap, squared_distances
 from tests.pipeline.digits import Split, digits
 

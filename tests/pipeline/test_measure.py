@@ -11,7 +11,8 @@ from pipeline import cli
 from pipeline.errors import UserError
 from pipeline.feature_files import Features
 from pipeline.feature_metrics import Real, compute
-from pipeline.features import FeatureStats, SmallNetwork
+from pipeline.feature_stats import FeatureStats
+from pipeline.features import SmallNetwork
 from pipeline.measure import measure, numbers
 from pipeline.metrics import frechet_distance, kid
 from pipeline.resampling import half_widths

@@ -10,7 +10,8 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from pipeline.features import FeatureStats, Pixels, Reference, SmallNetwork
+from pipeline.feature_stats import FeatureStats
+from pipeline.features import Pixels, Reference, SmallNetwork
 from pipeline.metrics import (
     Measured,
     SvmJudge,

@@ -14,7 +14,7 @@ from pipeline import epochs
 from pipeline.artifacts import new_artifact, read_artifact
 from pipeline.epochs import Epochs, Prepared, Stream
 from pipeline.errors import ArtifactError
-from pipeline.features import FeatureStats, Gathered
+from pipeline.feature_stats import FeatureStats, Gathered
 from pipeline.launch import Worker
 from pipeline.rows import Rows, open_rows
 from pipeline.shards import Pictures, encode, encode_arrow
@@ -125,7 +125,7 @@ def streamed_sums(worker: Worker, batches: Prepared) -> list[float]:
 
 
 def test_statistics_are_the_same_bits_however_features_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.features.BLOCK", 64)
+    monkeypatch.setattr("pipeline.feature_stats.BLOCK", 64)
     features = np.random.default_rng(0).normal(3, 2, (500, 12)).astype(np.float32)
     found = []
     for step in (1, 7, 64, 500):
@@ -141,14 +141,14 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from pipeline import features, picture_judge
+from pipeline import feature_stats, picture_judge
 from pipeline.artifacts import new_artifact
 from pipeline.judge import judge_of
 from pipeline.shards import Pictures, encode_arrow
 from pipeline.stages import features as stage
 from tests.pipeline.stages import run_stage_alone
 
-features.BLOCK, stage.KEPT, stage.FITTED, picture_judge.SVM_VALUES = 1000, 1000, 1000 * 768, 0
+feature_stats.BLOCK, stage.KEPT, stage.FITTED, picture_judge.SVM_VALUES = 1000, 1000, 1000 * 768, 0
 folder, shards = Path(sys.argv[1]), int(sys.argv[2])
 rng = np.random.default_rng(0)
 with new_artifact(folder / "data", "prepare", "some", {}, {}) as draft:

@@ -16,7 +16,8 @@ import torch
 from methods.core.loop import TrainState, train_steps
 from methods.core.types import Batch
 from pipeline.artifacts import Artifact
-from pipeline.config import DatasetEntry, Launch, StackEntry, Study, build_method
+from pipeline.config import Study, build_method
+from pipeline.entries import DatasetEntry, Launch, StackEntry
 from pipeline.epochs import Epochs
 from pipeline.errors import ConfigError
 from pipeline.process import Stopped, on_sigterm

@@ -4,7 +4,8 @@ import re
 
 import numpy as np
 
-from pipeline.features import FeatureStats, Reference
+from pipeline.feature_stats import FeatureStats
+from pipeline.features import Reference
 from pipeline.metrics import frechet_distance, inception_score, kid_of_subsets, manifold, polynomial_mmd2
 from tests.methods.reference_cases.fixture import Fixture, case, close
 
