@@ -62,12 +62,13 @@ def chain_of(study: Study, entry: str) -> dict[str, Any]:
     return {"entry": entry, "stages": [of_member(link.json(), member) for link in links]}
 
 
-def chain_links(study: Study, last: Call, published: bool = True) -> list[Link]:
+def chain_links(study: Study, last: Call, published: bool = True, store: Store | None = None) -> list[Link]:
     """The results behind that of `last`, and itself.
 
     published: as they lie in out/; else those that the store has for the present code, as of a sweep's trial.
+    store: the study's, of who asks often: it looks for results of other versions once.
     """
-    store, links = open_store(study), dict[Path, Link]()
+    store, links = store or open_store(study), dict[Path, Link]()
     for call in chain(study, last.stage, last.name):
         inputs = {role: links[path].manifest.digest for role, path in call.made.items()}
         inputs |= {role: artifact.digest for role, artifact in outside(study, call).items()}
@@ -79,10 +80,10 @@ def chain_links(study: Study, last: Call, published: bool = True) -> list[Link]:
     return list(links.values())
 
 
-def provenance(study: Study, last: Call) -> Provenance:
+def provenance(study: Study, last: Call, store: Store | None = None) -> Provenance:
     """Whether a result is what the present code, settings and inputs make."""
     try:
-        links = chain_links(study, last)
+        links = chain_links(study, last, store=store)
     except ArtifactError:
         return Provenance(UNKNOWN, "of unknown version: what it was computed from is not in out/")
     for kind, what in ((OTHER, "of another version of code, settings or inputs"), (UNKNOWN, "not known to this store")):

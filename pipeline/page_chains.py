@@ -6,6 +6,7 @@ from typing import Any
 from pipeline.cells import GUIDANCE, ORDERINGS, cells_of, tables
 from pipeline.config import Study
 from pipeline.errors import TrilemmaError
+from pipeline.runner import open_store
 from pipeline.why import links_of
 
 
@@ -15,6 +16,7 @@ def page_chains(study: Study) -> dict[str, Any]:
     cells: [value, low, high, card, row] by address; rows: numbers of `stages`, or why there are none, by the address
     without its metric; tables: addresses by file, a line each; entries: addresses by run, guided entry or member.
     """
+    store = open_store(study)
     stages: dict[tuple[str, str], dict[str, Any]] = {}
     found: dict[str, Any] = {"cells": {}, "rows": {}, "tables": {}, "entries": {}}
     for table in tables(study).values():
@@ -30,7 +32,7 @@ def page_chains(study: Study) -> dict[str, Any]:
             found["cells"][cell.address] = [cell.value, *bounds, cell.row.get("card", ""), row]
             if row not in found["rows"]:
                 try:
-                    links = {(link.label, link.manifest.digest): link for link in links_of(study, cell)}
+                    links = {(link.label, link.manifest.digest): link for link in links_of(study, cell, store)}
                     stages |= {id: _without_host(link.json()) for id, link in links.items() if id not in stages}
                     found["rows"][row] = [list(stages).index(id) for id in links]
                 except TrilemmaError as error:

@@ -40,6 +40,8 @@ class Store:
     def __init__(self, uri: str, streams: bool = False) -> None:
         self.uri, self.streams = uri if "://" in uri else str(Path(uri).absolute()), streams
         self.place = open_place(uri)
+        self._keys: dict[str, str] = {}  # by digest, of the results that were looked at
+        self._seen: set[str] = set()
 
     def has(self, key: str) -> bool:
         return self.place.info(_result(key)) is not None
@@ -50,9 +52,14 @@ class Store:
         return None if text is None else parse_manifest(text, _result(key))
 
     def key_of(self, digest: str) -> str | None:
-        """The key of a result, by the digest of its artifact; looks at all there are."""
-        keys = (name.removesuffix(".json") for name in self.place.names("results"))
-        return next((key for key in keys if (found := self.manifest(key)) and found.digest == digest), None)
+        """The key of a result, by the digest of its artifact; looks at all there are, at each once."""
+        if digest not in self._keys:
+            keys = [name.removesuffix(".json") for name in self.place.names("results")]
+            for key in keys:
+                if key not in self._seen and (found := self.manifest(key)):
+                    self._seen.add(key)
+                    self._keys.setdefault(found.digest, key)
+        return self._keys.get(digest)
 
     def put(self, key: str, folder: Path) -> None:
         """Keep the artifact in `folder` as the result of `key`, unless there is one: the first stays."""

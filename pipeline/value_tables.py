@@ -14,6 +14,8 @@ from pipeline.dag import STAGES
 from pipeline.errors import UserError
 from pipeline.extractor_weights import INCEPTION
 from pipeline.markdown import markdown_table
+from pipeline.runner import open_store
+from pipeline.store import Store
 
 HEADLINE = (
     "fid", "fd", "precision", "recall", "accuracy", "hq", "modes", "mode_kl", "energy", "frechet_2d", "nfe",
@@ -55,11 +57,11 @@ def _columns(values: pd.DataFrame) -> list[str]:
 
 def doubts(study: Study, dataset: str, values: pd.DataFrame) -> dict[str, list[str]]:
     """By row of the table: results that are missing, of another version, or measured in another way than the rest."""
-    rows, wanted = set(values["entry"]), entries_on(study, dataset)
+    rows, wanted, store = set(values["entry"]), entries_on(study, dataset), open_store(study)
     found: dict[str, list[str]] = {}
     for entry in wanted:
         row = next((other for other in [entry, *repetitions(study, entry)] if other in rows), entry)
-        said = _said(study, entry)
+        said = _said(study, entry, store)
         if row not in rows and not said:
             said = ["missing in this table: dvc repro"]
         if said:
@@ -71,11 +73,11 @@ def doubts(study: Study, dataset: str, values: pd.DataFrame) -> dict[str, list[s
     return found
 
 
-def _said(study: Study, entry: str) -> list[str]:
+def _said(study: Study, entry: str, store: Store) -> list[str]:
     evaluated = STAGES["evaluate"](study, entry)
     if not (evaluated.out / MANIFEST).is_file():
         return [f"missing: {evaluated.out.relative_to(study.folder)} does not exist (dvc repro)"]
-    warning = provenance(study, evaluated).warning
+    warning = provenance(study, evaluated, store).warning
     return [warning] if warning else []
 
 

@@ -7,6 +7,7 @@ from pipeline.cells import Cell, cells_of, find, find_table, results_of
 from pipeline.chain import Link, chain_links, of_member
 from pipeline.config import Study
 from pipeline.measured import origin_of
+from pipeline.store import Store
 
 EXACT = "to the bit on the same CPU type and versions"
 
@@ -26,11 +27,11 @@ def explain(study: Study, address: str) -> dict[str, Any]:
     return {"cell": address, **_told(cell), "stages": stages}
 
 
-def links_of(study: Study, cell: Cell) -> list[Link]:
+def links_of(study: Study, cell: Cell, store: Store | None = None) -> list[Link]:
     """Everything the cell was computed from, once, each result after its inputs."""
     found: dict[tuple[str, str], Link] = {}
     for result in results_of(study, cell):
-        for link in chain_links(result.study, result.call, published=result.trial is None):
+        for link in chain_links(result.study, result.call, result.trial is None, store):
             found.setdefault((link.label, link.manifest.digest), link)
     return list(found.values())
 
