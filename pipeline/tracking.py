@@ -275,6 +275,10 @@ def _client(uri: str) -> "MlflowClient":
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # errors come as exceptions, too
+    if not is_server(uri):
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = 7  # tries to connect, 12 s in all; MLflow's own 10 take 101
     return MlflowClient(uri, registry_uri=uri)
 
 

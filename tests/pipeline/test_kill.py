@@ -43,18 +43,19 @@ painting.Painter.paint = told(painting.Painter.paint, lambda painter, seeds, *wr
 # A line for every step that is begun, and no checkpoint by the clock.
 STEP_BY_STEP = """
 import time
+import pipeline.epochs as epochs
 import pipeline.training as training
 
 training.CHECKPOINT_SECONDS = 1e9
-batch_of = training.Epochs.__call__
+batch_of = epochs.Epochs.__call__
 
-def told(epochs, step):
+def told(batches, step):
     with open({log!r}, "a") as file:
         file.write(f"{{step}}\\n")
     time.sleep(0.01)
-    return batch_of(epochs, step)
+    return batch_of(batches, step)
 
-training.Epochs.__call__ = told
+epochs.Epochs.__call__ = told
 """
 
 
