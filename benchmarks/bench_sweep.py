@@ -1,4 +1,4 @@
-"""Twelve trials of about 20 seconds by Ray Tune, two at a time, against the same in two plain loops side by side.
+"""Twelve trials of 12 to 20 seconds by Ray Tune, two at a time, against the same in two plain loops side by side.
 
 A loop is `trilemma sweep` with half of the values and no Ray. CPU seconds of every process that either way starts,
 Ray's own among them. Takes about ten minutes on two idle cores.
