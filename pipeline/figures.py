@@ -243,7 +243,7 @@ def sweep_curves(rows: "pd.DataFrame", axes: Sequence[str], metric: str, paper_m
         if least > 0 and most > LOG_SCALE_FROM * least:
             panel.set_yscale("log")
         if kinds or panel is panels[0]:
-            panel.legend()
+            panel.legend(title=", ".join(kinds) or None)
     return figure
 
 
