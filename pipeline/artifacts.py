@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeAlias
 
@@ -59,7 +60,7 @@ class Manifest:
     def json(self) -> dict[str, Any]:
         return asdict(self) | {"files": {name: entry._asdict() for name, entry in self.files.items()}}
 
-    @property
+    @cached_property
     def digest(self) -> str:
         return digest_of(self.json())
 

@@ -18,21 +18,19 @@ def code_version(modules: Sequence[str], root: Path) -> str:
     modules: dotted names such as "pipeline.stages.pretrain"; root: the folder that holds `methods` and `pipeline`.
     Nothing is imported. Imports inside functions count, those under `if TYPE_CHECKING:` do not.
     """
-    trees: dict[str, ast.Module] = {}
+    texts: dict[str, str] = {}
     waiting = [package for name in modules for package in _with_packages(name)]
     while waiting:
         name = waiting.pop()
-        if name not in trees:
+        if name not in texts:
             file = _file_of(name, root)
             if file is None:
                 raise ConfigError(f"no module {name} under {root}: check the name in params.yaml and the imports")
-            trees[name] = _parse(file)
-            waiting += _imported(trees[name], name, root)
+            texts[name], imported = _read(name, root, file, file.read_bytes())
+            waiting += imported
     digest = hashlib.sha256()
-    for name in sorted(trees):
-        words = [name]
-        _write(trees[name], words)
-        digest.update("\n".join(words).encode())
+    for name in sorted(texts):
+        digest.update(texts[name].encode())
     return digest.hexdigest()
 
 
@@ -47,17 +45,16 @@ def _file_of(name: str, root: Path) -> Path | None:
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
-def _parse(file: Path) -> ast.Module:
+@lru_cache(maxsize=512)
+def _read(name: str, root: Path, file: Path, source: bytes) -> tuple[str, list[str]]:
+    """A module as `code_version` takes it, and the names of ours that it imports. Many versions of a study share it."""
     try:
-        return _tree(file.read_bytes())
+        tree = ast.parse(source)
     except SyntaxError as error:
         raise ConfigError(f"{file}:{error.lineno}: {error.msg}: repair the file") from error
-
-
-@lru_cache(maxsize=512)
-def _tree(source: bytes) -> ast.Module:
-    """Many versions of a study share modules."""
-    return ast.parse(source)
+    words = [name]
+    _write(tree, words)
+    return "\n".join(words), list(_imported(tree, name, root))
 
 
 def _imported(tree: ast.Module, name: str, root: Path) -> Iterator[str]:
