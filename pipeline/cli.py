@@ -250,10 +250,10 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Compute numbers again from nothing, in a folder of its own, and compare."""
-    from pipeline.config import load_study
     from pipeline.replay import print_replay, replay
+    from pipeline.runner import own_study
 
-    print_replay(replay(load_study(Path.cwd() / "params.yaml"), addresses or [], sample, seed), as_json)
+    print_replay(replay(own_study(Path.cwd()), addresses or [], sample, seed), as_json)
 
 
 @app.command()

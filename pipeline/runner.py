@@ -26,6 +26,7 @@ from pipeline.store import Store
 if TYPE_CHECKING:
     from pipeline.launch import Launch
 
+CODE = Path(__file__).resolve().parents[1]  # that runs here
 TILE = 64
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn")  # whose versions may change the bits of a result
 MACHINE = ("cpu", "device", "workers", "python", *LIBRARIES)  # the notes of the ledger that do
@@ -44,9 +45,20 @@ def run_stage(verb: str, name: str, workers: int | None = None, address: str | N
     on_sigterm()
     if piece < TILE or piece % TILE:
         raise UserError(f"--piece: {piece} came, a multiple of {TILE} was wanted")
-    study = load_study(Path.cwd() / "params.yaml")
+    study = own_study(Path.cwd())
     call = STAGES[verb](study, name)
     run_call(study, call, open_store(study), study.launch.workers if workers is None else workers, address, piece)
+
+
+def own_study(folder: Path) -> Study:
+    """The study in `folder`, whose results are filed under the version of its code: no other may compute them."""
+    study = load_study(folder / "params.yaml")
+    if study.root != CODE:
+        raise UserError(
+            f"this trilemma runs the code in {CODE}, and the study's is in {study.root}: install that (pip install -e "
+            f"{study.root}), or put it first in PYTHONPATH"
+        )
+    return study
 
 
 def run_call(

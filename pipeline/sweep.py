@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pipeline.artifacts import digest_of
 from pipeline.atomic import write_file
 from pipeline.cards import METRICS
-from pipeline.config import Study, load_study
+from pipeline.config import Study
 from pipeline.errors import TrilemmaError, UserError
 from pipeline.process import die_with_parent, on_sigterm
-from pipeline.runner import open_store, say
+from pipeline.runner import open_store, own_study, say
 from pipeline.sweep_entry import Sweep, find_sweep, trained_entry
 from pipeline.sweep_plan import Trial, as_json, description, differences, plan, trials_of
 
@@ -41,7 +41,7 @@ def run_sweep(
     """What `trilemma sweep NAME` does, in the folder of a study."""
     die_with_parent()
     on_sigterm()
-    study = load_study(Path.cwd() / "params.yaml")
+    study = own_study(Path.cwd())
     sweep = find_sweep(study, name, of, values, seeds)
     trials = trials_of(study, sweep, f"sweeps.{name}", races)
     folder = study.root / ".trilemma" / "sweeps" / study.name / name

@@ -14,7 +14,6 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.config import load_study
-from pipeline.runner import run_stage
 from tests.pipeline.toy_study import NOT_INHERITED, PARAMS, ToyStudy
 
 Tell = Callable[..., str]
@@ -40,6 +39,7 @@ def tell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
     def told(folder: Path, *arguments: str) -> str:
         monkeypatch.chdir(folder)
+        monkeypatch.setattr("pipeline.runner.CODE", folder.parents[1])  # as if it were this
         monkeypatch.setattr(sys, "argv", ["trilemma", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
@@ -166,10 +166,16 @@ def test_a_rate_may_be_written_either_way(rate: str, study: ToyStudy) -> None:
     assert load_study(study.folder / "params.yaml").runs["toy"].model["lr"] == 0.0001
 
 
-def test_no_git_is_no_reason_to_stop(study: ToyStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.chdir(study.folder)
-    run_stage("prepare", "digits")
+def test_code_other_than_the_study_s_computes_nothing_for_it(study: ToyStudy, tmp_path: Path) -> None:
+    other = ToyStudy.build(tmp_path / "other")
+    told = study.run("prepare", "digits", code=2, PYTHONPATH=str(other.house))
+    assert told.stderr.startswith(f"trilemma: this trilemma runs the code in {other.house}, and the study's is in")
+    assert told.stderr.count("\n") == 1
+    assert not study.out.exists()
+
+
+def test_no_git_is_no_reason_to_stop(study: ToyStudy, tmp_path: Path) -> None:
+    study.run("prepare", "digits", PATH=str(tmp_path))
     assert {event["commit"] for event in study.events()} == {None}
     assert study.tracked() == [("prepare digits", "FINISHED")]
 
