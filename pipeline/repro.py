@@ -13,8 +13,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
+import pandas as pd
 import psutil
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
@@ -39,13 +40,13 @@ def reproduce(targets: Sequence[str], jobs: int, workers: int | None, address: s
     if workers == 0:
         launcher(workers, address)  # refuses what every stage would refuse
     on_sigterm()
-    peaks = _peaks_mib(Path.cwd())
+    costs = _costs(Path.cwd())
     environment = {"TRILEMMA_WORKERS": str(workers), **({} if address is None else {"TRILEMMA_ADDRESS": address})}
     try:
         with Repo(_wait_for_lock=True) as repo:
             graph = get_active_graph(repo.index.graph)
             plan = plan_repro(graph, collect_stages(repo, targets or ["dvc.yaml"]))
-            house = Scheduler(repo, graph, plan, jobs, peaks, environment)
+            house = Scheduler(repo, graph, plan, jobs, costs, environment)
             try:
                 house.run()
             finally:
@@ -57,6 +58,13 @@ def reproduce(targets: Sequence[str], jobs: int, workers: int | None, address: s
         raise TrilemmaError(f"{len(house.failed)} of {len(plan)} stages failed: {', '.join(house.failed)}")
 
 
+class Cost(NamedTuple):
+    """Of a stage, when it was last computed."""
+
+    peak_mib: int
+    seconds: float
+
+
 class Scheduler:
     """Which stages wait, run, are done or failed, by their names."""
 
@@ -66,15 +74,16 @@ class Scheduler:
         graph: DiGraph,
         plan: Sequence[Stage],
         jobs: int,
-        peaks_mib: Mapping[str, int],
+        costs: Mapping[str, Cost],
         environment: Mapping[str, str],
     ) -> None:
-        self.repo, self.peaks_mib, self.environment = repo, peaks_mib, environment
+        self.repo, self.costs, self.environment = repo, costs, environment
         self.began, self.room_mib = time.monotonic(), psutil.virtual_memory().available // MIB
         self.gpus = len(list(Path("/dev").glob("nvidia[0-9]*"))) if "CUDA_VISIBLE_DEVICES" not in os.environ else 0
         self.slots = list(range(jobs))
         self.waiting: dict[str, Stage] = {str(stage.addressing): stage for stage in plan}
         self.needs = {name: {str(one.addressing) for one in graph.successors(it)} for name, it in self.waiting.items()}
+        self.seconds_ahead = self._seconds_ahead(graph)
         self.ready: dict[str, Stage] = {}  # changed, and nothing but room is missing
         self.running: list[Running] = []
         self.ran: dict[str, float] = {}  # seconds
@@ -123,11 +132,22 @@ class Scheduler:
                         self.ready[name] = stage
                     else:
                         self.unchanged.add(name)
-        for name, stage in list(self.ready.items()):
-            used = sum(self.peaks_mib.get(running.command, 0) for running in self.running)
-            fits = not self.running or used + self.peaks_mib.get(str(stage.cmd), 0) <= self.room_mib
+        for name, stage in sorted(self.ready.items(), key=lambda item: -self.seconds_ahead[item[0]]):
+            used = sum(self._cost(running.command).peak_mib for running in self.running)
+            fits = not self.running or used + self._cost(str(stage.cmd)).peak_mib <= self.room_mib
             if self.slots and fits:
                 self._start(self.ready.pop(name))
+
+    def _cost(self, command: str) -> Cost:
+        return self.costs.get(command, Cost(0, 0.0))
+
+    def _seconds_ahead(self, graph: DiGraph) -> dict[str, float]:
+        """Of each stage and the longest chain that waits for it: what is to be begun first."""
+        ahead = dict[str, float]()
+        for name, stage in reversed(self.waiting.items()):  # what needs a stage comes before it here
+            above = [ahead.get(str(one.addressing), 0.0) for one in graph.predecessors(stage)]
+            ahead[name] = self._cost(str(stage.cmd)).seconds + max(above, default=0.0)
+        return ahead
 
     def _listen(self, seconds: float | None) -> None:
         for key, _ in self.output.select(seconds):
@@ -206,8 +226,15 @@ def _stages_of(dvc: psutil.Process) -> Iterator[psutil.Process]:
         yield from below or [process]
 
 
-def _peaks_mib(folder: Path) -> dict[str, int]:
-    """By command, from the ledger: the most memory that a stage took when it was last computed."""
-    ledger = open_store(load_study(folder / "params.yaml")).ledger()
-    computed = sorted((note for note in ledger if note["event"] == "computed"), key=lambda note: note["time"])
-    return {f"trilemma {note['stage']} {note['name']}": note["peak_memory_mib"] for note in computed}
+def _costs(folder: Path) -> dict[str, Cost]:
+    """By command: when it was last computed by the ledger, or else as the last report tells."""
+    study = load_study(folder / "params.yaml")
+    reported = folder / "reports" / "tables" / "cost.csv"
+    told = pd.read_csv(reported).dropna(subset=["seconds"]).to_dict("records") if reported.is_file() else []
+    computed = sorted(
+        (note for note in open_store(study).ledger() if note["event"] == "computed"), key=lambda note: note["time"]
+    )
+    return {
+        f"trilemma {note['stage']} {note['name']}": Cost(int(note["peak_memory_mib"]), float(note["seconds"]))
+        for note in [*told, *computed]
+    }

@@ -153,10 +153,24 @@ def test_stages_that_do_not_fit_into_memory_together_run_one_after_the_other(stu
     ledger = study.folder / ".trilemma" / "store" / "ledger"
     ledger.mkdir(parents=True)
     for stage, name in (("left", "right"), ("right", "left")):  # the words of their commands
-        note = {"event": "computed", "time": "2026", "stage": stage, "name": name, "peak_memory_mib": 10**9}
+        cost = {"seconds": 1.0, "peak_memory_mib": 10**9}
+        note = {"event": "computed", "time": "2026", "stage": stage, "name": name} | cost
         (ledger / f"{stage}.jsonl").write_text(json.dumps(note) + "\n")
     code, out, err = study.repro("both", "--jobs", "2", mode="alone")
     assert code == 0, out + err
+
+
+def test_what_the_longest_work_waits_for_is_begun_first(study: ShellStudy) -> None:
+    tables = study.folder / "reports" / "tables"
+    tables.mkdir(parents=True)
+    for longer, shorter in (("left", "right"), ("right", "left")):
+        rows = f"{longer} {shorter},9,1\n{shorter} {longer},1,1\n"
+        (tables / "cost.csv").write_text(f"stage,name,seconds,peak_memory_mib\n{rows}".replace(" ", ","))
+        (study.folder / "left.in").write_text(longer)
+        (study.folder / "right.in").write_text(longer)
+        code, out, err = study.repro()
+        assert code == 0, out + err
+        assert out.index(f"{longer} | > ") < out.index(f"{shorter} | > ")
 
 
 def test_what_cannot_be_run_is_one_line(study: ShellStudy) -> None:
