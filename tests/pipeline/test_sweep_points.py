@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.config import Study, load_study
+from methods.core.types import DataSpec
+from pipeline.config import Study, build_method, load_study
 from pipeline.errors import ConfigError
 from pipeline.sweep_entry import Sweep, find_sweep, list_sweeps
 from pipeline.sweep_plan import Trial, description, differences, trials_of
@@ -163,6 +164,21 @@ def test_shipped_sweeps_are_whole(name: str) -> None:
     labels = [point.label for point in sweep.points()]
     assert len(labels) >= 3
     assert len(set(labels)) == len(labels)
+
+
+def test_every_arm_of_the_ablation_changes_the_network_of_the_study_s_own_adm() -> None:
+    found = load_study(ROOT / "params.yaml")
+    arms = trials_of(found, find_sweep(found, "architecture", "adm-digits", None, 1), "sweeps.architecture")
+    blocks = {trial.point.values["arm"]: configs(trial)["pretrain"] for trial in arms}
+    methods = {label: build_method(block["method"], block["model"]) for label, block in blocks.items()}
+    assert len(set(map(repr, methods.values()))) == 7
+    assert {method.head_width for method in methods.values()} == {None}  # or else `heads` would mean nothing
+    data = DataSpec((1, 8, 8), 10, 0.5)
+    baseline, depth = (
+        sum(parameter.numel() for net in methods[label].build(data).values() for parameter in net.parameters())
+        for label in ("baseline", "depth")
+    )
+    assert depth == pytest.approx(baseline, rel=0.02)
 
 
 @pytest.mark.parametrize("name", [name for name, block in SHIPPED.items() if "paper" in block])
