@@ -1,6 +1,7 @@
 # A fresh machine needs Python 3.11 or later, pip, git and make; everything else goes into .venv.
 PYTHON ?= python3
 WORKERS ?= 0
+JOBS ?= 2
 PORT ?= 5000
 BIN := .venv/bin
 READY := .venv/ready
@@ -14,7 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 reproduce: $(READY)  ## the whole study: data, training, sampling, evaluation, report
 	@git rev-parse --git-dir >/dev/null 2>&1 || grep -qs no_scm .dvc/config .dvc/config.local || \
 		{ echo "no git checkout here, which DVC wants: run 'git init', or 'dvc config core.no_scm true'" >&2; exit 2; }
-	TRILEMMA_WORKERS=$(WORKERS) dvc repro
+	TRILEMMA_WORKERS=$(WORKERS) trilemma repro --jobs $(JOBS)
 	trilemma report
 
 test: $(READY) lint  ## lint, type check, and every test
