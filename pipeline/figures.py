@@ -120,6 +120,7 @@ def loss_curves(history: "pd.DataFrame") -> Figure:
             _curve(axes, history.dropna(subset=[name]), name, "held out" if held_out else "training", COLOURS[held_out])
         axes.set_title(quantity.replace("_", " "))
         axes.set_xlabel("step")
+        axes.locator_params(nbins=4)  # ticks are most of what drawing costs
         if len(drawn) == 2:
             axes.legend()
         least, most = history[drawn].min(axis=None), history[drawn].max(axis=None)
