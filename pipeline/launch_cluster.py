@@ -143,7 +143,8 @@ def _connected(address: str, **settings: Any) -> Iterator[None]:
             ray.init(address, **quiet, **settings)
         except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
             wanted = "start a private Ray" if address == "local" else f"join the Ray at {address}"
-            raise UserError(f"cannot {wanted}: {one_line(error)}") from error
+            to_do = ": install the same on both" if "Version mismatch" in str(error) else ""
+            raise UserError(f"cannot {wanted}: {one_line(error)}{to_do}") from error
         finally:
             root.setLevel(level)
             root.handlers[:] = handlers
