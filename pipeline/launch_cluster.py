@@ -35,6 +35,7 @@ SETTINGS = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # inside a submitted job, which has "excludes" of its own
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # the default minute is short on a crowded host
 }
 TOKEN = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)  # Ray can change it only between processes
@@ -43,6 +44,7 @@ LONGEST_PARENT = 20  # characters: Ray's sockets lie some 80 characters deeper, 
 PROBE_SECONDS = 5
 FREE_SECONDS = 20  # a job that just ended gives its CPUs back only after some seconds
 HTTP2_SETTINGS = b"\x04"
+NO_RAY = "what answers at {address} is no Ray cluster: give the port of its head node, usually 6379"
 CLUSTER_ID = "/ray.rpc.NodeInfoGcsService/GetClusterId"  # the first call of every client
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + HTTP2_SETTINGS + bytes(5)
 
@@ -180,7 +182,7 @@ def _check_reachable(address: str) -> None:
     except OSError as error:
         raise UserError(f"no Ray cluster answers at {address}: {error}") from error
     if answer[3:4] != HTTP2_SETTINGS:
-        raise UserError(f"what answers at {address} is no Ray cluster: give the port of its head node, usually 6379")
+        raise UserError(NO_RAY.format(address=address))
     _check_token(address)
 
 
@@ -198,7 +200,10 @@ def _check_token(address: str) -> None:
         try:
             channel.unary_unary(CLUSTER_ID)(b"", metadata=metadata, timeout=PROBE_SECONDS)
         except grpc.RpcError as error:
-            if cast(grpc.Call, error).code() == grpc.StatusCode.UNAUTHENTICATED:
+            code = cast(grpc.Call, error).code()
+            if code == grpc.StatusCode.UNIMPLEMENTED:
+                raise UserError(NO_RAY.format(address=address)) from None
+            if code == grpc.StatusCode.UNAUTHENTICATED:
                 how = "refuses this token" if token else "wants a token"
                 raise UserError(
                     f"the Ray cluster at {address} {how}: set RAY_AUTH_TOKEN to the one its nodes were started with"

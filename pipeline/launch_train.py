@@ -16,14 +16,15 @@ import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
 
 import ray
+import ray.exceptions
 from ray._private.state import state as cluster_state
 from ray.cloudpickle.cloudpickle import dumps
-from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_exists, _internal_kv_put
+from ray.experimental.internal_kv import _internal_kv_exists, _internal_kv_put
 from ray.train import ControllerError, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train import get_context as worker_context
 from ray.train.torch import TorchTrainer, get_device
@@ -98,7 +99,8 @@ def _told_to_workers(fit: str) -> Iterator[None]:
         while not told.wait(LOOK_SECONDS):
             if done.is_set():
                 return
-        _internal_kv_put(fit, b"")
+        with suppress(ray.exceptions.RayError):
+            _internal_kv_put(fit, b"")
         if not done.wait(GRACE_SECONDS):
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -107,8 +109,7 @@ def _told_to_workers(fit: str) -> Iterator[None]:
         try:
             yield
         finally:
-            done.set()
-            _internal_kv_del(fit)
+            done.set()  # the word, a few bytes, stays: the cluster may be gone
 
 
 def _heeding(fit: str, rank: int) -> Callable[[], bool]:

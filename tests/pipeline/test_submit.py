@@ -58,9 +58,18 @@ def head() -> Iterator[Head]:
 def started(*options: str) -> Iterator[Head]:
     """`ray start` with a token, as infra/README.md has it, with the secrets of a node in its environment."""
     token, folder = secrets.token_hex(32), Path(tempfile.mkdtemp(prefix="tri-head-", dir="/tmp"))
-    gcs, dashboard = free_ports(2)
+    gcs, dashboard, agent = free_ports(3)
     command = ["ray", "start", "--head", "--node-ip-address", "127.0.0.1", "--port", str(gcs), "--num-cpus", "2"]
-    command += ["--dashboard-port", str(dashboard), "--temp-dir", str(folder / "r"), "--disable-usage-stats", "--block"]
+    command += [
+        "--dashboard-port",
+        str(dashboard),
+        "--dashboard-agent-listen-port",
+        str(agent),
+        "--temp-dir",
+        str(folder / "r"),
+        "--disable-usage-stats",
+        "--block",
+    ]
     command += options
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TRILEMMA_"))}
     environment |= {"PATH": f"{BIN}:{os.environ['PATH']}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
