@@ -69,6 +69,8 @@ def fit(loop: Callable[[Worker, *Ts], T], args: bytes, workers: int, gpus: bool,
             failure = _first_failure(error.worker_failures, workers)
         except ControllerError as error:
             failure = _no_start(error.controller_failure)
+        except ray.exceptions.RayError as error:
+            failure = LaunchError(f"Ray Train was lost: {one_line(error)}")
         raise failure
 
 
