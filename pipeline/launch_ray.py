@@ -7,7 +7,6 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any, Self, TypeVar, TypeVarTuple
 
 import ray
@@ -42,16 +41,15 @@ class RayLaunch:
         self.address = address
         self._gpus = torch.cuda.is_available()
         self._device = device_name()
-        self._folder = Path()
         self._leave = ExitStack()
         if address is None:
             check_room(workers, machine_room(torch.cuda.device_count()), "this machine has", self._gpus)
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self._folder = stack.enter_context(own_folder())
             if self.address is None:
-                stack.enter_context(private_ray(self._folder, self.workers, self.workers if self._gpus else 0))
+                folder = stack.enter_context(own_folder())
+                stack.enter_context(private_ray(folder, self.workers, self.workers if self._gpus else 0))
             else:
                 self._join(stack, self.address)
             self._leave = stack.pop_all()
@@ -74,7 +72,7 @@ class RayLaunch:
         assert ray.is_initialized(), "fit outside of `with launcher(...)`"
         from pipeline.launch_train import fit  # here: half a second, which stages that only map are spared
 
-        return fit(loop, packed(args, self._store), self.workers, self._gpus, self._folder)
+        return fit(loop, packed(args, self._store), self.workers, self._gpus)
 
     def map(self, function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
         assert ray.is_initialized(), "map outside of `with launcher(...)`"

@@ -17,11 +17,12 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
 
 import ray
 import ray.exceptions
+from fsspec.implementations.memory import MemoryFileSystem
+from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray._private.state import state as cluster_state
 from ray.cloudpickle.cloudpickle import dumps
 from ray.experimental.internal_kv import _internal_kv_exists, _internal_kv_put
@@ -46,7 +47,7 @@ Item = TypeVar("Item")
 Ts = TypeVarTuple("Ts")
 
 
-def fit(loop: Callable[[Worker, *Ts], T], args: bytes, workers: int, gpus: bool, folder: Path) -> T:
+def fit(loop: Callable[[Worker, *Ts], T], args: bytes, workers: int, gpus: bool) -> T:
     """What the worker of rank 0 returns. args: a pickled tuple."""
     name = f"fit-{uuid.uuid4().hex}"  # one used before would resume that run
     trainer = _Trainer(
@@ -54,7 +55,8 @@ def fit(loop: Callable[[Worker, *Ts], T], args: bytes, workers: int, gpus: bool,
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus),
         run_config=RunConfig(
             name=name,
-            storage_path=str(folder / "train"),
+            storage_path="/fits",
+            storage_filesystem=PyFileSystem(FSSpecHandler(MemoryFileSystem())),  # on no machine's disk: nothing is kept
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
             logging_config=LoggingConfig(log_level="CRITICAL"),
         ),
