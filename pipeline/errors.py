@@ -29,10 +29,10 @@ class StoreError(TrilemmaError):
 
 
 class Interrupted(TrilemmaError):
-    """A computation was told to stop, and has saved what it had."""
+    """A computation was told to stop, and has saved what it had: that is the argument."""
 
-    def __init__(self, done: str) -> None:
-        super().__init__(f"told to stop; {done} is saved: the same command goes on from there")
+    def __str__(self) -> str:
+        return f"told to stop; {self.args[0]} is saved: the same command goes on from there"
 
 
 @contextmanager

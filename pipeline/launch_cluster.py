@@ -35,14 +35,17 @@ SETTINGS = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # inside a submitted job, which has "excludes" of its own
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # the default minute is short on a crowded host
 }
 TOKEN = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)  # Ray can change it only between processes
 FOLDER = "tri-ray-"
 LONGEST_PARENT = 20  # characters: Ray's sockets lie some 80 characters deeper, and a socket's path has at most 107
 PROBE_SECONDS = 5
+LOST_SECONDS = 60  # without an answer from the head
 FREE_SECONDS = 20  # a job that just ended gives its CPUs back only after some seconds
 HTTP2_SETTINGS = b"\x04"
+NO_RAY = "what answers at {address} is no Ray cluster: give the port of its head node, usually 6379"
 CLUSTER_ID = "/ray.rpc.NodeInfoGcsService/GetClusterId"  # the first call of every client
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + HTTP2_SETTINGS + bytes(5)
 
@@ -60,7 +63,7 @@ def private_ray(folder: Path, cpus: int, gpus: int) -> Iterator[None]:
 def joined_cluster(address: str) -> Iterator[Mapping[str, float]]:
     """Join a running Ray, at host:port or, on its head node, "auto"; yields what it has by kind, as "CPU" and "GPU"."""
     _check_reachable(address)
-    with _settings(SETTINGS), _connected(address, runtime_env=_own_code()):
+    with _settings(SETTINGS), _connected(address, runtime_env=_own_code()), _watched(address):
         yield ray.cluster_resources()
 
 
@@ -143,7 +146,8 @@ def _connected(address: str, **settings: Any) -> Iterator[None]:
             ray.init(address, **quiet, **settings)
         except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
             wanted = "start a private Ray" if address == "local" else f"join the Ray at {address}"
-            raise UserError(f"cannot {wanted}: {one_line(error)}") from error
+            to_do = ": install the same on both" if "Version mismatch" in str(error) else ""
+            raise UserError(f"cannot {wanted}: {one_line(error)}{to_do}") from error
         finally:
             root.setLevel(level)
             root.handlers[:] = handlers
@@ -179,7 +183,7 @@ def _check_reachable(address: str) -> None:
     except OSError as error:
         raise UserError(f"no Ray cluster answers at {address}: {error}") from error
     if answer[3:4] != HTTP2_SETTINGS:
-        raise UserError(f"what answers at {address} is no Ray cluster: give the port of its head node, usually 6379")
+        raise UserError(NO_RAY.format(address=address))
     _check_token(address)
 
 
@@ -191,17 +195,52 @@ def cluster_token() -> str:
 
 def _check_token(address: str) -> None:
     """Ray itself would try a wrong one for half a minute, and then speak of the connection."""
-    token = cluster_token()
-    metadata = (("authorization", f"Bearer {token}"),)
+    try:
+        _cluster_id(address)
+    except grpc.RpcError as error:
+        code = cast(grpc.Call, error).code()
+        if code == grpc.StatusCode.UNIMPLEMENTED:
+            raise UserError(NO_RAY.format(address=address)) from None
+        if code == grpc.StatusCode.UNAUTHENTICATED:
+            how = "refuses this token" if cluster_token() else "wants a token"
+            raise UserError(
+                f"the Ray cluster at {address} {how}: set RAY_AUTH_TOKEN to the one its nodes were started with"
+            ) from None
+
+
+def _cluster_id(address: str) -> bytes:
+    """Another one after its head was replaced."""
+    metadata = (("authorization", f"Bearer {cluster_token()}"),)
     with grpc.insecure_channel(address) as channel:
-        try:
-            channel.unary_unary(CLUSTER_ID)(b"", metadata=metadata, timeout=PROBE_SECONDS)
-        except grpc.RpcError as error:
-            if cast(grpc.Call, error).code() == grpc.StatusCode.UNAUTHENTICATED:
-                how = "refuses this token" if token else "wants a token"
-                raise UserError(
-                    f"the Ray cluster at {address} {how}: set RAY_AUTH_TOKEN to the one its nodes were started with"
-                ) from None
+        return channel.unary_unary(CLUSTER_ID)(b"", metadata=metadata, timeout=PROBE_SECONDS)
+
+
+@contextmanager
+def _watched(address: str) -> Iterator[None]:
+    """Tell this process to stop when the cluster's head is lost: what it was asked, Ray would await for ever."""
+    address = ray.get_runtime_context().gcs_address if address == "auto" else address
+    done = threading.Event()
+
+    def look() -> None:
+        joined, heard = b"", time.monotonic()
+        while not done.wait(PROBE_SECONDS):
+            try:
+                found = _cluster_id(address)
+                joined, heard = joined or found, time.monotonic()
+                if found != joined:
+                    break
+            except grpc.RpcError:
+                if time.monotonic() - heard > LOST_SECONDS:
+                    break
+        if not done.is_set():
+            print(f"lost the Ray cluster at {address}: the same command goes on", file=sys.stderr, flush=True)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=look, name="cluster", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 @contextmanager

@@ -1,28 +1,20 @@
-"""Ray Train for loops, Ray tasks for fan-out; with `launch_cluster`, all that knows Ray.
-
-Ray starts N copies of our own loop and connects them. It keeps no checkpoints (training state lives in the store) and
-restarts nothing.
-"""
+"""Ray tasks for fan-out, and with `launch_train` Ray Train for loops; with `launch_cluster`, all that knows Ray."""
 
 import os
 import pickle
+import platform
 import traceback
-import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any, Self, TypeVar, TypeVarTuple
 
 import ray
 import ray.exceptions
 import torch
 from ray.cloudpickle.cloudpickle import dumps
-from ray.train import ControllerError, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
-from ray.train import get_context as worker_context
-from ray.train.torch import TorchTrainer, get_device
-from torch import Tensor, distributed
 
+from pipeline.errors import UserError
 from pipeline.launch import LaunchError, Worker, device_name, reproducible
 from pipeline.launch_cluster import (
     check_room,
@@ -40,8 +32,6 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 Ts = TypeVarTuple("Ts")
 
-AHEAD = 4  # shards read at a time
-
 
 class RayLaunch:
     """N workers of a private Ray of this process, or of the cluster at `address`; each with a GPU if there are any."""
@@ -51,16 +41,15 @@ class RayLaunch:
         self.address = address
         self._gpus = torch.cuda.is_available()
         self._device = device_name()
-        self._folder = Path()
         self._leave = ExitStack()
         if address is None:
             check_room(workers, machine_room(torch.cuda.device_count()), "this machine has", self._gpus)
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self._folder = stack.enter_context(own_folder())
             if self.address is None:
-                stack.enter_context(private_ray(self._folder, self.workers, self.workers if self._gpus else 0))
+                folder = stack.enter_context(own_folder())
+                stack.enter_context(private_ray(folder, self.workers, self.workers if self._gpus else 0))
             else:
                 self._join(stack, self.address)
             self._leave = stack.pop_all()
@@ -81,27 +70,9 @@ class RayLaunch:
 
     def fit(self, loop: Callable[[Worker, *Ts], T], *args: *Ts) -> T:
         assert ray.is_initialized(), "fit outside of `with launcher(...)`"
-        sent = packed(args, self._store)
-        trainer = _Trainer(
-            lambda: _run_loop(loop, sent),
-            scaling_config=ScalingConfig(num_workers=self.workers, use_gpu=self._gpus),
-            run_config=RunConfig(
-                name=f"fit-{uuid.uuid4().hex}",  # a name used before would resume that run
-                storage_path=str(self._folder / "train"),
-                failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
-                logging_config=LoggingConfig(log_level="CRITICAL"),
-            ),
-        )
-        try:
-            with stoppable():
-                pickled = trainer.fit().return_value
-            assert isinstance(pickled, bytes)
-            return pickle.loads(pickled)
-        except WorkerGroupError as error:
-            failure = _first_failure(error.worker_failures, self.workers)
-        except ControllerError as error:
-            failure = LaunchError(f"Ray Train could not run the workers: {one_line(error.controller_failure)}")
-        raise failure
+        from pipeline.launch_train import fit  # here: half a second, which stages that only map are spared
+
+        return fit(loop, packed(args, self._store), self.workers, self._gpus)
 
     def map(self, function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
         assert ray.is_initialized(), "map outside of `with launcher(...)`"
@@ -133,56 +104,22 @@ class RayLaunch:
         wait_for_room(self.workers, f"the cluster at {address}", self._gpus)
 
 
-class PeerLostError(LaunchError):
-    """A worker that noticed another one's end; the other one knows why."""
-
-
-class _Trainer(TorchTrainer):
-    def _register_sigint_handler(self, controller: Any) -> None:
-        """Leaves Ctrl-C to Python: Ray's handler would outlive the fit, and end the process with status 0."""
-
-
-def _run_loop(loop: Callable[..., T], args: bytes) -> bytes | None:
-    """On a worker. The result travels pickled: Ray Train refuses one that holds tensors."""
-    rank, world = worker_context().get_world_rank(), worker_context().get_world_size()
-    with reproducible(), _explained(f"on worker {rank} of {world}"):
-        worker = Worker(rank, world, get_device(), _mean if world > 1 else None, ahead=_ahead)
-        result = loop(worker, *pickle.loads(args))
-        return dumps(result) if rank == 0 else None
+def no_gpu(node: str) -> UserError:
+    return UserError(
+        f"the node {node} promised a GPU, but torch {torch.__version__} finds none there: install the driver and torch "
+        "for CUDA on it, or start its Ray with --num-gpus 0"
+    )
 
 
 def _run_call(function: Callable[[Item], T], item: bytes) -> T:
-    with reproducible(), _explained("in a Ray task"):
+    if ray.get_gpu_ids() and not torch.cuda.is_available():
+        raise no_gpu(platform.node())
+    with reproducible(), explained("in a Ray task"):
         return function(pickle.loads(item))
 
 
-def _ahead(function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
-    """By Ray Data. No CPU is asked for: a private Ray has as many as it has workers."""
-    import ray.data  # takes seconds
-
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars, context.execution_options.preserve_order = False, True
-    context.print_on_execution_start = False
-    rows = ray.data.from_items([{"item": dumps(item)} for item in items], override_num_blocks=len(items))
-    made = rows.map(
-        lambda row: {"made": dumps(function(pickle.loads(row["item"])))},
-        num_cpus=0,
-        compute=ray.data.TaskPoolStrategy(AHEAD),
-    )
-    for row in made.iter_rows():
-        yield pickle.loads(row["made"])
-
-
-def _mean(flat: Tensor) -> Tensor:
-    try:
-        distributed.all_reduce(flat)
-    except RuntimeError as error:
-        raise PeerLostError(f"lost the other workers: {one_line(error)}") from error
-    return flat.div_(distributed.get_world_size())
-
-
 @contextmanager
-def _explained(where: str) -> Iterator[None]:
+def explained(where: str) -> Iterator[None]:
     """Let an exception reach the driver as itself; its traceback does not travel, so it becomes a note."""
     try:
         yield
@@ -199,14 +136,6 @@ def _travels(error: BaseException) -> bool:
     except (TypeError, AttributeError, pickle.PickleError):
         return False
     return True
-
-
-def _first_failure(failures: Mapping[int, Exception], world: int) -> Exception:
-    """What the worker that failed of itself raised; the others only report that it is gone."""
-    rank, failure = min(failures.items(), key=lambda item: (isinstance(item[1], PeerLostError), item[0]))
-    if type(failure).__module__.startswith("ray."):
-        return LaunchError(f"worker {rank} of {world} died: killed from outside, or out of memory")
-    return failure
 
 
 def _result(task: ray.ObjectRef) -> Any:

@@ -101,7 +101,8 @@ def sigterm_postponed() -> Iterator[threading.Event]:
     try:
         yield asked
     except Interrupted as saved:
-        print(saved, file=sys.stderr, flush=True)
+        if asked.is_set():  # or else it is the caller's to say
+            print(saved, file=sys.stderr, flush=True)
         raise
     finally:
         if signal.getsignal(signal.SIGTERM) is note:

@@ -278,7 +278,7 @@ def _client(uri: str) -> "MlflowClient":
     if not is_server(uri):
         from mlflow.store.db import utils
 
-        utils.MAX_RETRY_COUNT = 7  # tries to connect, 12 s in all; MLflow's own 10 take 101
+        utils.MAX_RETRY_COUNT = 5  # tries to connect, 3 s in all; MLflow's own 10 take 101
     return MlflowClient(uri, registry_uri=uri)
 
 

@@ -6,8 +6,8 @@ import re
 import socket
 import sqlite3
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -27,6 +27,7 @@ SETTINGS = {  # MLflow's own, unless the environment says otherwise
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a process of 240 MB that serves nothing we use
 }
+ONCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "12"}
 IN_MEMORY = "file:trilemma-tracking?mode=memory&cache=shared"
 
 
@@ -47,6 +48,17 @@ def artifact_folder(project: Path) -> Path:
 
 def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
+
+
+@contextmanager
+def asked_once() -> Iterator[None]:
+    """A server whose database is away says nothing: do not ask it thrice, for 20 seconds each."""
+    before = {name: os.environ.get(name, SETTINGS[name]) for name in ONCE}
+    os.environ.update(ONCE)
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def database_file(uri: str) -> Path | None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.process import ProcessId
+from pipeline.tracking_place import asked_once
 
 HOST, PID, STARTED, REASON = "trilemma.host", "trilemma.pid", "trilemma.started", "trilemma.reason"
 PARENT = "mlflow.parentRunId"  # by which the UI nests runs
@@ -45,7 +46,8 @@ def find_run(client: Any, experiment: str, tags: Mapping[str, str]) -> Any:
 def close_dead_runs(client: Any) -> list[str]:
     """Runs of this machine that are left RUNNING by a process that is gone become KILLED; their ids."""
     mine = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{ProcessId.current().host}'"
-    experiments = [experiment.experiment_id for experiment in client.search_experiments(max_results=1000)]
+    with asked_once():
+        experiments = [experiment.experiment_id for experiment in client.search_experiments(max_results=1000)]
     closed = []
     for run in client.search_runs(experiments, mine, max_results=1000):
         tags = run.data.tags

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FORBIDDEN_IN_METHODS = {"ray", "mlflow", "dvc", "typer", "pandas", "pyarrow", "pydantic", "pipeline", "sklearn", "rich"}
 ONLY_HOME = {
-    "ray": {"launch_ray.py", "launch_cluster.py", "launch_tune.py", "submit.py", "travel.py"},
+    "ray": {"launch_ray.py", "launch_train.py", "launch_cluster.py", "launch_tune.py", "submit.py", "travel.py"},
     "mlflow": {"tracking.py", "tracking_runs.py"},
 }
 

@@ -1,6 +1,7 @@
 """A cluster on loopback: two raylets with a token, MLflow on Postgres, and an S3 server for artifacts and the store.
 
-Every part can be killed, and comes back as a supervisor would bring it back.
+Every part can be killed, and comes back as a supervisor would bring it back. The raylets do not see the driver's disk,
+where this process may take it from them.
 """
 
 import logging
@@ -15,6 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ SECRETS = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_EC2_
 @dataclass
 class Cluster:
     folder: Path
+    disk: Path  # the driver's; short, for its temporary files lie there, too
     token: str = field(default_factory=lambda: secrets.token_hex(32))
     nodes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 
@@ -56,6 +59,15 @@ class Cluster:
             "RAY_AUTH_TOKEN": self.token,
             "RAY_AUTH_MODE": "token",
         }
+
+    @cached_property
+    def hides(self) -> bool:
+        """Whether an empty disk can be mounted over the driver's."""
+        return subprocess.run([*self._hidden, "true"], capture_output=True, check=False).returncode == 0
+
+    @property
+    def _hidden(self) -> list[str]:
+        return ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {self.disk} && exec "$@"', "sh"]
 
     @contextmanager
     def running(self) -> Iterator["Cluster"]:
@@ -80,16 +92,9 @@ class Cluster:
 
     def start_raylet(self, node: str) -> None:
         """The first node is the head; one CPU each, so that two stages side by side need both."""
-        command = [
-            BIN / "ray",
-            "start",
-            "--node-ip-address",
-            node,
-            "--num-cpus",
-            "1",
-            "--disable-usage-stats",
-            "--block",
-        ]
+        command = [*self._hidden] if self.hides else []
+        command += [BIN / "ray", "start", "--node-ip-address", node, "--num-cpus", "1"]
+        command += ["--disable-usage-stats", "--block"]
         if node == NODES[0]:
             command += ["--head", "--port", str(self.gcs_port), "--include-dashboard", "false"]
             command += ["--temp-dir", str(self.folder / "r")]
@@ -210,10 +215,11 @@ def end(service: "subprocess.Popen[bytes]") -> None:
 @contextmanager
 def cluster() -> Iterator[Cluster]:
     """In a folder with a short name, for Ray puts sockets below it."""
-    folder = Path(tempfile.mkdtemp(prefix="tri-c-", dir="/tmp"))
+    folder, disk = (Path(tempfile.mkdtemp(prefix=f"tri-{name}-", dir="/tmp")) for name in "cd")
     folder.chmod(0o755)
     try:
-        with Cluster(folder).running() as found:
+        with Cluster(folder, disk).running() as found:
             yield found
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(disk, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""On a cluster whose parts die: the artifacts of the serial run, and an MLflow that has everything once."""
+"""On a cluster that does not see our disk, and whose parts die: the artifacts of the serial run, everything once."""
 
 import json
 import random
@@ -41,6 +41,7 @@ def _resume(training, state, device):
     return _resumed(training, state, device)
 
 def _averaged(window, step):
+    assert not {hides} or not os.path.exists({house!r} + "/params.yaml"), "the driver's disk is seen"
     with open({log!r}, "a") as file:
         file.write(f"{{_key[0]}} {{os.getpid()}} {{step}}\\n")
     time.sleep(0.1)
@@ -70,22 +71,22 @@ class Study:
     commands: int = 0
 
     @classmethod
-    def build(cls, house: Path, here: Cluster, *targets: str) -> "Study":
-        toy = ToyStudy.build(house)
+    def build(cls, here: Cluster, name: str, *targets: str) -> "Study":
+        toy = ToyStudy.build(here.disk / name)
         toy.call("git", "-C", str(toy.house), "init", "--quiet")
         toy.call("dvc", "--cd", str(toy.house), "init", "--quiet", "--force")
         study = cls(toy, here, targets, int(time.time() * 1000))
-        with (house / "pipeline" / "training.py").open("a") as code:
-            code.write(SLOWLY.format(log=str(study.log)))
+        with (toy.house / "pipeline" / "training.py").open("a") as code:
+            code.write(SLOWLY.format(log=str(study.log), house=str(toy.house), hides=here.hides))
         return study
 
     @property
     def log(self) -> Path:
-        return self.toy.house / "rows"
+        return self.here.folder / f"rows-{self.toy.house.name}"
 
     @property
     def store(self) -> str:
-        return f"store-{self.toy.house.parent.name}-{self.toy.house.name}"
+        return f"store-{self.toy.house.name}"
 
     def rows(self) -> list[str]:
         return self.log.read_text().splitlines() if self.log.exists() else []
@@ -93,7 +94,7 @@ class Study:
     def start(self) -> None:
         command = [BIN / "trilemma", "repro", *self.targets, "--jobs", "2", "--workers", "1"]
         command += ["--address", self.here.address]
-        told = {"TRILEMMA_STORE": f"s3://{BUCKET}/{self.store}", "TRILEMMA_PIECE": "64"}
+        told = {"TRILEMMA_STORE": f"s3://{BUCKET}/{self.store}", "TRILEMMA_PIECE": "64", "TMPDIR": str(self.here.disk)}
         self.commands += 1
         with (self.toy.house / "out.log").open("ab") as log:
             self.child = subprocess.Popen(
@@ -188,7 +189,7 @@ def test_training_state_is_saved_after_fifteen_seconds_without_the_bucket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Arrow itself gives up after six."""
-    lonely = Cluster(tmp_path)
+    lonely = Cluster(tmp_path, tmp_path)
     for name, value in lonely.environment.items():
         monkeypatch.setenv(name, value)
     lonely.s3.start()
@@ -213,9 +214,9 @@ def test_training_state_is_saved_after_fifteen_seconds_without_the_bucket(
     ids=["one", "two side by side"],
 )
 def test_trainings_whose_surroundings_die_end_as_the_serial_run(
-    targets: Sequence[str], strikes: Mapping[str, int], here: Cluster, reproduced: ToyStudy, tmp_path: Path
+    targets: Sequence[str], strikes: Mapping[str, int], here: Cluster, reproduced: ToyStudy
 ) -> None:
-    study, moment = Study.build(tmp_path / "house", here, *targets), random.Random(0)
+    study, moment = Study.build(here, f"struck-{len(targets)}", *targets), random.Random(0)
     for kind, rows in strikes.items():
 
         def is_due(rows: int = rows) -> bool:
@@ -232,10 +233,8 @@ def test_trainings_whose_surroundings_die_end_as_the_serial_run(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_the_whole_study_on_a_cluster_has_the_artifacts_of_the_serial_run(
-    here: Cluster, reproduced: ToyStudy, tmp_path: Path
-) -> None:
-    study = Study.build(tmp_path / "house", here)
+def test_the_whole_study_on_a_cluster_has_the_artifacts_of_the_serial_run(here: Cluster, reproduced: ToyStudy) -> None:
+    study = Study.build(here, "whole")
     study.finish(at_most=1)
     assert study.toy.digests() == reproduced.digests()
     assert_whole(study, reproduced)
@@ -244,7 +243,7 @@ def test_the_whole_study_on_a_cluster_has_the_artifacts_of_the_serial_run(
 @pytest.mark.ray
 @pytest.mark.slow
 def test_whatever_dies_at_any_moment_the_same_command_ends_in_the_same_study(
-    here: Cluster, reproduced: ToyStudy, tmp_path: Path
+    here: Cluster, reproduced: ToyStudy
 ) -> None:
     """20 strikes at random moments; a study that is done before they are over is followed by another one."""
     moment = random.Random(20)
@@ -253,7 +252,7 @@ def test_whatever_dies_at_any_moment_the_same_command_ends_in_the_same_study(
     turn = 0
     while kinds:
         turn += 1
-        study = Study.build(tmp_path / f"house-{turn}", here, "evaluate-guided@toy-dg", "classify@cg-digits")
+        study = Study.build(here, f"chaos-{turn}", "evaluate-guided@toy-dg", "classify@cg-digits")
         struck: list[str] = []
         due = time.monotonic() + moment.uniform(5, 45)
         while kinds and not study.is_done():

@@ -22,7 +22,7 @@ from methods.core.loop import TrainState, train_steps
 from methods.core.rng import StepRng
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player
 from pipeline.epochs import Prepared
-from pipeline.errors import UserError
+from pipeline.errors import Interrupted, UserError
 from pipeline.launch import Launch, Worker, launcher
 from tests.pipeline.children import ROOT, start, wait_for
 from tests.pipeline.test_rows import left_in_store, streamed_sums
@@ -78,10 +78,11 @@ def fail_on_the_last_worker(worker: Worker, message: str) -> None:
 
 def step_for_ever(worker: Worker) -> None:
     print(f"started in a world of {worker.world}", flush=True)
-    while True:
+    while not worker.must_stop():
         if worker.all_reduce is not None:
             worker.all_reduce(torch.ones(3))
         time.sleep(0.05)
+    raise Interrupted("what there was")
 
 
 def slow_square(number: int) -> tuple[int, int]:

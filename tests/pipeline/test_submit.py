@@ -9,12 +9,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from textwrap import dedent
 from threading import Thread
 
 import pytest
+import ray
 import requests
 
 from tests.pipeline.children import ROOT, wait_for
@@ -47,23 +50,39 @@ class Head:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
+    with started() as found:
+        yield found
+
+
+@contextmanager
+def started(*options: str) -> Iterator[Head]:
     """`ray start` with a token, as infra/README.md has it, with the secrets of a node in its environment."""
     token, folder = secrets.token_hex(32), Path(tempfile.mkdtemp(prefix="tri-head-", dir="/tmp"))
-    gcs, dashboard = free_ports(2)
+    gcs, dashboard, agent = free_ports(3)
     command = ["ray", "start", "--head", "--node-ip-address", "127.0.0.1", "--port", str(gcs), "--num-cpus", "2"]
-    command += ["--dashboard-port", str(dashboard), "--temp-dir", str(folder / "r"), "--disable-usage-stats", "--block"]
+    command += [
+        "--dashboard-port",
+        str(dashboard),
+        "--dashboard-agent-listen-port",
+        str(agent),
+        "--temp-dir",
+        str(folder / "r"),
+        "--disable-usage-stats",
+        "--block",
+    ]
+    command += options
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TRILEMMA_"))}
     environment |= {"PATH": f"{BIN}:{os.environ['PATH']}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     with (folder / "log").open("w") as log:
-        ray = subprocess.Popen(command, env=environment | PLANTED, stdout=log, stderr=log, start_new_session=True)
+        node = subprocess.Popen(command, env=environment | PLANTED, stdout=log, stderr=log, start_new_session=True)
     found = Head(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", token, folder)
     try:
-        assert wait_for(lambda: ray.poll() is not None or answers(found), 180)
-        assert ray.poll() is None, (folder / "log").read_text()
+        assert wait_for(lambda: node.poll() is not None or answers(found), 180)
+        assert node.poll() is None, (folder / "log").read_text()
         yield found
     finally:
-        ray.terminate()  # it drains the node and ends what it started
-        ray.wait(60)
+        node.terminate()  # it drains the node and ends what it started
+        node.wait(60)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -152,16 +171,36 @@ def test_an_unauthenticated_client_is_refused(head: Head) -> None:
     assert posted.status_code == 401
 
 
+def driver(head: Head, folder: Path, token: str, code: str) -> "subprocess.CompletedProcess[str]":
+    """A process of its own, for Ray takes a token only when it is imported: by the first call of `launcher`."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "RAY_AUTH_TOKEN": token}
+    code = f"from pipeline.launch import launcher\naddress = {head.gcs!r}\nlauncher(1, address)\n{dedent(code)}"
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def refusal(head: Head, folder: Path, token: str, before: str = "") -> str:
+    """What a driver says that tries to join the cluster."""
+    child = driver(head, folder, token, f"{before}\nwith launcher(1, address): print('joined')")
+    assert "joined" not in child.stdout
+    return child.stderr.splitlines()[-1]
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize(("token", "told"), [("", "wants a token"), ("wrong", "refuses this token")])
 def test_a_driver_without_the_token_is_refused_at_once(head: Head, tmp_path: Path, token: str, told: str) -> None:
-    joining = f"from pipeline.launch import launcher\nwith launcher(1, {head.gcs!r}): print('joined')"
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "RAY_AUTH_TOKEN": token}
-    child = subprocess.run(
-        [sys.executable, "-c", joining], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100
-    )
-    assert f"UserError: the Ray cluster at {head.gcs} {told}: set RAY_AUTH_TOKEN" in child.stderr
-    assert "joined" not in child.stdout
+    line = refusal(head, tmp_path, token)
+    assert f"UserError: the Ray cluster at {head.gcs} {told}: set RAY_AUTH_TOKEN" in line
+
+
+@pytest.mark.ray
+def test_a_driver_of_another_version_is_refused_with_both_versions(head: Head, tmp_path: Path) -> None:
+    line = refusal(head, tmp_path, head.token, before="import ray\nray.__version__ = '2.9.0'")
+    assert f"UserError: cannot join the Ray at {head.gcs}: Version mismatch" in line
+    assert f"Ray: {ray.__version__} " in line
+    assert "Ray: 2.9.0 " in line
+    assert line.endswith("install the same on both")
 
 
 @pytest.mark.ray
