@@ -119,11 +119,6 @@ def test_prepared_pictures_may_stay_in_the_store(tmp_path: Path) -> None:
         remote.read()
 
 
-def streamed_sums(worker: Worker, batches: Prepared) -> list[float]:
-    stream = Stream(batches, worker)
-    return [float(stream(step).images.double().sum()) for step in range(10)]
-
-
 def test_statistics_are_the_same_bits_however_features_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.feature_stats.BLOCK", 64)
     features = np.random.default_rng(0).normal(3, 2, (500, 12)).astype(np.float32)
