@@ -158,7 +158,7 @@ def shrunk(params: dict[str, Any], folder: Path, data: DataSpec) -> dict[str, An
         elif entry["method"] == "edm.EDM":
             sample["steps"] = 2
         elif is_long:
-            sample["spacing"] = "2"
+            sample["spacing"] = "5"
     for guided in params.get("guided", {}).values():
         guided["sample"].pop("steps", None)
     params.pop("sweeps", None)
