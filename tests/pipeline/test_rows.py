@@ -12,8 +12,8 @@ import torch
 
 from pipeline import epochs
 from pipeline.artifacts import new_artifact, read_artifact
-from pipeline.epochs import Epochs, Prepared, Stream
-from pipeline.errors import ArtifactError
+from pipeline.epochs import Epochs, Prepared, Stream, distinct
+from pipeline.errors import ArtifactError, UserError
 from pipeline.feature_stats import FeatureStats, Gathered
 from pipeline.launch import Worker
 from pipeline.rows import Rows, open_rows
@@ -58,6 +58,13 @@ def test_rows_travel_as_names_of_files(tmp_path: Path) -> None:
         assert one.labels is not None
         assert other.labels is not None
         assert torch.equal(one.labels, other.labels)
+
+
+def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:
+    rows = shards(tmp_path, "arrow")
+    assert distinct(Prepared(rows, True, 97, 3)).rows is rows
+    with pytest.raises(UserError, match=r"train\.batch: 98 came, but there are 97 records to train on: take fewer"):
+        distinct(Prepared(rows, True, 98, 3))
 
 
 @pytest.fixture
