@@ -170,9 +170,9 @@ def cmyk() -> bytes:
 
 
 BAD = {
-    "broken": (b"no picture", "is not a readable picture"),
+    "broken": (b"no picture", "is not a readable picture: no known format"),
     "truncated": (encoded(PICTURES[0])[:60], "is not a readable picture"),
-    "empty": (b"", "is not a readable picture"),
+    "empty": (b"", "is not a readable picture: it is empty"),
     "16-bit": (encoded(np.full((8, 8), 40_000, np.uint16)), "has mode I;16: pass 8-bit grey or RGB"),
     "cmyk": (cmyk(), "has mode CMYK"),
     "animated": (animated(), "is animated: take one frame"),
