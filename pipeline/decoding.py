@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pipeline.records import BadRecord
 
@@ -42,6 +42,9 @@ def decode_picture(content: bytes, where: str, preprocess: Preprocess = AS_IT_IS
             if getattr(image, "n_frames", 1) > 1:
                 raise BadRecord(f"{where} is animated: take one frame out of it")
             return _values(_resized(_eight_bit(image, where), where, preprocess))
+    except UnidentifiedImageError:  # whose own text holds an address in memory
+        why = "no known format" if content else "it is empty"
+        raise BadRecord(f"{where} is not a readable picture: {why}") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadRecord(f"{where} is not a readable picture: {error}") from None
 

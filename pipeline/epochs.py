@@ -20,6 +20,7 @@ from methods.core.pixels import from_uint8
 from methods.core.rng import StepRng, fold
 from methods.core.shapes import per_sample
 from methods.core.types import Batch
+from pipeline.errors import UserError
 from pipeline.rows import Rows
 from pipeline.shards import Pictures
 
@@ -86,6 +87,14 @@ class Prepared:
 
     def _of(self, images: np.ndarray | Rows | Tensor, labels: np.ndarray | Tensor) -> Epochs:
         return Epochs(images, labels if self.is_labelled else None, self.batch, self.seed, self.flip)
+
+
+def distinct(batches: Prepared) -> Prepared:
+    """Refused if a step would see a picture twice."""
+    if len(batches.rows) < batches.batch:
+        came = f"train.batch: {batches.batch} came, but there are {len(batches.rows)} records to train on"
+        raise UserError(f"{came}: take fewer at a time")
+    return batches
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pipeline.artifacts import Artifact, Draft
 from pipeline.config import Block, build_method
-from pipeline.epochs import Prepared
+from pipeline.epochs import Prepared, distinct
 from pipeline.external import OUTSIDE
 from pipeline.held_out import Train, held_out, note_best, split, whole
 from pipeline.importers.take_over import take_over
@@ -30,7 +30,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
         return
     data = data_spec(inputs["data"].manifest.facts)
     kept, unseen = split(open_rows(inputs["data"].path, "train"), block.held_out)
-    batches = Prepared(kept, data.classes > 0, block.batch, block.seed)
+    batches = distinct(Prepared(kept, data.classes > 0, block.batch, block.seed))
     best = held_out(method, whole(unseen, data.classes, len(unseen)), block)
     job = Job(method, data, batches, block.steps, block.batch, block.seed, block.precision, best)
     around.launch.fit(train, job, around.state, around.watch)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from methods.core.types import Batch
 from pipeline.artifacts import Artifact, Draft
 from pipeline.config import Block, build_method
-from pipeline.epochs import Pairs, Prepared
+from pipeline.epochs import Pairs, Prepared, distinct
 from pipeline.external import OUTSIDE
 from pipeline.held_out import Train, held_out, note_best, split, whole
 from pipeline.importers.take_over import take_over
@@ -34,8 +34,8 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
     real, real_unseen = split(open_rows(inputs["data"].path, "train"), block.held_out)
     fake, fake_unseen = split(open_rows(inputs["fakes"].path, "samples"), block.held_out)
     pairs = Pairs(
-        Prepared(real, data.classes > 0, block.batch, block.seed),
-        Prepared(fake, data.classes > 0, block.batch, block.seed + 1),
+        distinct(Prepared(real, data.classes > 0, block.batch, block.seed)),
+        distinct(Prepared(fake, data.classes > 0, block.batch, block.seed + 1)),
     )
     smaller = min(len(real_unseen), len(fake_unseen))
     unseen = Batch(*whole(real_unseen, data.classes, smaller)[:2], *whole(fake_unseen, data.classes, smaller)[:2])

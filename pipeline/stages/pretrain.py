@@ -11,7 +11,7 @@ from methods.core.rng import TILE, sample_tiles
 from methods.core.types import DataSpec, Generator, Nets
 from pipeline.artifacts import Artifact, Draft
 from pipeline.config import Block, build_method
-from pipeline.epochs import Prepared
+from pipeline.epochs import Prepared, distinct
 from pipeline.errors import UserError
 from pipeline.external import OUTSIDE
 from pipeline.importers.checkpoints import Format
@@ -65,7 +65,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
     job = Job(
         method,
         data,
-        batches("train"),
+        distinct(batches("train")),
         block.steps,
         block.batch,
         block.seed,

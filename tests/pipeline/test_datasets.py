@@ -4,7 +4,7 @@ import io
 import json
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def encoded(image: np.ndarray, kind: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-def as_parquet(folder: Path, cells: list[Any] | None = None, labels: list[int] | None = None) -> Path:
+def as_parquet(folder: Path, cells: list[Any] | None = None, labels: Sequence[int | None] | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     cells = cells if cells is not None else [{"bytes": encoded(p), "path": f"{i}.png"} for i, p in enumerate(PICTURES)]
     labels = labels if labels is not None else [i % 2 for i in range(len(cells))]
@@ -170,9 +170,9 @@ def cmyk() -> bytes:
 
 
 BAD = {
-    "broken": (b"no picture", "is not a readable picture"),
+    "broken": (b"no picture", "is not a readable picture: no known format"),
     "truncated": (encoded(PICTURES[0])[:60], "is not a readable picture"),
-    "empty": (b"", "is not a readable picture"),
+    "empty": (b"", "is not a readable picture: it is empty"),
     "16-bit": (encoded(np.full((8, 8), 40_000, np.uint16)), "has mode I;16: pass 8-bit grey or RGB"),
     "cmyk": (cmyk(), "has mode CMYK"),
     "animated": (animated(), "is animated: take one frame"),
@@ -198,9 +198,10 @@ def test_bad_records_are_counted_where_the_entry_says_so(tmp_path: Path) -> None
     assert "row 3" in json.loads((made.path / "bad_records.json").read_text())[0]
 
 
-def test_a_label_beyond_the_classes_is_named(tmp_path: Path) -> None:
-    data = as_parquet(tmp_path / "data", labels=[0] * 5 + [2] * 19)
-    with pytest.raises(TrilemmaError, match=r"row 5: label 2, but there are 2 classes, 0 to 1"):
+@pytest.mark.parametrize("label", [2, -1, None])
+def test_a_label_that_is_missing_or_beyond_the_classes_is_named(label: int | None, tmp_path: Path) -> None:
+    data = as_parquet(tmp_path / "data", labels=[0] * 5 + [label] + [0] * 18)
+    with pytest.raises(TrilemmaError, match=rf"row 5: label {label}, but there are 2 classes, 0 to 1"):
         prepare("parquet", data, tmp_path / "out", names=TWO)
 
 
@@ -229,6 +230,15 @@ def test_duplicates_across_splits_are_counted(tmp_path: Path) -> None:
     cells = [{"bytes": encoded(picture), "path": ""} for picture in PICTURES]
     made = prepare("parquet", as_parquet(tmp_path / "data", [*cells[:16], *cells[:8]]), tmp_path / "out", names=TWO)
     assert made.manifest.facts["duplicates"] == {"train": 0, "across": 8}
+
+
+def test_a_colour_table_is_looked_up() -> None:
+    table = Image.fromarray(PICTURES[0]).quantize(16)
+    buffer = io.BytesIO()
+    table.save(buffer, "PNG")
+    np.testing.assert_array_equal(
+        decode_picture(buffer.getvalue(), "it"), np.array(table.convert("RGB")).transpose(2, 0, 1)
+    )
 
 
 def test_pictures_are_cropped_and_resized_as_declared() -> None:

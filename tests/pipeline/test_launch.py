@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from methods.core.loop import TrainState, train_steps
 from methods.core.rng import StepRng
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player
-from pipeline.epochs import Prepared
+from pipeline.epochs import Batches, Prepared, Stream
 from pipeline.errors import Interrupted, UserError
 from pipeline.launch import Launch, Worker, launcher
 from tests.pipeline.children import ROOT, start, wait_for
-from tests.pipeline.test_rows import left_in_store, streamed_sums
+from tests.pipeline.test_rows import left_in_store
 
 DATA = DataSpec((2,), 0, 1.0)
 IMAGES = torch.randn(64, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -41,7 +41,8 @@ class Denoiser:
         return (Player("denoiser", "net", Adam(lambda progress: 0.01), Ema(lambda progress: 0.9)),)
 
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
-        return {"net": nn.Sequential(nn.Linear(2, 32), nn.SiLU(), nn.Linear(32, 2))}
+        width = data.shape[-1]
+        return {"net": nn.Sequential(nn.Linear(width, 32), nn.SiLU(), nn.Linear(32, width))}
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
         return {"noise": rng.normal(*batch.images.shape)}
@@ -51,13 +52,17 @@ class Denoiser:
         return loss, {"loss": loss.detach()}
 
 
-def train(worker: Worker, dtype: torch.dtype, steps: int) -> Weights:
+def rolled(step: int) -> Batch:
+    return Batch(IMAGES.roll(-BATCH * step, 0)[:BATCH])
+
+
+def train(worker: Worker, dtype: torch.dtype, steps: int, batches: Batches = rolled, data: DataSpec = DATA) -> Weights:
     method = Denoiser()
-    state = TrainState.fresh(method, DATA, 0, worker.device, dtype)
+    state = TrainState.fresh(method, data, 0, worker.device, dtype)
     every = train_steps(
         method,
         state,
-        lambda step: Batch(IMAGES.roll(-BATCH * step, 0)[:BATCH]),
+        batches,
         seed=0,
         batch=BATCH,
         steps=steps,
@@ -169,11 +174,28 @@ def test_two_workers_train_to_the_weights_of_one_up_to_rounding(two_workers: Lau
         assert float((a - b).norm() / a.norm()) < 1e-9
 
 
+def train_on_stream(worker: Worker, batches: Prepared) -> tuple[list[float], Weights]:
+    """Three epochs; with what it saw."""
+    stream, sums = Stream(batches, worker), []
+
+    def noted(step: int) -> Batch:
+        batch = stream(step)
+        sums.append(float(batch.images.double().sum()))
+        return batch
+
+    return sums, train(worker, torch.float64, 20, noted, DataSpec((3, 4, 4), 10, 0.5))
+
+
 @pytest.mark.ray
-def test_two_workers_stream_the_batches_of_one_with_ray_data(two_workers: Launch, tmp_path: Path):
-    batches = Prepared(left_in_store(tmp_path, f"file://{tmp_path}/store"), True, 16, 3)
-    alone = streamed_sums(Worker(0, 1, torch.device("cpu"), None), batches)
-    assert two_workers.fit(streamed_sums, batches) == alone
+def test_two_workers_stream_the_batches_of_one_with_ray_data_and_train_to_its_weights(
+    two_workers: Launch, tmp_path: Path
+):
+    batches = Prepared(left_in_store(tmp_path, f"file://{tmp_path}/store"), True, BATCH, 3)
+    seen_alone, one = launcher().fit(train_on_stream, batches)
+    seen, two = two_workers.fit(train_on_stream, batches)
+    assert seen == seen_alone
+    for a, b in zip(tensors(one), tensors(two), strict=True):
+        assert float((a - b).norm() / a.norm()) < 1e-9
 
 
 @pytest.mark.ray

@@ -12,8 +12,8 @@ import torch
 
 from pipeline import epochs
 from pipeline.artifacts import new_artifact, read_artifact
-from pipeline.epochs import Epochs, Prepared, Stream
-from pipeline.errors import ArtifactError
+from pipeline.epochs import Epochs, Prepared, Stream, distinct
+from pipeline.errors import ArtifactError, UserError
 from pipeline.feature_stats import FeatureStats, Gathered
 from pipeline.launch import Worker
 from pipeline.rows import Rows, open_rows
@@ -58,6 +58,13 @@ def test_rows_travel_as_names_of_files(tmp_path: Path) -> None:
         assert one.labels is not None
         assert other.labels is not None
         assert torch.equal(one.labels, other.labels)
+
+
+def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:
+    rows = shards(tmp_path, "arrow")
+    assert distinct(Prepared(rows, True, 97, 3)).rows is rows
+    with pytest.raises(UserError, match=r"train\.batch: 98 came, but there are 97 records to train on: take fewer"):
+        distinct(Prepared(rows, True, 98, 3))
 
 
 @pytest.fixture
@@ -117,11 +124,6 @@ def test_prepared_pictures_may_stay_in_the_store(tmp_path: Path) -> None:
     (tmp_path / "b" / "s" / remote.shards[0].file).unlink()
     with pytest.raises(ArtifactError, match="no longer holds data/"):
         remote.read()
-
-
-def streamed_sums(worker: Worker, batches: Prepared) -> list[float]:
-    stream = Stream(batches, worker)
-    return [float(stream(step).images.double().sum()) for step in range(10)]
 
 
 def test_statistics_are_the_same_bits_however_features_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:

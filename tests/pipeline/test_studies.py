@@ -45,7 +45,7 @@ RELEASED = {  # network of an entry -> file of param_shapes_*.json, checkpoint i
     "imagenet256/adm": ("adm", "256x256_diffusion.pt"),
     "imagenet256/cg": ("adm", "256x256_classifier.pt"),
 }
-PRINTED = {  # millions: DDPM section B; WaveDiff (arXiv:2211.16152) tables 2 and 3 count DDGAN's generators
+PRINTED = {  # millions: DDPM section B; DDGAN's as WaveDiff (arXiv:2211.16152) counts them, recalled, not looked up
     "cifar10/ddpm": 35.7,
     "cifar10/tdpm": 35.7,
     "cifar10/ddgan": 48.43,
@@ -117,6 +117,17 @@ def test_the_whole_dag_of_a_study_can_be_shown(folder: str) -> None:
             assert f"trilemma {stage} {name}" in told
 
 
+@pytest.mark.parametrize("params", sorted((ROOT / "studies").glob("*/params.yaml")), ids=lambda file: file.parent.name)
+def test_a_study_has_every_section_that_its_stages_read(params: Path) -> None:
+    yaml = YAML(typ="safe", pure=True)
+    there = {name for name, entries in yaml.load(params.read_text()).items() if entries is not None}
+    for name, stage in yaml.load((params.parent / "dvc.yaml").read_text())["stages"].items():
+        over = str(stage.get("foreach", ""))
+        if not over.startswith("${") or over[2:-1] in there:
+            read = {param.partition(".")[0] for param in stage.get("do", stage).get("params", [])}
+            assert read <= there, name
+
+
 @pytest.fixture
 def _handlers_restored() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
@@ -147,7 +158,7 @@ def shrunk(params: dict[str, Any], folder: Path, data: DataSpec) -> dict[str, An
         elif entry["method"] == "edm.EDM":
             sample["steps"] = 2
         elif is_long:
-            sample["spacing"] = "2"
+            sample["spacing"] = "5"
     for guided in params.get("guided", {}).values():
         guided["sample"].pop("steps", None)
     params.pop("sweeps", None)
