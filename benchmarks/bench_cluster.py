@@ -31,6 +31,14 @@ IMPORTS = {
     "with Ray, of a stage that maps": "import torch, mlflow, pipeline.launch_ray",
     "with Ray Train, of one that trains": "import torch, mlflow, pipeline.launch_train",
 }
+JOIN = """
+import time
+from pipeline.launch import launcher
+launch = launcher(1, {address!r})
+began = time.perf_counter()
+with launch:
+    print(time.perf_counter() - began)
+"""
 BURN = "import sys; n = sum(i * i for i in range(150_000_000)); open(sys.argv[1], 'w').write(str(n))"
 
 
@@ -42,18 +50,16 @@ def main() -> None:
 
 
 def join(rounds: int) -> None:
-    def loaded(code: str) -> float:
-        told = f"{code}\nimport time; print(time.process_time())"
-        return float(subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout)
+    """Every time in a process of its own, as a stage is one."""
 
-    def joined() -> float:
-        began = time.perf_counter()
-        with launcher(1, address):
-            return time.perf_counter() - began
+    def told(code: str) -> float:
+        return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
     with head() as address:
-        joined()
-        turns = [{"join": joined()} | {name: loaded(code) for name, code in IMPORTS.items()} for _ in range(rounds)]
+        joining = JOIN.format(address=address)
+        told(joining)
+        codes = {name: f"{code}\nimport time; print(time.process_time())" for name, code in IMPORTS.items()}
+        turns = [{"join": told(joining)} | {name: told(code) for name, code in codes.items()} for _ in range(rounds)]
     print(f"joining a running cluster: {spread([turn['join'] for turn in turns])} s")
     for name in IMPORTS:
         print(f"imports, {name}: {spread([turn[name] for turn in turns])} CPU s")

@@ -19,7 +19,7 @@ import pytest
 
 from pipeline.store import State
 from pipeline.training import RECORD_EVERY
-from tests.pipeline.children import wait_for
+from tests.pipeline.children import start, wait_for
 from tests.pipeline.toy_study import BIN, ToyStudy
 
 pytest.importorskip("moto.server")
@@ -164,7 +164,8 @@ def assert_whole(study: Study, serial: ToyStudy) -> None:
         ledger[name.split("/")[2].removesuffix(".jsonl")].append(note["event"])
     computed = {key for key, events in ledger.items() if "computed" in events}
     tidied = {key for key, events in ledger.items() if "tidied" in events}
-    finished = sorted(key for _, status, key in runs if status == "FINISHED")
+    kept = [run for run in runs if run[0] != "report"]  # which is made every time
+    finished = sorted(key for _, status, key in kept if status == "FINISHED")
     assert len(set(finished)) == len(finished)
     assert computed <= set(finished) <= computed | tidied
     with closing(sqlite3.connect(serial.house / "mlflow.db")) as database:
@@ -229,6 +230,26 @@ def test_trainings_whose_surroundings_die_end_as_the_serial_run(
     study.finish(at_most=len(strikes) + 2)
     assert_whole(study, reproduced)
     assert max(repeated_steps(study.rows()), default=0) <= RECORD_EVERY
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "call", ["list(launch.map(time.sleep, [1000]))", "launch.fit(step_for_ever)"], ids=["map", "fit"]
+)
+def test_a_driver_ends_when_the_head_is_replaced(call: str, here: Cluster) -> None:
+    code = f"""
+    import sys, time
+    from pipeline.launch import launcher
+    from tests.pipeline.test_launch import step_for_ever
+    with launcher(1, sys.argv[1]) as launch:
+        print("joined", flush=True)
+        {call}
+    """
+    driver = start(code, here.address, **here.environment)
+    assert wait_for(here.workers, 120)
+    here.replace_raylet(NODES[0])
+    assert driver.wait(120) != 0
 
 
 @pytest.mark.ray
