@@ -158,7 +158,7 @@ def shrunk(params: dict[str, Any], folder: Path, data: DataSpec) -> dict[str, An
         elif entry["method"] == "edm.EDM":
             sample["steps"] = 2
         elif is_long:
-            sample["spacing"] = "5"
+            sample["spacing"] = "2" if entry["method"] == "tdpm.TDPM" else "5"  # DG speaks between the ends
     for guided in params.get("guided", {}).values():
         guided["sample"].pop("steps", None)
     params.pop("sweeps", None)
