@@ -26,6 +26,10 @@ class Owner(NamedTuple):
         return not self.process.is_alive() or (not self.process.is_here and silent_seconds > SILENCE_SECONDS)
 
 
+def lease_name(key: str) -> str:
+    return f"leases/{key}.json"
+
+
 @contextmanager
 def lease(place: Place, key: str) -> Iterator[None]:
     """Held by one caller at a time, who looks for the result once more. Waits while the owner lives, saying who it is.
@@ -33,7 +37,7 @@ def lease(place: Place, key: str) -> Iterator[None]:
     In a folder a lock makes this exact. In a bucket two callers who come within the same moment may, rarely, both
     compute; then the first result stays, so nothing is wrong but the time.
     """
-    name, mine = f"leases/{key}.json", Owner(ProcessId.current(), uuid.uuid4().hex)
+    name, mine = lease_name(key), Owner(ProcessId.current(), uuid.uuid4().hex)
     told = None
     while (owner := _take(place, name, mine)) is not None:
         if owner not in (told, mine):

@@ -89,13 +89,16 @@ def outside(study: Study, call: Call) -> dict[str, Artifact]:
 
 
 def tidy_up(root: Path, call: Call, key: str, store: Store) -> None:
-    """Whoever computed a result may have died after storing it, before closing its run and clearing its state."""
+    """Whoever computed a result may have died after storing it, before closing its run or giving back its lease."""
     events = [note["event"] for note in store.notes(key) if note["event"] != "reused"]
     if events[-1:] != ["started"]:
+        if store.is_leased(key):
+            with store.lease(key):  # waits, if its owner lives after all, and gives back what a dead one held
+                pass
         return
     from pipeline.tracking import connect
 
-    with store.lease(key):  # waits, if it lives after all
+    with store.lease(key):
         connect(root)  # closes the runs of the dead
         store.state(key).clear()
         store.note(key, _circumstances(call) | {"event": "tidied"})

@@ -30,7 +30,7 @@ from pipeline.artifacts import (
 )
 from pipeline.atomic import publish_folder, temporary
 from pipeline.errors import ArtifactError, StoreError
-from pipeline.lease import lease
+from pipeline.lease import lease, lease_name
 from pipeline.places import Place, open_place
 
 
@@ -114,6 +114,10 @@ class Store:
     def lease(self, key: str) -> AbstractContextManager[None]:
         """Held by one caller at a time, who should look for the result once more and then compute it."""
         return lease(self.place, key)
+
+    def is_leased(self, key: str) -> bool:
+        """By somebody who computes, or who died."""
+        return self.place.info(lease_name(key)) is not None
 
     def state(self, key: str) -> "State":
         return State(self.uri, key)

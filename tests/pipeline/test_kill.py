@@ -160,10 +160,11 @@ def and_die(work):
     ("module", "owner", "method", "first"),
     [
         ("pipeline.store", "Store", "put", True),  # the result is in the store, the run open, the state there
+        ("pipeline", "runner", "say", True),  # nothing but the lease
         pytest.param("pipeline.store", "State", "clear", False, marks=pytest.mark.slow),  # all but the state
         pytest.param("pipeline.store", "Store", "put", False, marks=pytest.mark.slow),  # in place, but not stored
     ],
-    ids=["after put", "before clear", "before put"],
+    ids=["after put", "before the lease is given back", "before clear", "before put"],
 )
 def test_a_kill_while_a_finished_stage_tidies_up_leaves_nothing(
     module: str, owner: str, method: str, first: bool, reproduced: ToyStudy, tmp_path: Path
