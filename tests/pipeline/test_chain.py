@@ -123,6 +123,7 @@ def test_pictures_are_the_same_for_any_piece_of_work(
 ) -> None:
     copy = reproduced.copied(tmp_path / "house", "pretrain", "discriminate")
     monkeypatch.chdir(copy.folder)
+    monkeypatch.setattr("pipeline.runner.CODE", copy.house)  # as if it were this
     for piece in (64, 128, 256):
         monkeypatch.setenv("TRILEMMA_STORE", str(tmp_path / f"store-{piece}"))
         run_stage(stage, name, piece=piece)

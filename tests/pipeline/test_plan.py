@@ -50,8 +50,8 @@ def test_operations_and_evaluations_grow_with_steps_and_batch(data: Artifact) ->
 
 
 def test_a_batch_beyond_the_limit_is_not_tried_but_its_need_is_known(data: Artifact) -> None:
-    whole = training(data, batch=4096, width=256)
-    guessed = training(data, batch=4096, width=256, limit_mib=whole.mib / 2)
+    whole = training(data, batch=1280, width=640)
+    guessed = training(data, batch=1280, width=640, limit_mib=whole.mib / 2)
     assert whole.mib > 50
     assert guessed.mib == pytest.approx(whole.mib, rel=0.25)
     assert guessed.flops == whole.flops
