@@ -79,8 +79,10 @@ def _made(file: Path, rows: list[dict[str, str]]) -> Iterator[str]:
 
 
 def _cells(row: Row) -> list[str]:
-    value, low, high = (float(row[name]) for name in ("value", "ci_low", "ci_high"))
-    return [f"{value:.4g} [{low:.3g}, {high:.3g}]", row["train_seeds"], row["floor"], row["paper_value"]]
+    interval = (
+        f" [{float(row['ci_low']):.3g}, {float(row['ci_high']):.3g}]" if row["ci_low"] else ""
+    )  # of one seed: none
+    return [f"{float(row['value']):.4g}{interval}", row["train_seeds"], row["floor"], row["paper_value"]]
 
 
 def _rows(file: Path) -> list[dict[str, str]]:
