@@ -86,24 +86,14 @@ def train_on(worker: Worker, folder: str, key: str) -> float:
     from methods.core.types import DataSpec
     from methods.edm import EDM
     from pipeline.epochs import Epochs
+    from pipeline.plan_probe import Unwatched
     from pipeline.store import Store
     from pipeline.training import Job, train
 
     images = np.random.default_rng(0).integers(0, 256, (64, 3, 32, 32)).astype(np.uint8)
     method = EDM(width=32, depth=1, channel_mult=(1, 2), attention=(), lr_rampup_images=0)
     job = Job(method, DataSpec((3, 32, 32), 0, 0.5), Epochs(images, None, 16, 0), STEPS, 16, 0, "float32")
-    return 1000 / STEPS * timed(lambda: train(worker, job, Store(folder).state(key), Nobody()))  # type: ignore[arg-type]
-
-
-class Nobody:
-    """Looks on."""
-
-    @contextmanager
-    def opened(self) -> Iterator["Nobody"]:
-        yield self
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *told: None
+    return 1000 / STEPS * timed(lambda: train(worker, job, Store(folder).state(key), Unwatched()))  # type: ignore[arg-type]
 
 
 def jobs(rounds: int) -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 from pipeline.addresses import fits, names_of
 from pipeline.errors import UserError
 from pipeline.intervals import TRAINING_SEEDS_FOR_A_METHOD
-from pipeline.markdown import markdown_table
+from pipeline.markdown import bounds, markdown_table
 from pipeline.measured import FOLDER
 
 KEY = ("paper", "table", "dataset", "conditional", "method", "nfe", "metric")
@@ -81,7 +81,7 @@ def claims_section(ledger: pd.DataFrame) -> str:
 
 def shown(row: Mapping[Hashable, Any]) -> list[str]:
     """A row of the ledger for people, under `SHOWN`."""
-    measured = "" if pd.isna(row["measured"]) else f"{row['measured']:.4g} [{row['ci_low']:.3g}, {row['ci_high']:.3g}]"
+    measured = f"{row['measured']:.4g}{bounds(row['ci_low'], row['ci_high'], 3)}" if pd.notna(row["measured"]) else ""
     method = f"{row['method']} ({row['nfe']})" if row["nfe"] else row["method"]
     return [method, row["metric"], f"{row['printed']:g}", measured, row["cell"], row["verdict"]]
 

@@ -13,6 +13,7 @@ from pipeline.cards import Card, same_measure
 from pipeline.config import Study, pick
 from pipeline.dag import STAGES
 from pipeline.errors import ArtifactError, UserError
+from pipeline.markdown import bounds
 from pipeline.runner import open_store
 from pipeline.tracking import compare_page
 from pipeline.tracking_place import TrackingError
@@ -88,10 +89,10 @@ def print_comparison(found: Compared, as_json: bool) -> None:
     table = Table("metric", "run", "value", "floor", f"less {found.runs[0]}", "verdict", "seeds", box=None)
     for row in found.rows:
         first = row.run == found.runs[0]
-        value = f"{row.value:.{DIGITS}g}" + _bounds(row.ci_low, row.ci_high)
+        value = f"{row.value:.{DIGITS}g}" + bounds(row.ci_low, row.ci_high, DIGITS)
         floor = "" if row.floor is None or not first else f"{row.floor:.{DIGITS}g}"
         difference = "" if row.difference is None else f"{row.difference:+.{DIGITS}g}"
-        difference += "" if row.difference_low is None else _bounds(row.difference_low, row.difference_high)
+        difference += bounds(row.difference_low, row.difference_high, DIGITS)
         metric = f"{row.metric} ({row.card.partition('@')[0]})" if first else ""
         seeds = f"{row.train_seeds} trained x {row.sample_seeds} sampled"
         table.add_row(metric, row.run, value, floor, difference, row.verdict or "", seeds)
@@ -223,10 +224,6 @@ def _tracked(study: Study, entry: str) -> str | None:
         return None
     notes = open_store(study).notes(call.key(study.root, inputs))
     return next((note["mlflow_run"] for note in reversed(notes) if note["event"] == "computed"), None)
-
-
-def _bounds(low: float, high: float | None) -> str:
-    return "" if high is None or isnan(low) else f" [{low:.{DIGITS}g}, {high:.{DIGITS}g}]"
 
 
 def _or_null(value: Any) -> Any:

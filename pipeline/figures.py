@@ -223,13 +223,15 @@ def sweep_curves(rows: "pd.DataFrame", axes: Sequence[str], metric: str, paper_m
     first, *others = axes
     ticks = list(dict.fromkeys(rows[first].tolist()))
     kinds = [kind for kind in ("entry", *others) if len(set(rows[kind])) > 1]
+    are_words = not all(_is_number(tick) for tick in ticks)
+    joined = "none" if are_words else "-"
     for label, line in _lines(rows, kinds):
         at = [ticks.index(value) for value in line[first].tolist()]
         value, low, high = (line[name].to_numpy(float) for name in ("value", "ci_low", "ci_high"))
         errors = np.nan_to_num(np.array([value - low, high - value]))
-        panels[0].errorbar(at, value, yerr=errors, marker="o", markersize=3, capsize=3, label=label)
+        panels[0].errorbar(at, value, yerr=errors, marker="o", markersize=3, capsize=3, label=label, ls=joined)
         if has_paper:
-            panels[1].plot(at, line["paper_value"], marker="o", markersize=3, label=label)
+            panels[1].plot(at, line["paper_value"], marker="o", markersize=3, label=label, ls=joined)
     floors = rows["floor"].dropna().tolist()
     if floors:
         panels[0].axhline(floors[0], color=COLOURS[1], linestyle="dashed", label="real data")
@@ -239,6 +241,8 @@ def sweep_curves(rows: "pd.DataFrame", axes: Sequence[str], metric: str, paper_m
         panel.set_title(title)
         panel.set_xlabel(first)
         panel.set_xticks(range(len(ticks)), ticks)
+        if are_words:
+            panel.tick_params("x", rotation=30)
         drawn = rows[column].to_numpy(float)
         least, most = np.nanmin(drawn), np.nanmax(drawn)
         if least > 0 and most > LOG_SCALE_FROM * least:
@@ -279,3 +283,11 @@ def _lines(rows: "pd.DataFrame", kinds: Sequence[str]) -> Iterator[tuple[str | N
     labels = [" ".join(map(str, words)) for words in zip(*(rows[kind] for kind in kinds))] or [""] * len(rows)
     for label in dict.fromkeys(labels):
         yield label or None, rows.loc[[other == label for other in labels]]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pipeline.addresses import Row, fits, names_of
 from pipeline.errors import UserError
-from pipeline.markdown import markdown_table
+from pipeline.markdown import bounds, markdown_table
 from pipeline.runner import say
 
 FOLDER, PROVENANCE = "measured", "provenance.csv"
@@ -79,10 +79,8 @@ def _made(file: Path, rows: list[dict[str, str]]) -> Iterator[str]:
 
 
 def _cells(row: Row) -> list[str]:
-    interval = (
-        f" [{float(row['ci_low']):.3g}, {float(row['ci_high']):.3g}]" if row["ci_low"] else ""
-    )  # of one seed: none
-    return [f"{float(row['value']):.4g}{interval}", row["train_seeds"], row["floor"], row["paper_value"]]
+    value, low, high = (float(row[name] or "nan") for name in ("value", "ci_low", "ci_high"))
+    return [f"{value:.4g}{bounds(low, high, 3)}", row["train_seeds"], row["floor"], row["paper_value"]]
 
 
 def _rows(file: Path) -> list[dict[str, str]]:

@@ -13,6 +13,7 @@ from pipeline.cards import METRICS
 from pipeline.errors import UserError
 from pipeline.figures import save
 from pipeline.intervals import Direction, interval, paired, scope
+from pipeline.markdown import bounds, markdown_table
 from pipeline.racing import best_of, best_of_shared
 from pipeline.sweep_entry import Point, Sweep, written
 from pipeline.sweep_plan import Trial
@@ -137,13 +138,12 @@ def as_csv(rows: pd.DataFrame) -> bytes:
 def _page(rows: pd.DataFrame, sweep: Sweep, says: Verdict, picture: str) -> str:
     """Ours beside the paper's, which is seldom the same measure: orders may be compared, values not."""
     paper = f"{sweep.paper.metric}, {sweep.paper.source}" if sweep.paper else "published"
-    lines = [["entry", *sweep.axes, f"{sweep.metric} [95 %]", "real", paper], ["---"] * (len(sweep.axes) + 4)]
+    header, lines = ["entry", *sweep.axes, f"{sweep.metric} [95 %]", "real", paper], []
     for row in _by_metric(rows, sweep).to_dict("records"):
-        ours = f"{row['value']:.4g} [{row['ci_low']:.4g}, {row['ci_high']:.4g}]"
+        ours = f"{row['value']:.4g}{bounds(row['ci_low'], row['ci_high'], 4)}"
         printed = "" if pd.isna(row["paper_value"]) else f"{row['paper_value']:g}"
         lines.append([row["entry"], *(row[name] for name in sweep.axes), ours, f"{row['floor']:.4g}", printed])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"# {sweep.table}\n\n{says.text}\n\n{table}\n\n![{sweep.table}]({picture})\n"
+    return f"# {sweep.table}\n\n{says.text}\n\n{markdown_table(header, lines)}\n\n![{sweep.table}]({picture})\n"
 
 
 def _by_metric(rows: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
