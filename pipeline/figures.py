@@ -228,7 +228,7 @@ def sweep_curves(rows: "pd.DataFrame", axes: Sequence[str], metric: str, paper_m
     for label, line in _lines(rows, kinds):
         at = [ticks.index(value) for value in line[first].tolist()]
         value, low, high = (line[name].to_numpy(float) for name in ("value", "ci_low", "ci_high"))
-        errors = np.nan_to_num(np.array([value - low, high - value]))
+        errors = np.array([value - low, high - value])
         panels[0].errorbar(at, value, yerr=errors, marker="o", markersize=3, capsize=3, label=label, ls=joined)
         if has_paper:
             panels[1].plot(at, line["paper_value"], marker="o", markersize=3, label=label, ls=joined)
@@ -267,7 +267,8 @@ def sweep_plane(rows: "pd.DataFrame", axes: Sequence[str], metric: str) -> Figur
     middle = (np.nanmin(values) + np.nanmax(values)) / 2
     for row in rows.to_dict("records"):
         at = order[across].index(row[across]), order[up].index(row[up])
-        text = f"{row['value']:.3g}\n± {(row['ci_high'] - row['ci_low']) / 2:.1g}"
+        half = (row["ci_high"] - row["ci_low"]) / 2
+        text = f"{row['value']:.3g}" + ("" if np.isnan(half) else f"\n± {half:.1g}")
         axes_of.text(
             *at, text, ha="center", va="center", fontsize=7, color="black" if row["value"] > middle else "white"
         )
