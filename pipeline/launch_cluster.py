@@ -223,7 +223,7 @@ def _watched(address: str) -> Iterator[None]:
 
     def look() -> None:
         joined, heard = b"", time.monotonic()
-        while not done.wait(PROBE_SECONDS):
+        while not done.is_set():
             try:
                 found = _cluster_id(address)
                 joined, heard = joined or found, time.monotonic()
@@ -232,6 +232,7 @@ def _watched(address: str) -> Iterator[None]:
             except grpc.RpcError:
                 if time.monotonic() - heard > LOST_SECONDS:
                     break
+            done.wait(PROBE_SECONDS)
         if not done.is_set():
             print(f"lost the Ray cluster at {address}: the same command goes on", file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGTERM)
