@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from filelock import FileLock, Timeout
+
 from pipeline.artifacts import digest_of
 from pipeline.atomic import write_file
 from pipeline.cards import METRICS
@@ -52,8 +54,8 @@ def run_sweep(
     if dry_run:
         as_text(as_json(trials, plan(trials, store).values(), store))
         return
-    write_file(folder / "plan.json", json.dumps(now).encode())
-    with _closing_runs(study), _executor(concurrent, address) as execute:
+    with _alone(folder, name), _closing_runs(study), _executor(concurrent, address) as execute:
+        write_file(folder / "plan.json", json.dumps(now).encode())
         as_text(_run(study, name, sweep, trials, folder, _racing(sweep, execute) if races else execute))
 
 
@@ -102,6 +104,23 @@ def _run(
         "winner": says.winner,
         "files": [str(file.relative_to(study.folder)) for file in files],
     }
+
+
+@contextmanager
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    """Another one of the same name would write over this one's plan, and remove its results."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(
+            f"sweep {name} runs in this study already: wait for it, or stop it; --concurrent N has N trials at once"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

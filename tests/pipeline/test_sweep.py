@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock
 
 from tests.pipeline.conftest import WEIGHTS
 from tests.pipeline.toy_study import ToyStudy
@@ -93,6 +94,12 @@ def test_resuming_what_changed_says_what_changed(swept: ToyStudy) -> None:
     other = swept.run("sweep", "dg-weight", *WEIGHTS[:-1], "1", "--resume", code=2).stderr
     assert "sample toy-dg: sample_seeds was 2 and is 1" in other
     assert "was never begun here" in swept.run("sweep", "nfe", "--of", "toy", "--resume", code=2).stderr
+
+
+def test_the_same_sweep_is_refused_while_it_runs(swept: ToyStudy) -> None:
+    with FileLock(swept.house / ".trilemma/sweeps/toy/dg-weight/.lock"):
+        other = swept.run("sweep", "dg-weight", *WEIGHTS, code=2).stderr
+    assert "sweep dg-weight runs in this study already" in other
 
 
 def test_a_trial_that_fails_is_tried_once_more_and_told_of_and_the_others_are_kept(
