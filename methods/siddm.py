@@ -131,8 +131,8 @@ class SIDDM:
         u = rng.uniform(shape[0])
         if self.trained_times == "visited":
             u = (torch.arange(shape[0]) % self.steps + 1) / self.steps
-        times = self.times(u)
-        draws = {"s": times.s, "u": times.u, "z": rng.uniform(shape[0], self.latent)}
+        s, u = self._span(u)
+        draws = {"s": s, "u": u, "z": rng.uniform(shape[0], self.latent)}
         return draws | {name: rng.normal(*shape) for name in noises}
 
     def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
@@ -202,8 +202,11 @@ class SIDDM:
 
     def times(self, u: Tensor) -> Times:
         """u uniform [B] -> the pair of times of a training step."""
+        return pair_of_times(*self._span(u))
+
+    def _span(self, u: Tensor) -> tuple[Tensor, Tensor]:
         u = u.clamp(1e-4, 1)
-        return pair_of_times((u - 1 / self.steps).clamp(min=0), u)
+        return (u - 1 / self.steps).clamp(min=0), u
 
     def posterior(self, times: Times) -> Posterior:
         """q(x_s | x_u, x_0)."""

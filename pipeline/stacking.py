@@ -27,17 +27,24 @@ HIDDEN = {"float32": None, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class StackTrain:
-    """The `train` block of a stack: every member is trained with each of the seeds 0, 1, ..."""
+    """The `train` block of a stack: every member is trained with each of the seeds first_seed, first_seed + 1, ..."""
 
     steps: int = 2000
     batch: int = 512  # images per step of each model
     seeds: int = 1
+    first_seed: int = 0  # recipes are chosen with other seeds than those they are reported with
     precision: Literal["float32", "bf16"] = "float32"  # bf16: of hidden layers; weights stay float32
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "seeds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} came, at least 1 was wanted")
+        if self.first_seed < 0:
+            raise ValueError(f"first_seed: {self.first_seed} came, at least 0 was wanted")
+
+    @property
+    def training_seeds(self) -> range:
+        return range(self.first_seed, self.first_seed + self.seeds)
 
 
 class Trainee(NamedTuple):
@@ -95,7 +102,7 @@ def jobs_of(
     watch: "Watch",
 ) -> list[StackJob]:  # fmt: skip
     """One per structure."""
-    trainees = [Trainee(name, seed) for name in members for seed in range(train.seeds)]
+    trainees = [Trainee(name, seed) for name in members for seed in train.training_seeds]
     alike = groups([members[trainee.member] for trainee in trainees])
     total = len(alike) * train.steps
     made = []

@@ -74,7 +74,8 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
         name: _content([appraisal for trainee, appraisal in found.items() if trainee.member == name], floors)
         for name in config.members
     }
-    np.save(out.path / SAMPLES_FILE, np.stack([found[Trainee(name, 0)].shown for name in config.members]))
+    first = stack.manifest.seeds["train"][0]
+    np.save(out.path / SAMPLES_FILE, np.stack([found[Trainee(name, first)].shown for name in config.members]))
     (out.path / METRICS_FILE).write_text(json.dumps(members, indent=1) + "\n")
     out.facts.update(images=config.images, steps=stack.manifest.facts["steps"], batch=stack.manifest.facts["batch"])
     out.seeds.update(train=stack.manifest.seeds["train"], sample=list(range(config.sample_seeds)))

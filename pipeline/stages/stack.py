@@ -44,7 +44,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
     out.facts.update(
         steps=config.train.steps, batch=config.train.batch, shape=list(data.shape), classes=data.classes, std=data.std
     )
-    out.seeds.update(train=list(range(config.train.seeds)))
+    out.seeds.update(train=list(config.train.training_seeds))
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ MEMBERS = {
     "siddm-2": {"steps": 2, "r1_gamma": 0.1},
     "ddgan-2": {"steps": 2, "afd_weight": 0.0, "sees_pair": True},
 }
-TRAIN = {"steps": 30, "batch": 32, "seeds": 2}
+TRAIN = {"steps": 30, "batch": 32, "seeds": 2, "first_seed": 1}
 STACK = {"method": "siddm.SIDDM", "model": MODEL, "members": MEMBERS}
 
 
@@ -75,7 +75,7 @@ def stack(house: Path, data: Artifact) -> Artifact:
 def test_every_member_is_trained_with_every_seed_as_a_run_would_be(data: Artifact, stack: Artifact) -> None:
     spec = data_spec(data.manifest.facts)
     points = read_pictures(data.path, "train").images
-    for name, seed in (("siddm-2", 1), ("ddgan-2", 0)):
+    for name, seed in (("siddm-2", 2), ("ddgan-2", 1)):
         method = build_method("siddm.SIDDM", MODEL | MEMBERS[name])
         state = TrainState.fresh(method, spec, seed)
         for _ in train_steps(method, state, Epochs(points, None, 32, seed), seed=seed, batch=32, steps=30):
@@ -83,7 +83,7 @@ def test_every_member_is_trained_with_every_seed_as_a_run_would_be(data: Artifac
         nets = load_networks(stack.path / name / str(seed), method, spec, torch.device("cpu"))
         for net, wanted in state.weights(method.players()).items():
             torch.testing.assert_close(dict(nets[net].named_parameters()), wanted, rtol=1e-4, atol=1e-4)
-    assert stack.manifest.seeds == {"train": [0, 1]}
+    assert stack.manifest.seeds == {"train": [1, 2]}
 
 
 @pytest.mark.parametrize("kill_at", [20, 50])  # in the first group of one structure, in the second
