@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.artifacts import MANIFEST, Manifest, parse_manifest
+from pipeline.code import code_version
 from pipeline.config import Study
 from pipeline.dag import STAGES, Call, chain
 from pipeline.errors import ArtifactError, UserError
 from pipeline.runner import MACHINE, open_store, outside
 from pipeline.store import Store
-from pipeline.sweep_plan import version
 
 CIRCUMSTANCES = (
     "commit", "mlflow_run", "time", "host", "backend", *MACHINE, "seconds", "cpu_seconds", "sweep", "trial",
@@ -72,7 +72,7 @@ def chain_links(study: Study, last: Call, published: bool = True, store: Store |
     for call in chain(study, last.stage, last.name):
         inputs = {role: links[path].manifest.digest for role, path in call.made.items()}
         inputs |= {role: artifact.digest for role, artifact in outside(study, call).items()}
-        key = call.key(study.root, inputs, version)
+        key = call.key(study.root, inputs)
         manifest = _published(call.out) if published else store.manifest(key)
         if manifest is None:
             raise ArtifactError(f"{call.stage} {call.name}: not in the store for the present code: compute it again")
@@ -97,7 +97,7 @@ def _link(study: Study, store: Store, call: Call, manifest: Manifest, key: str) 
     """key: of what the present code would make of the inputs at hand."""
     made = store.manifest(key)
     if made is not None and made.digest == manifest.digest:
-        return Link(call, manifest, key, PRESENT, version(call.modules, study.root), _computation(store, key))
+        return Link(call, manifest, key, PRESENT, code_version(call.modules, study.root), _computation(store, key))
     found = store.key_of(manifest.digest)
     return Link(call, manifest, found, UNKNOWN if found is None else OTHER, None, _computation(store, found))
 

@@ -1,22 +1,28 @@
-"""The version of the code that made a result: what it means, not how it is laid out or commented."""
+"""The version of the code that made a result: what it computes, not how it is laid out, named, commented or worded."""
 
 import ast
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
+from typing import TypeGuard, cast
 
 from pipeline.errors import ConfigError
 
 PACKAGES = ("methods", "pipeline")  # this repository's; other packages' versions are circumstance
+ERRORS = frozenset({"TrilemmaError", "UserError", "ConfigError", "ArtifactError", "StoreError", "LaunchError"})
 
 
-def code_version(modules: Sequence[str], root: Path) -> str:
-    """SHA-256 over the syntax trees, without docstrings, of `modules` and all of ours that they import, transitively.
+@lru_cache(maxsize=4096)  # a sweep needs thousands; code that is edited while a process runs is not read again by it
+def code_version(modules: tuple[str, ...], root: Path) -> str:
+    """SHA-256 over the syntax trees of `modules` and of all our modules that they import, transitively.
 
     modules: dotted names such as "pipeline.stages.pretrain"; root: the folder that holds `methods` and `pipeline`.
-    Nothing is imported. Imports inside functions count, those under `if TYPE_CHECKING:` do not.
+    Nothing is imported. Modules imported inside functions count, those under `if TYPE_CHECKING:` do not.
+
+    Left out are docstrings, import statements, the names of the modules, and the texts of our own errors (a stage that
+    raises one leaves no result). The trees are taken in an order of their content, so that moving or renaming a
+    module changes no version.
     """
     texts: dict[str, str] = {}
     waiting = [package for name in modules for package in _with_packages(name)]
@@ -29,8 +35,8 @@ def code_version(modules: Sequence[str], root: Path) -> str:
             texts[name], imported = _read(name, root, file, file.read_bytes())
             waiting += imported
     digest = hashlib.sha256()
-    for name in sorted(texts):
-        digest.update(texts[name].encode())
+    for text in sorted(texts.values()):
+        digest.update(text.encode())
     return digest.hexdigest()
 
 
@@ -47,14 +53,14 @@ def _file_of(name: str, root: Path) -> Path | None:
 
 @lru_cache(maxsize=512)
 def _read(name: str, root: Path, file: Path, source: bytes) -> tuple[str, list[str]]:
-    """A module as `code_version` takes it, and the names of ours that it imports. Many versions of a study share it."""
+    """The words of a module's tree that enter versions, "" if there are none; the names of our modules it imports."""
     try:
         tree = ast.parse(source)
     except SyntaxError as error:
         raise ConfigError(f"{file}:{error.lineno}: {error.msg}: repair the file") from error
-    words = [name]
-    _write(tree, words)
-    return "\n".join(words), list(_imported(tree, name, root))
+    words: list[str] = []
+    _write(tree.body, words)
+    return "" if words == ["[", "]"] else "\n".join(words), list(_imported(tree, name, root))
 
 
 def _imported(tree: ast.Module, name: str, root: Path) -> Iterator[str]:
@@ -96,7 +102,7 @@ def _is_type_checking(test: ast.expr) -> bool:
 
 
 def _write(value: object, words: list[str]) -> None:
-    """Append `value`, a tree or a part of one, without docstrings; attribute docstrings go too.
+    """Append `value`, a tree or a part of one, without what `_is_left_out`.
 
     Faster than ast.dump, and empty fields are left out, so that most trees are the same in every version of Python.
     """
@@ -104,10 +110,12 @@ def _write(value: object, words: list[str]) -> None:
     if kind is list:
         words.append("[")
         for part in cast(list[object], value):
-            if part.__class__ is not ast.Expr or not _is_lone_string(cast(ast.Expr, part)):
+            if part.__class__ not in MAYBE_LEFT_OUT or not _is_left_out(part):
                 _write(part, words)
         words.append("]")
     elif isinstance(value, ast.AST):
+        if kind is ast.Raise and _is_our_error(error := cast(ast.Raise, value).exc):
+            value = ast.Raise(error.func)  # without its text
         words.append(kind.__name__)
         for name in value._fields:
             part = getattr(value, name, None)
@@ -118,6 +126,17 @@ def _write(value: object, words: list[str]) -> None:
         words.append(repr(value))
 
 
-def _is_lone_string(statement: ast.Expr) -> bool:
-    """A string that stands alone does nothing."""
-    return isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
+MAYBE_LEFT_OUT = frozenset({ast.If, ast.Expr, ast.Import, ast.ImportFrom})
+
+
+def _is_left_out(part: object) -> bool:
+    """Imports, what only a type checker reads, and strings that stand alone: docstrings, also of attributes."""
+    if isinstance(part, ast.If):
+        return _is_type_checking(part.test) and all(_is_left_out(inner) for inner in part.orelse)
+    if isinstance(part, ast.Expr):
+        return isinstance(part.value, ast.Constant) and isinstance(part.value.value, str)
+    return isinstance(part, ast.Import | ast.ImportFrom)
+
+
+def _is_our_error(raised: ast.expr | None) -> TypeGuard[ast.Call]:
+    return isinstance(raised, ast.Call) and isinstance(raised.func, ast.Name) and raised.func.id in ERRORS

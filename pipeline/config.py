@@ -129,6 +129,7 @@ def pick(entries: Mapping[str, T], name: str, what: str) -> T:
     return entries[name]
 
 
+@lru_cache  # a sweep needs it thousands of times
 def method_modules(method: str, root: Path) -> tuple[str, str]:
     """("methods.edm", "EDM") of "edm.EDM", checked against the file without importing it."""
     module, _, cls = method.rpartition(".")

@@ -6,20 +6,16 @@ never pays for torch.
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import key_of
 from pipeline.code import code_version
-from pipeline.config import Block, Study, pick
-from pipeline.config import method_modules as _method_modules
+from pipeline.config import Block, Study, method_modules, pick
 from pipeline.entries import ClassifierEntry, GuideEntry
 from pipeline.errors import ConfigError
 from pipeline.external import OUTSIDE, locate
 from pipeline.extractor_weights import INCEPTION, KNOWN, verified_path, weights_folder
-
-method_modules = lru_cache(_method_modules)  # a sweep asks thousands of times
 
 
 @dataclass(frozen=True)
@@ -39,13 +35,8 @@ class Call:
         """Its inputs that are results of other calls."""
         return {role: path for role, path in self.inputs.items() if role != OUTSIDE}
 
-    def key(
-        self,
-        root: Path,
-        input_digests: Mapping[str, str],
-        version: Callable[[tuple[str, ...], Path], str] = code_version,
-    ) -> str:
-        return key_of(self.stage, self.config, input_digests, version(self.modules, root))
+    def key(self, root: Path, input_digests: Mapping[str, str]) -> str:
+        return key_of(self.stage, self.config, input_digests, code_version(self.modules, root))
 
 
 def prepare(study: Study, name: str) -> Call:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -18,7 +17,6 @@ from pipeline.sweep_entry import Point, Sweep, is_stacked
 from pipeline.sweep_points import TRAINED, changed, check, evaluated, stacked, with_seed, with_sets
 
 MOST_SEEDS = 3  # times `seeds`, for a point that a race cannot tell from others
-version = lru_cache(code_version)  # code is not read again while a sweep runs
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ def key_if_known(study: Study, call: Call, inputs: Mapping[str, Manifest | None]
     """inputs: what other calls made, as far as it is there."""
     digests = {role: manifest.digest for role, manifest in inputs.items() if manifest is not None}
     digests |= {role: artifact.digest for role, artifact in outside(study, call).items()}
-    return call.key(study.root, digests, version) if len(digests) == len(call.inputs) else None
+    return call.key(study.root, digests) if len(digests) == len(call.inputs) else None
 
 
 def as_json(trials: list[Trial], planned: Iterable[Planned], store: Store) -> dict[str, Any]:
@@ -169,7 +167,7 @@ def description(trials: list[Trial]) -> dict[str, Any]:
 
 def _described(trial: Trial) -> Iterator[tuple[str, Any]]:
     for call in evaluated(trial.study, trial.point.of):
-        code = version(call.modules, trial.study.root)
+        code = code_version(call.modules, trial.study.root)
         yield f"{call.stage} {call.name}", {"config": call.config, "code": code}
 
 

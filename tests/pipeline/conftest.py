@@ -2,9 +2,16 @@
 
 import pytest
 
+from pipeline.code import code_version
 from tests.pipeline.toy_study import ToyStudy
 
 WEIGHTS = ("--of", "toy-dg", "--values", "0,1,4", "--seeds", "2")
+
+
+@pytest.fixture(autouse=True)
+def _code_is_read_anew() -> None:
+    """Some tests edit code and take its version again in the same process."""
+    code_version.cache_clear()
 
 
 @pytest.fixture(scope="session")

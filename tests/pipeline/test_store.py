@@ -269,7 +269,7 @@ def test_an_answer_from_the_store_loads_nothing_heavy(tmp_path: Path):
     from pipeline.code import code_version
     from pipeline.store import Store
     print("here", flush=True)
-    code_version(["pipeline.store"], Path.cwd())
+    code_version(("pipeline.store",), Path.cwd())
     assert Store(sys.argv[1]).fetch(sys.argv[2], Path(sys.argv[3]))
     print(sorted({"torch", "ray", "mlflow", "dvc", "pandas", "pyarrow", "numpy"} & set(sys.modules)))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_utime)
