@@ -21,19 +21,19 @@ from statistics import median
 import numpy as np
 from timing import timed
 
-from pipeline.launch import Launch, Worker, launcher
+from pipeline.launch.launcher import Launch, Worker, launcher
 
 BIN = Path(sys.executable).parent
 ROUNDS = 9
 STEPS = 20
 IMPORTS = {
     "torch and MLflow, which every stage pays": "import torch, mlflow",
-    "with Ray, of a stage that maps": "import torch, mlflow, pipeline.launch_ray",
-    "with Ray Train, of one that trains": "import torch, mlflow, pipeline.launch_train",
+    "with Ray, of a stage that maps": "import torch, mlflow, pipeline.launch.ray_tasks",
+    "with Ray Train, of one that trains": "import torch, mlflow, pipeline.launch.ray_train",
 }
 JOIN = """
 import time
-from pipeline.launch import launcher
+from pipeline.launch.launcher import launcher
 launch = launcher(1, {address!r})
 began = time.perf_counter()
 with launch:
@@ -85,10 +85,10 @@ def train_on(worker: Worker, folder: str, key: str) -> float:
     """CPU milliseconds of a step, with checkpoints; all threads of the process count."""
     from methods.core.types import DataSpec
     from methods.edm import EDM
-    from pipeline.epochs import Epochs
-    from pipeline.plan_probe import Unwatched
-    from pipeline.store import Store
-    from pipeline.training import Job, train
+    from pipeline.dag.plan_probe import Unwatched
+    from pipeline.data.loader import Epochs
+    from pipeline.store.store import Store
+    from pipeline.training.loop import Job, train
 
     images = np.random.default_rng(0).integers(0, 256, (64, 3, 32, 32)).astype(np.uint8)
     method = EDM(width=32, depth=1, channel_mult=(1, 2), attention=(), lr_rampup_images=0)

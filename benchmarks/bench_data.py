@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 from timing import timed
 
-from pipeline.rows import open_rows
-from pipeline.shards import Pictures, encode_arrow, rows_per_shard
+from pipeline.data.row_index import open_rows
+from pipeline.data.shards import Pictures, encode_arrow, rows_per_shard
 
 PICTURES, BATCH, ROUNDS = 50_000, 128, 7
 

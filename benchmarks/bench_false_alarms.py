@@ -11,13 +11,12 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from methods.core.mog25 import points
-from pipeline.cards import METRICS
-from pipeline.feature_files import Features
-from pipeline.feature_metrics import Real, compute
-from pipeline.features import SmallNetwork
-from pipeline.immune import DRAWS, Usual
-from pipeline.intervals import paired
-from pipeline.picture_judge import WATCHED, watched
+from pipeline.metrics.card import METRICS
+from pipeline.metrics.features.extractors import Features, SmallNetwork
+from pipeline.metrics.image_evaluator import WATCHED, watched
+from pipeline.metrics.intervals import paired
+from pipeline.metrics.sensitivity import DRAWS, Usual
+from pipeline.metrics.suite import Real, compute
 
 REPETITIONS = 200
 SETS = 5  # sampling seeds of each side

@@ -9,9 +9,9 @@ import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from pipeline.feature_stats import FeatureStats
-from pipeline.features import Reference
-from pipeline.metrics import frechet_distance, manifold
+from pipeline.metrics.basic import frechet_distance, manifold
+from pipeline.metrics.features.reference import Reference
+from pipeline.metrics.features.statistics import FeatureStats
 
 SAMPLES, WIDTH = 10_000, 2048  # as Inception features of a usual study
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from pipeline.config import load_study
-from pipeline.dag import chain
-from pipeline.plan import predict
+from pipeline.config.study import load_study
+from pipeline.dag.graph import chain
+from pipeline.dag.plan import predict
 
 ROOT = Path(__file__).parents[1]
 MLP = "net: mlp, conditional: true"
@@ -117,7 +117,7 @@ def main() -> None:
         chains = [(study, chain(study, stage, name)) for stage, name in WORK]
         predict(study, chains)
         for call in {call.out: call for _, calls in chains for call in calls}.values():
-            command = [sys.executable, "-m", "pipeline.cli", call.stage, call.name]
+            command = [sys.executable, "-m", "pipeline.cli.main", call.stage, call.name]
             subprocess.run(command, cwd=house, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
         past = predict(study, chains)["past"]
     for row in past["stages"]:

@@ -49,7 +49,9 @@ def sweep(folder: Path, values: Sequence[str], concurrent: int) -> "subprocess.P
         (folder / code).symlink_to(ROOT / code)
     (folder / "params.yaml").write_text(PARAMS)
     command = ["sweep", "lr", "--values", ",".join(values), "--concurrent", str(concurrent)]
-    return subprocess.Popen([sys.executable, "-m", "pipeline.cli", *command], cwd=folder, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli.main", *command], cwd=folder, stderr=subprocess.DEVNULL
+    )
 
 
 def cpu_seconds(children: Sequence["subprocess.Popen[bytes]"]) -> float:

@@ -20,7 +20,7 @@ BLOCK = 2_000
 def main(samples: int) -> None:
     with TemporaryDirectory() as folder:
         sides = [write(Path(folder) / f"{name}.npy", samples, seed) for seed, name in enumerate(("generated", "real"))]
-        command = [sys.executable, "-m", "pipeline.cli", "measure", *map(str, sides), "--extractor", "none"]
+        command = [sys.executable, "-m", "pipeline.cli.main", "measure", *map(str, sides), "--extractor", "none"]
         start = time.monotonic()
         subprocess.run(command, check=True, env=os.environ | {"TRILEMMA_CACHE": f"{folder}/cache"})
         seconds = time.monotonic() - start

@@ -35,7 +35,7 @@ def main(source: Path) -> None:
 def measure(folder: Path, times: int, environment: dict[str, str]) -> None:
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "prepare", "pictures"], cwd=folder, check=True, env=environment
+        [sys.executable, "-m", "pipeline.cli.main", "prepare", "pictures"], cwd=folder, check=True, env=environment
     )
     seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

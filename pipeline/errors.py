@@ -42,3 +42,7 @@ def naming(entry: str) -> Iterator[None]:
         yield
     except ConfigError as error:
         raise ConfigError(f"{entry}: {error}") from None
+
+
+class LaunchError(TrilemmaError):
+    """A worker died, or the cluster went away; what was saved until then is still there."""

@@ -70,7 +70,7 @@ def test_stages_know_nothing_of_where_they_run() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     heavy = ("torch", "ray", "mlflow", "dvc", "pandas", "numpy", "pyarrow", "matplotlib", "sklearn", "pydantic")
-    script = f"import sys, pipeline.cli; print([name for name in {heavy!r} if name in sys.modules])"
+    script = f"import sys, pipeline.cli.main; print([name for name in {heavy!r} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 

@@ -3,30 +3,29 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.artifacts import Artifact, Draft
-from pipeline.config import Block, build_method
-from pipeline.epochs import Prepared, distinct
-from pipeline.external import OUTSIDE
-from pipeline.held_out import Train, held_out, note_best, split, whole
-from pipeline.importers.take_over import take_over
-from pipeline.rows import open_rows
-from pipeline.stage import Around
-from pipeline.training import Job, outcome_of, train, write_trained
-from pipeline.weights import data_spec
+from pipeline.config.build import Block, build_method
+from pipeline.context import RunContext
+from pipeline.data.artifacts import OUTSIDE, Artifact, Draft
+from pipeline.data.loader import Prepared, distinct
+from pipeline.data.row_index import open_rows
+from pipeline.training.early_stopping import GuideTrain, held_out, note_best, split, whole
+from pipeline.training.importers.load import load_imported
+from pipeline.training.loop import Job, outcome_of, train, write_trained
+from pipeline.training.networks import data_spec
 
 
 @dataclass(frozen=True)
 class Config:
     method: str
     model: Block
-    train: Train
+    train: GuideTrain
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
     method = build_method(config.method, config.model)
     block = config.train
     if OUTSIDE in inputs:
-        take_over(method, inputs, block.format, out)
+        load_imported(method, inputs, block.format, out)
         return
     data = data_spec(inputs["data"].manifest.facts)
     kept, unseen = split(open_rows(inputs["data"].path, "train"), block.held_out)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.artifacts import Artifact, Draft
-from pipeline.cards import METRICS_FILE, Card
-from pipeline.judge import Judge, judge_of
-from pipeline.metrics import Measured
-from pipeline.stage import Around
+from pipeline.context import RunContext
+from pipeline.data.artifacts import Artifact, Draft
+from pipeline.metrics.card import METRICS_FILE, Card, MetricValue
+from pipeline.metrics.evaluate import evaluator_of
+from pipeline.metrics.evaluator import Evaluator
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Item:
     split: str
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
     data, features, samples = (inputs[role] for role in ("prepare", "features", "samples"))
     bench = Bench(data.path, features.path, (data.digest, features.digest))
     sets = list(samples.manifest.seeds)
     saved = {split: _saved(around.state.load(f"{split}.json")) for split in sets}
     missing = [Item(bench, samples.path, split) for split in sets if not saved[split]]
     fresh = around.launch.map(measure, missing)
-    by_set: list[dict[Card, Measured]] = []
+    by_set: list[dict[Card, MetricValue]] = []
     for split in sets:
         if not saved[split]:
             saved[split] = next(fresh)
@@ -75,21 +75,21 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
     )
 
 
-def _to_save(measured: dict[Card, Measured]) -> bytes:
+def _to_save(measured: dict[Card, MetricValue]) -> bytes:
     return json.dumps([[asdict(card), *value] for card, value in measured.items()]).encode()
 
 
-def _saved(text: bytes | None) -> dict[Card, Measured]:
+def _saved(text: bytes | None) -> dict[Card, MetricValue]:
     """Empty if this set has not been measured."""
     rows = json.loads(text or b"[]")
-    return {Card.from_json(card): Measured(value, tuple(told), spread) for card, value, told, spread in rows}
+    return {Card.from_json(card): MetricValue(value, tuple(told), spread) for card, value, told, spread in rows}
 
 
-def measure(item: Item) -> dict[Card, Measured]:
+def measure(item: Item) -> dict[Card, MetricValue]:
     judge = judge_at(item.bench)
     return judge.measure(judge.open(item.samples, item.split))
 
 
 @lru_cache(maxsize=1)
-def judge_at(bench: Bench) -> Judge:
-    return judge_of(bench.data, bench.features)
+def judge_at(bench: Bench) -> Evaluator:
+    return evaluator_of(bench.data, bench.features)

@@ -6,18 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import Artifact, Draft
+from pipeline.context import RunContext
+from pipeline.data.artifacts import Artifact, Draft
+from pipeline.data.row_index import ShardedRows, evenly, open_rows
+from pipeline.data.shards import read_pictures
 from pipeline.errors import UserError
-from pipeline.extractor_weights import INCEPTION
-from pipeline.extractors import WIDEST_PIXELS
-from pipeline.feature_stats import FeatureStats, Gathered
-from pipeline.features import Extractor, Pixels, Reference, SmallNetwork
-from pipeline.mixture_judge import COORDINATES, raw
-from pipeline.mixture_metrics import reference
-from pipeline.picture_judge import NETWORK, SPATIAL, inception, outputs, recognised, reference_file
-from pipeline.rows import Rows, evenly, open_rows
-from pipeline.shards import read_pictures
-from pipeline.stage import Around
+from pipeline.metrics.features.extractors import WIDEST_PIXELS, Extractor, Pixels, SmallNetwork
+from pipeline.metrics.features.reference import Reference
+from pipeline.metrics.features.statistics import FeatureStats, Gathered
+from pipeline.metrics.features.weights import INCEPTION
+from pipeline.metrics.image_evaluator import NETWORK, SPATIAL, inception, outputs, recognised, reference_file
+from pipeline.metrics.mixture_metrics import COORDINATES, raw, reference
 
 SPLITS = ("train", "held_out")
 FITTED = 2**30  # values of all pictures that the feature network is trained on: of more, evenly spaced ones
@@ -33,7 +32,7 @@ class Config:
     inception: str | None = None  # SHA-256 of its weights; written `auto` in params.yaml: if they are at hand
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
     data = inputs["data"]
     if len(data.manifest.facts["shape"]) == 3:
         _write_pictures({split: open_rows(data.path, split) for split in SPLITS}, data.manifest.facts, config, out)
@@ -44,7 +43,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
     out.facts.update(extractors=[COORDINATES], inception=None)
 
 
-def _write_pictures(splits: Mapping[str, Rows], facts: Mapping[str, Any], config: Config, out: Draft) -> None:
+def _write_pictures(splits: Mapping[str, ShardedRows], facts: Mapping[str, Any], config: Config, out: Draft) -> None:
     values, extractors = int(np.prod(facts["shape"])), list[Extractor]()
     if facts["classes"]:
         fitted = splits["train"].spread(max(1, FITTED // values)).read()
@@ -71,7 +70,7 @@ def _write_pictures(splits: Mapping[str, Rows], facts: Mapping[str, Any], config
     out.facts.update(extractors=[extractor.name for extractor in extractors], inception=config.inception)
 
 
-def _gathered(extractor: Extractor, rows: Rows) -> tuple[Reference, Reference | None]:
+def _gathered(extractor: Extractor, rows: ShardedRows) -> tuple[Reference, Reference | None]:
     """Of a split, shard by shard: statistics of all, features of `KEPT`; and what is known of spatial ones, if any."""
     stats, spatial, kept = Gathered(), Gathered(), list[np.ndarray]()
     is_kept = np.zeros(len(rows), bool)

@@ -3,19 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.artifacts import Artifact, Draft
-from pipeline.painting import Sampler, paint_sets
-from pipeline.stage import Around
+from pipeline.context import RunContext
+from pipeline.data.artifacts import Artifact, Draft
+from pipeline.sampling.fan_out import sample_sets
+from pipeline.sampling.sampler import SamplerConfig
 
 FIRST_SEED = 1_000_000_000
 
 
 @dataclass(frozen=True)
 class Config:
-    sampler: Sampler
+    sampler: SamplerConfig
     images: int
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
     sets = {"samples": range(FIRST_SEED, FIRST_SEED + config.images)}
-    paint_sets(inputs, config.sampler, sets, out, around)
+    sample_sets(inputs, config.sampler, sets, out, around)

@@ -16,13 +16,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
-from pipeline.artifacts import Artifact, Draft
-from pipeline.config import Block, build
+from pipeline.config.build import Block, build
+from pipeline.context import RunContext
+from pipeline.data.artifacts import Artifact, Draft
+from pipeline.data.image_grid import grid
+from pipeline.data.records import BadRecord, Record, Source
+from pipeline.data.shards import Pictures, decode, encode_arrow, rows_per_shard
 from pipeline.errors import UserError
-from pipeline.pictures import grid
-from pipeline.records import BadRecord, Record, Source
-from pipeline.shards import Pictures, decode, encode_arrow, rows_per_shard
-from pipeline.stage import Around
 
 SPLITS = ("train", "held_out")
 PREVIEW = 64  # pictures
@@ -114,8 +114,8 @@ class Tally:
         return round(float(np.sqrt(max(self.squares / (self.count * values) - mean**2, 0.0))), 6)
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
-    module = import_module(f"pipeline.datasets.{config.source}")
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
+    module = import_module(f"pipeline.data.datasets.{config.source}")
     outside = {"path": str(inputs["files"].path)} if "files" in inputs else {}
     source: Source = build(module.Source, config.options | outside, "options")
     names = source.label_names
@@ -175,7 +175,7 @@ def _shards(source: Source, kind: Kind) -> Iterator[tuple[str, list[Numbered]]]:
 
 
 def _made(
-    name: str, items: list[Numbered], kind: Kind, config: Config, out: Draft, around: Around, pool: Executor
+    name: str, items: list[Numbered], kind: Kind, config: Config, out: Draft, around: RunContext, pool: Executor
 ) -> Shard:
     """The shard of these records, in `out`; from the state if it was made before."""
     kept, notes = around.state.load(name), around.state.load(f"{name}.json")
@@ -207,7 +207,7 @@ def _encoded(name: str, items: list[Numbered], kind: Kind, config: Config, pool:
     return encode_arrow(Pictures(images[: len(good)], np.array(labels, np.int64), numbers)), json.dumps(bad).encode()
 
 
-def _preview(pictures: Pictures, out: Draft, around: Around) -> None:
+def _preview(pictures: Pictures, out: Draft, around: RunContext) -> None:
     """A grid of the first pictures, for those who look on and beside the data."""
     if pictures.images.ndim != 4 or pictures.images.shape[1] not in (1, 3) or len(pictures) == 0:
         return

@@ -9,17 +9,16 @@ import torch
 from methods.core.pixels import to_uint8
 from methods.core.rng import TILE, sample_tiles
 from methods.core.types import DataSpec, Generator, Nets
-from pipeline.artifacts import Artifact, Draft
-from pipeline.config import Block, build_method
-from pipeline.epochs import Prepared, distinct
+from pipeline.config.build import Block, build_method
+from pipeline.context import RunContext
+from pipeline.data.artifacts import OUTSIDE, Artifact, Draft
+from pipeline.data.loader import Prepared, distinct
+from pipeline.data.row_index import open_rows
 from pipeline.errors import UserError
-from pipeline.external import OUTSIDE
-from pipeline.importers.checkpoints import Format
-from pipeline.importers.take_over import take_over
-from pipeline.rows import open_rows
-from pipeline.stage import Around
-from pipeline.training import Job, Precision, outcome_of, train, write_trained
-from pipeline.weights import data_spec
+from pipeline.training.importers.checkpoints import Format
+from pipeline.training.importers.load import load_imported
+from pipeline.training.loop import Job, Precision, outcome_of, train, write_trained
+from pipeline.training.networks import data_spec
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,10 @@ class Config:
     train: Train
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
     method = build_method(config.method, config.model)
     if OUTSIDE in inputs:
-        take_over(method, inputs, config.train.format, out)
+        load_imported(method, inputs, config.train.format, out)
         return
     data = data_spec(inputs["data"].manifest.facts)
     block = config.train

@@ -3,23 +3,24 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.artifacts import Artifact, Draft
-from pipeline.painting import Sampler, paint_sets
-from pipeline.stage import Around
+from pipeline.context import RunContext
+from pipeline.data.artifacts import Artifact, Draft
+from pipeline.sampling.fan_out import sample_sets
+from pipeline.sampling.sampler import SamplerConfig
 
 STRIDE = 1_000_000  # seeds between two sets
 
 
 @dataclass(frozen=True)
 class Config:
-    sampler: Sampler
+    sampler: SamplerConfig
     images: int  # per set
     sample_seeds: int  # sets
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
     sets = {
         f"samples-{number}": range(number * STRIDE, number * STRIDE + config.images)
         for number in range(config.sample_seeds)
     }
-    paint_sets(inputs, config.sampler, sets, out, around)
+    sample_sets(inputs, config.sampler, sets, out, around)

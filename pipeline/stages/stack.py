@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from methods.core.types import Batch
-from pipeline.artifacts import Artifact, Draft
-from pipeline.config import Block
-from pipeline.epochs import Epochs
-from pipeline.shards import read_pictures
-from pipeline.stacking import StackTrain, jobs_of, members_of, train_job
-from pipeline.stage import Around
-from pipeline.training import same_keys
-from pipeline.weights import data_spec, save_weights
+from pipeline.config.build import Block
+from pipeline.context import RunContext
+from pipeline.data.artifacts import Artifact, Draft
+from pipeline.data.loader import Epochs
+from pipeline.data.shards import read_pictures
+from pipeline.training.loop import same_keys
+from pipeline.training.networks import data_spec, save_weights
+from pipeline.training.stacked import StackTrain, jobs_of, members_of, train_job
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Config:
     train: StackTrain
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
     """A folder of weights per member and training seed, and history.parquet."""
     members = members_of(config.method, config.model, config.members)
     data = data_spec(inputs["data"].manifest.facts)

@@ -17,8 +17,8 @@ from methods.core.noise import LinearVP
 from methods.core.rng import StepRng
 from methods.core.types import At, Batch, DataSpec, Denoiser
 from methods.discriminator_guidance import Discriminator, Ratio
-from pipeline.artifacts import Artifact, Draft
-from pipeline.stage import Around
+from pipeline.context import RunContext
+from pipeline.data.artifacts import Artifact, Draft
 
 ARRAYS, NUMBERS = "toys.npz", "toys.json"
 LEVELS = Levels(0.05, 40.0)  # of the gains: the discriminator's own window begins at 0.045
@@ -67,7 +67,7 @@ WORLDS = {
 LINE = _mixture([[-1.0], [0.2], [1.0]], 0.1, [0.4, 0.2, 0.4])
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
     arrays: dict[str, np.ndarray] = {}
     rows, curves = [], {}
     methods = _methods(config)

@@ -18,15 +18,16 @@ from methods.core.guidance import Guide, guided
 from methods.core.pixels import from_uint8, to_uint8
 from methods.core.rng import TILE, SeededRng
 from methods.core.types import Denoiser, Source
-from pipeline.artifacts import Artifact, Draft
+from pipeline.context import RunContext
+from pipeline.data.artifacts import Artifact, Draft
+from pipeline.data.row_index import open_rows
+from pipeline.data.shards import Pictures
 from pipeline.errors import UserError
-from pipeline.feature_stats import FeatureStats
-from pipeline.features import Reference, SmallNetwork
-from pipeline.metrics import frechet_distance
-from pipeline.painting import Painter, Sampler, painter, recipe_of
-from pipeline.rows import open_rows
-from pipeline.shards import Pictures
-from pipeline.stage import Around
+from pipeline.metrics.basic import frechet_distance
+from pipeline.metrics.features.extractors import SmallNetwork
+from pipeline.metrics.features.reference import Reference
+from pipeline.metrics.features.statistics import FeatureStats
+from pipeline.sampling.sampler import GuidedSampler, SamplerConfig, guided_sampler, sampler_spec
 from pipeline.stages.features import NETWORK, reference_file
 
 ROWS, EXAMPLES = "translations.parquet", "examples.npy"
@@ -38,13 +39,13 @@ GUIDANCE = (True, False)
 
 @dataclass(frozen=True)
 class Config:
-    sampler: Sampler
+    sampler: SamplerConfig
     starts: list[float]
     images: int
     sets: int
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Around) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
     held_out = open_rows(inputs["prepare"].path, "held_out")
     if not 1 < config.images <= len(held_out):
         raise UserError(f"images: {config.images} came, but 2 to {len(held_out)} can be: so many are held out")
@@ -52,8 +53,8 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: Arou
     source = from_uint8(torch.from_numpy(blocky(chosen.images)))
     network = SmallNetwork.load(inputs["features"].path / NETWORK)
     real = Reference.load(inputs["features"].path / reference_file(network.name, "train"))
-    artist = painter(
-        recipe_of({role: inputs[role] for role in inputs if role not in ("prepare", "features")}, config.sampler)
+    artist = guided_sampler(
+        sampler_spec({role: inputs[role] for role in inputs if role not in ("prepare", "features")}, config.sampler)
     )
 
     def measured(made: Tensor) -> dict[str, float]:
@@ -87,7 +88,7 @@ def blocky(images: np.ndarray) -> np.ndarray:
 
 
 def _translated(
-    artist: Painter, source: Tensor, chosen: Pictures, start: float, seed: int, is_guided: bool
+    artist: GuidedSampler, source: Tensor, chosen: Pictures, start: float, seed: int, is_guided: bool
 ) -> Iterator[Tensor]:
     """Tile by tile, the last one filled up from the beginning. Classes are the pictures' own."""
     for first in range(0, len(source), TILE):

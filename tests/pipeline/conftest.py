@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline.code import code_version
-from tests.pipeline.toy_study import ToyStudy
+from pipeline.dag.code_version import code_version
+from tests.support.toy_study import ToyStudy
 
 WEIGHTS = ("--of", "toy-dg", "--values", "0,1,4", "--seeds", "2")
 

@@ -4,9 +4,9 @@ import re
 
 import numpy as np
 
-from pipeline.feature_stats import FeatureStats
-from pipeline.features import Reference
-from pipeline.metrics import frechet_distance, inception_score, kid_of_subsets, manifold, polynomial_mmd2
+from pipeline.metrics.basic import frechet_distance, inception_score, kid_of_subsets, manifold, polynomial_mmd2
+from pipeline.metrics.features.reference import Reference
+from pipeline.metrics.features.statistics import FeatureStats
 from tests.methods.reference_cases.fixture import Fixture, case, close
 
 

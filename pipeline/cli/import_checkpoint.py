@@ -1,0 +1,45 @@
+"""`trilemma import`: is this file a network that an entry describes, and which entry takes it over?"""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+from ruamel.yaml import YAML
+
+from pipeline.config.build import build_method, pick
+from pipeline.config.study import load_study
+from pipeline.data.artifacts import read_artifact
+from pipeline.errors import UserError
+from pipeline.training.importers.checkpoints import Format, fit, formats, model_of, read_checkpoint
+from pipeline.training.networks import data_spec
+
+TRAINED = ("runs", "classifiers", "guides")
+
+
+def print_entry(folder: Path, file: Path, format: str, name: str | None) -> None:
+    """The entry on stdout, as YAML; with the name of one that is there, checked against its networks to the letter."""
+    if format not in formats():
+        raise UserError(f"--as: {format!r} came, one of {', '.join(formats())} was wanted")
+    if not file.is_file():
+        raise UserError(f"{file} does not exist: pass the checkpoint")
+    read = read_checkpoint(file, cast(Format, format))
+    kind: str = "runs"
+    entry: dict[str, Any] = {"dataset": "DATASET", "method": "edm.EDM", "sample": {}}
+    if name is not None:
+        study = load_study(folder / "params.yaml")
+        kinds = {entry: kind for kind in TRAINED for entry in getattr(study, kind)}
+        kind = pick(kinds, name, "run, classifier or guide")
+        described = getattr(study, kind)[name]
+        dataset = study.runs[described.run].dataset if kind == "guides" else described.dataset
+        trunk = getattr(described, "trunk", None)
+        model = described.model | ({} if trunk is None else {"trunk": study.classifiers[trunk].model})
+        data = data_spec(read_artifact(study.out / "prepare" / dataset).manifest.facts)
+        fit(read, cast(Format, format), build_method(described.method, model).build(data), str(file))
+        entry = {key: value for key, value in asdict(described).items() if value is not None}
+    elif format == "edm":
+        entry["model"] = model_of(read)
+    else:
+        raise UserError(f"a checkpoint of {format} does not say what it is of: pass --name with an entry that does")
+    entry["train"] = {"imported": str(file), "format": format}
+    YAML().dump({kind: {name or file.stem: entry}}, sys.stdout)

@@ -1,0 +1,61 @@
+"""What `trilemma measure` and `trilemma weights verify` print: a table for people, or JSON and nothing else."""
+
+import json
+import sys
+from math import isnan
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.errors import UserError
+from pipeline.metrics.features.weights import Check
+from pipeline.metrics.standalone.measure import Measurement, Value
+
+WIDTH = 120  # where nobody watches
+DIGITS = 5  # significant, for people; JSON has all
+
+
+def print_measurement(found: Measurement, as_json: bool) -> None:
+    """Warnings go to stderr as well as into the card."""
+    for warning in found.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(found.json(), indent=1))
+        return
+    table = Table("metric", "value", "95 % interval", "floor", "settings", "card", box=None)
+    for name, value in found.values.items():
+        card = found.cards[name]
+        settings = " ".join(f"{key}={setting}" for key, setting in card.settings)
+        table.add_row(name, _number(value.value), _interval(value), _number(value.floor), settings, card.id)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console.print(table)
+    about = found.json()["card"]
+    console.print(
+        f"\nfeatures: {about['extractor']}@{about['extractor_digest'][:8]} {about['layer']}, {about['preprocessing']}\n"
+        f"samples: {about['n_generated']} generated, {about['n_real']} real ({about['reference']})\n"
+        f"interval: {about['interval']}\nfloor: {about['floor']}",
+        highlight=False,
+        markup=False,
+    )
+
+
+def print_checks(checks: list[Check], as_json: bool) -> None:
+    """Every known extractor; a wrong file ends in an error."""
+    if as_json:
+        print(json.dumps([{**check._asdict(), "path": str(check.path or "")} for check in checks], indent=1))
+    else:
+        table = Table("extractor", "weights", "file", box=None)
+        for check in checks:
+            table.add_row(check.extractor, check.status, str(check.path or ""))
+        Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
+    wrong = [f"{check.path} ({check.sha256})" for check in checks if check.status == "wrong"]
+    if wrong:
+        raise UserError(f"not the weights of their names: {', '.join(wrong)}: delete and fetch them again")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.{DIGITS}g}"
+
+
+def _interval(value: Value) -> str:
+    return "" if isnan(value.low) else f"{_number(value.low)} to {_number(value.high)}"

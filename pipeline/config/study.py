@@ -1,0 +1,150 @@
+"""params.yaml -> frozen dataclasses, strictly. Nothing else reads YAML.
+
+An entry's `model`, `train` and `sample` blocks stay as written here: they are checked against the dataclass of their
+method or stage by `build` where that is imported anyway, so that reading the parameters never costs an import of torch.
+"""
+
+import ast
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from pipeline.config.build import Block, as_block, build, check_keys, nearest, pick
+from pipeline.config.entries import (
+    KINDS,
+    ClassifierEntry,
+    DatasetEntry,
+    GuidedEntry,
+    GuideEntry,
+    LaunchEntry,
+    RunEntry,
+    StackEntry,
+    ToyEntry,
+    TranslationEntry,
+)
+from pipeline.errors import ConfigError, naming
+
+
+@dataclass(frozen=True)
+class Study:
+    """One params.yaml."""
+
+    file: Path
+    root: Path  # of the code
+    out: Path  # where artifacts lie
+    launch: LaunchEntry
+    sweeps: dict[str, Block]  # see sweep_entry.py
+    datasets: dict[str, DatasetEntry]
+    runs: dict[str, RunEntry]
+    classifiers: dict[str, ClassifierEntry]
+    guides: dict[str, GuideEntry]
+    guided: dict[str, GuidedEntry]
+    translations: dict[str, TranslationEntry]
+    stacks: dict[str, StackEntry]
+    toys: dict[str, ToyEntry]
+
+    @property
+    def folder(self) -> Path:
+        return self.file.parent
+
+    @property
+    def name(self) -> str:
+        return self.folder.name if self.root != self.folder else "root"
+
+
+def load_study(file: Path) -> Study:
+    """Read and check everything that can be checked without importing a method."""
+    content = _read_yaml(file)
+    check_keys(content, ["root", "launch", *KINDS, "sweeps"], str(file))
+    entries = {
+        kind: {
+            name: build(entry_type, entry, f"{file.name}: {kind}.{name}")
+            for name, entry in as_block(content.get(kind) or {}, f"{file.name}: {kind}").items()
+        }
+        for kind, entry_type in KINDS.items()
+    }
+    sweeps = as_block(content.get("sweeps") or {}, f"{file.name}: sweeps")
+    launch = build(LaunchEntry, content.get("launch") or {}, f"{file.name}: launch")
+    root = (file.parent / content.get("root", ".")).resolve()
+    study = Study(file, root, file.parent / "out", launch, sweeps, **entries)
+    _check_references(study)
+    return study
+
+
+@lru_cache  # a sweep needs it thousands of times
+def method_modules(method: str, root: Path) -> tuple[str, str]:
+    """("methods.edm", "EDM") of "edm.EDM", checked against the file without importing it."""
+    module, _, cls = method.rpartition(".")
+    file = root / "methods" / f"{module}.py"
+    if not module.isidentifier() or not file.is_file():
+        found = sorted(path.stem for path in (root / "methods").glob("[!_]*.py"))
+        near, there = nearest(module, found), ", ".join(found)
+        raise ConfigError(f"method {method!r}: no methods/{module or method}.py{near}; there are {there}")
+    classes = [node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)]
+    if cls not in classes:
+        raise ConfigError(f"method {method!r}: no class {cls!r} in methods/{module}.py; it has {', '.join(classes)}")
+    return f"methods.{module}", cls
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise ConfigError(f"no {file}: run this in a study's folder, the one with params.yaml")
+    try:
+        content = YAML(typ="safe", pure=True).load(file.read_text())
+    except (MarkedYAMLError, UnicodeDecodeError) as error:
+        line = str(error).replace("\n", " ")
+        raise ConfigError(f"{file} is not YAML: {line}") from None
+    return as_block(content, str(file))
+
+
+def _check_references(study: Study) -> None:
+    for name, dataset in study.datasets.items():
+        sources = sorted(path.stem for path in (study.root / "pipeline" / "data" / "datasets").glob("[!_]*.py"))
+        if dataset.source not in sources:
+            near = nearest(dataset.source, sources)
+            there = ", ".join(sources)
+            raise ConfigError(
+                f"datasets.{name}.source: no pipeline/data/datasets/{dataset.source}.py{near}; there are {there}"
+            )
+    for kind, trained in (("runs", study.runs), ("classifiers", study.classifiers), ("stacks", study.stacks)):
+        for name, entry in trained.items():
+            with naming(f"{kind}.{name}"):
+                pick(study.datasets, entry.dataset, "dataset")
+                method_modules(entry.method, study.root)
+    for name, guide in study.guides.items():
+        with naming(f"guides.{name}"):
+            _check_guide(study, name, guide)
+    for name, guided in study.guided.items():
+        with naming(f"guided.{name}"):
+            dataset = pick(study.runs, guided.run, "run").dataset
+            if name in study.runs:
+                raise ConfigError("a run has the same name: rename one of them")
+            for use in guided.guides:
+                pick({**study.guides, **study.classifiers}, use.get("guide", ""), "guide")
+                if use["guide"] in study.classifiers:
+                    _check_dataset(study, use["guide"], dataset)
+    for name, translation in study.translations.items():
+        with naming(f"translations.{name}"):
+            pick(study.guided, translation.guided, "guided entry")
+
+
+def _check_guide(study: Study, name: str, guide: GuideEntry) -> None:
+    dataset = pick(study.runs, guide.run, "run").dataset
+    method_modules(guide.method, study.root)
+    if name in study.classifiers:
+        raise ConfigError("a classifier has the same name: rename one of them")
+    if "trunk" in guide.model:
+        raise ConfigError("model.trunk: write `trunk: NAME` of a classifier beside `model`, not in it")
+    if guide.trunk is not None:
+        pick(study.classifiers, guide.trunk, "classifier")
+        _check_dataset(study, guide.trunk, dataset)
+
+
+def _check_dataset(study: Study, classifier: str, dataset: str) -> None:
+    trained_on = study.classifiers[classifier].dataset
+    if trained_on != dataset:
+        raise ConfigError(f"classifier {classifier!r} knows {trained_on!r}, but the run's dataset is {dataset!r}")

@@ -1,0 +1,291 @@
+"""From a name in params.yaml to one call of a stage: its inputs, its settings, where it writes, and its key.
+
+This is the one place that says which stage reads what. Nothing heavy is imported: a call whose result is in the store
+never pays for torch.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.build import Block, pick
+from pipeline.config.entries import ClassifierEntry, GuideEntry
+from pipeline.config.study import Study, method_modules
+from pipeline.dag.code_version import code_version
+from pipeline.data.artifacts import OUTSIDE, key_of
+from pipeline.errors import ConfigError
+from pipeline.metrics.features.weights import INCEPTION, KNOWN, verified_path, weights_folder
+from pipeline.store.external import locate
+
+
+@dataclass(frozen=True)
+class Call:
+    """One execution of a stage."""
+
+    stage: str
+    name: str  # the entry of params.yaml
+    dataset: str
+    inputs: dict[str, Path]  # artifacts, by the role they play; under "files", what lies outside the study
+    config: dict[str, Any]  # checked against the stage's `Config` when it runs
+    modules: tuple[str, ...]  # whose code decides the result
+    out: Path
+
+    @property
+    def made(self) -> dict[str, Path]:
+        """Its inputs that are results of other calls."""
+        return {role: path for role, path in self.inputs.items() if role != OUTSIDE}
+
+    def key(self, root: Path, input_digests: Mapping[str, str]) -> str:
+        return key_of(self.stage, self.config, input_digests, code_version(self.modules, root))
+
+
+def prepare(study: Study, name: str) -> Call:
+    dataset = pick(study.datasets, name, "dataset")
+    options = dict(dataset.options)
+    path, on_bad_record = options.pop("path", None), options.pop("on_bad_record", None)
+    config = {"source": dataset.source, "options": options}
+    config |= {"on_bad_record": on_bad_record} if on_bad_record is not None else {}
+    inputs = {} if path is None else {OUTSIDE: locate(path, study.folder, f"datasets.{name}.options.path")}
+    return _call(study, "prepare", name, name, inputs, config, f"pipeline.data.datasets.{dataset.source}")
+
+
+def features(study: Study, name: str) -> Call:
+    """The weights of somebody else's network are no file of the study: their digest is a setting of this call."""
+    block = pick(study.datasets, name, "dataset").features
+    if "inception" in block:
+        block = block | {"inception": _inception(block["inception"], name)}
+    return _call(study, "features", name, name, {"data": _out(study, "prepare", name)}, block)
+
+
+def immune(study: Study, name: str) -> Call:
+    """Known-answer cases for the dataset's metrics, at the n that every run is measured at."""
+    dataset = pick(study.datasets, name, "dataset")
+    inputs = {"data": _out(study, "prepare", name), "features": _out(study, "features", name)}
+    return _call(study, "immune", name, name, inputs, {"images": dataset.evaluate.images})
+
+
+def pretrain(study: Study, name: str) -> Call:
+    run = pick(study.runs, name, "run")
+    module, _ = method_modules(run.method, study.root)
+    train, imported = _imported(study, run.train, f"runs.{name}")
+    inputs = {"data": _out(study, "prepare", run.dataset)} | imported
+    config = {"method": run.method, "model": run.model, "train": train}
+    return _call(study, "pretrain", name, run.dataset, inputs, config, module)
+
+
+def generate(study: Study, name: str) -> Call:
+    """Fakes for guides: like `sample`, on seeds that no evaluated picture has."""
+    config = {"sampler": _sampler(study, name), "images": study.datasets[study.runs[name].dataset].fakes}
+    return _sample_call(study, "generate", name, config)
+
+
+def classify(study: Study, name: str) -> Call:
+    """A guide that learns from data alone."""
+    classifier = pick(study.classifiers, name, "classifier")
+    module, _ = method_modules(classifier.method, study.root)
+    train, imported = _imported(study, classifier.train, f"classifiers.{name}")
+    inputs = {"data": _out(study, "prepare", classifier.dataset)} | imported
+    config = {"method": classifier.method, "model": classifier.model, "train": train}
+    return _call(study, "classify", name, classifier.dataset, inputs, config, module)
+
+
+def discriminate(study: Study, name: str) -> Call:
+    """A guide that learns to tell data from fakes."""
+    guide = pick(study.guides, name, "guide")
+    module, _ = method_modules(guide.method, study.root)
+    dataset = study.runs[guide.run].dataset
+    train, inputs = _imported(study, guide.train, f"guides.{name}")
+    inputs["data"] = _out(study, "prepare", dataset)
+    if not inputs.get(OUTSIDE):  # nothing else is asked of a guide that is trained already
+        inputs["fakes"] = _out(study, "generate", guide.run)
+        if guide.trunk is not None:
+            inputs["trunk"] = _out(study, "classify", guide.trunk)
+    config = {"method": guide.method, "model": _model(study, name), "train": train}
+    return _call(study, "discriminate", name, dataset, inputs, config, module)
+
+
+def sample(study: Study, name: str) -> Call:
+    """The pictures to evaluate, of a run or a guided entry; both use the same seeds."""
+    base = _run_of(study, name)
+    evaluate = study.datasets[study.runs[base].dataset].evaluate
+    return _sample_call(study, "sample", name, {"sampler": _sampler(study, name)} | asdict(evaluate))
+
+
+def evaluate(study: Study, name: str) -> Call:
+    dataset = study.runs[_run_of(study, name)].dataset
+    inputs = {role: _out(study, role, dataset) for role in ("prepare", "features")}
+    return _call(study, "evaluate", name, dataset, inputs | {"samples": _out(study, "sample", name)}, {})
+
+
+def translate(study: Study, name: str) -> Call:
+    """Image to image: a guided entry's networks, started from pictures."""
+    entry = pick(study.translations, name, "translation")
+    dataset = study.runs[study.guided[entry.guided].run].dataset
+    how = {key: value for key, value in asdict(entry).items() if key != "guided"}
+    config = {"sampler": _sampler(study, entry.guided)} | how
+    inputs = {role: _out(study, role, dataset) for role in ("prepare", "features")}
+    call = _sample_call(study, "translate", entry.guided, config)
+    return replace(call, name=name, inputs=inputs | call.inputs, out=_out(study, "translate", name))
+
+
+def stack(study: Study, name: str) -> Call:
+    """All members of a stack, trained as one."""
+    entry = pick(study.stacks, name, "stack")
+    module, _ = method_modules(entry.method, study.root)
+    config = {key: getattr(entry, key) for key in ("method", "model", "members", "train")}
+    return _call(study, "stack", name, entry.dataset, {"data": _out(study, "prepare", entry.dataset)}, config, module)
+
+
+def appraise(study: Study, name: str) -> Call:
+    entry = pick(study.stacks, name, "stack")
+    module, _ = method_modules(entry.method, study.root)
+    config = {key: getattr(entry, key) for key in ("method", "model", "members", "sample")}
+    config |= asdict(study.datasets[entry.dataset].evaluate)
+    inputs = {role: _out(study, role, entry.dataset) for role in ("prepare", "features")}
+    return _call(study, "appraise", name, entry.dataset, inputs | {"stack": _out(study, "stack", name)}, config, module)
+
+
+def toys(study: Study, name: str) -> Call:
+    """Needs no data: its worlds are closed forms."""
+    return _call(study, "toys", name, "toys", {}, pick(study.toys, name, "toy").train)
+
+
+STAGES: dict[str, Callable[[Study, str], Call]] = {
+    stage.__name__: stage
+    for stage in (
+        prepare,
+        features,
+        immune,
+        pretrain,
+        generate,
+        classify,
+        discriminate,
+        sample,
+        evaluate,
+        translate,
+        stack,
+        appraise,
+        toys,
+    )
+}
+
+
+def chain(study: Study, stage: str, name: str) -> list[Call]:
+    """The call of a stage and all that its inputs are made by, every call after its inputs."""
+    calls: dict[Path, Call] = {}
+
+    def visit(call: Call) -> None:
+        for path in call.made.values():
+            if path not in calls:
+                visit(STAGES[path.parent.name](study, path.name))
+        calls[call.out] = call
+
+    visit(STAGES[stage](study, name))
+    return list(calls.values())
+
+
+def entries(study: Study) -> dict[str, list[str]]:
+    """The names each stage is called with, in the order of params.yaml."""
+    used = {guide.run for guide in study.guides.values()}
+    sampled = [*study.runs, *study.guided]
+    return {
+        "prepare": list(study.datasets),
+        "features": list(study.datasets),
+        "immune": list(study.datasets),
+        "pretrain": list(study.runs),
+        "generate": [name for name in study.runs if name in used],
+        "classify": list(study.classifiers),
+        "discriminate": list(study.guides),
+        "sample": sampled,
+        "evaluate": sampled,
+        "translate": list(study.translations),
+        "stack": list(study.stacks),
+        "appraise": list(study.stacks),
+        "toys": list(study.toys),
+    }
+
+
+def _inception(wanted: object, dataset: str) -> str | None:
+    """SHA-256 of the weights at hand, or None; nothing is downloaded."""
+    if wanted != "auto":
+        raise ConfigError(f"datasets.{dataset}.features.inception: {wanted!r} came, auto was wanted, or no such line")
+    known = KNOWN[INCEPTION]
+    return known.sha256 if verified_path(INCEPTION, weights_folder(), known) else None
+
+
+def _sampler(study: Study, name: str) -> dict[str, Any]:
+    """What sampling an entry needs to know: the run's settings, overlaid by a guided entry's own."""
+    run = pick(study.runs, _run_of(study, name), "run")
+    if name in study.runs:
+        return {"method": run.method, "model": run.model, "sample": run.sample, "guides": []}
+    guided = study.guided[name]
+    guides = [
+        {
+            "guide": use["guide"],
+            "method": _guide(study, use["guide"]).method,
+            "model": _model(study, use["guide"]),
+            "use": {key: value for key, value in use.items() if key != "guide"},
+            "trunk": _trunk(study, use["guide"]),
+        }
+        for use in guided.guides
+    ]
+    return {"method": run.method, "model": run.model, "sample": run.sample | guided.sample, "guides": guides}
+
+
+def _sample_call(study: Study, stage: str, name: str, config: dict[str, Any]) -> Call:
+    base = _run_of(study, name)
+    inputs = {"run": _out(study, "pretrain", base)}
+    sampler = config["sampler"]
+    for use in sampler["guides"]:
+        inputs |= {name: taught(study, name) for name in (use["guide"], use["trunk"]) if name is not None}
+    methods = [sampler["method"], *(use["method"] for use in sampler["guides"])]
+    modules = [method_modules(method, study.root)[0] for method in methods]
+    return _call(study, stage, name, study.runs[base].dataset, inputs, config, *modules)
+
+
+def taught(study: Study, name: str) -> Path:
+    """The artifact of a guide or classifier."""
+    return _out(study, "classify" if name in study.classifiers else "discriminate", name)
+
+
+def _guide(study: Study, name: str) -> ClassifierEntry | GuideEntry:
+    return study.classifiers[name] if name in study.classifiers else study.guides[name]
+
+
+def _trunk(study: Study, name: str) -> str | None:
+    guide = _guide(study, name)
+    return guide.trunk if isinstance(guide, GuideEntry) else None
+
+
+def _model(study: Study, name: str) -> Block:
+    """A guide's `model` block, with that of the classifier it stands on."""
+    trunk = _trunk(study, name)
+    own = _guide(study, name).model
+    return own if trunk is None else own | {"trunk": study.classifiers[trunk].model}
+
+
+def _run_of(study: Study, name: str) -> str:
+    if name in study.guided:
+        return study.guided[name].run
+    pick({**study.runs, **study.guided}, name, "run or guided entry")
+    return name
+
+
+def _imported(study: Study, train: Block, entry: str) -> tuple[Block, dict[str, Path]]:
+    """A `train` block, and somebody's checkpoint that stands in for the training: its content enters the key, not its
+    name."""
+    own = {key: value for key, value in train.items() if key != "imported"}
+    name = train.get("imported")
+    return own, {} if name is None else {OUTSIDE: locate(name, study.folder, f"{entry}.train.imported")}
+
+
+def _call(
+    study: Study, stage: str, name: str, dataset: str, inputs: dict[str, Path], config: dict[str, Any], *modules: str
+) -> Call:
+    code = (f"pipeline.stages.{stage}", *modules)
+    return Call(stage, name, dataset, inputs, config, code, _out(study, stage, name))
+
+
+def _out(study: Study, stage: str, name: str) -> Path:
+    return study.out / stage / name

@@ -1,0 +1,175 @@
+"""What a stage leaves behind: a folder of data files and `manifest.json`, written last, so what exists is complete.
+
+An artifact holds only what a rerun reproduces. Time, host, versions and cost belong in the ledger (`store.py`).
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, TypeAlias
+
+from pipeline.errors import ArtifactError
+from pipeline.store.files import temporary
+from pipeline.store.publish import publish_folder
+
+OUTSIDE = "files"  # the role of such an input
+
+
+MANIFEST = "manifest.json"
+ELSEWHERE = "elsewhere"  # the address of the store that kept an artifact's shards, where they are not in the folder
+EXACT = 2**53  # integral floats up to here are the same number written as an integer
+
+Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
+
+
+def canonical(value: Any) -> str:
+    """The one JSON text of a value: sorted keys, no spaces, 1.0 written as 1; Infinity and NaN are allowed."""
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"))
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of the canonical JSON, 64 hexadecimal digits."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def key_of(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str], code: str) -> str:
+    """The name of a result before it is computed. inputs: digests of artifacts by name; code: `code_version`."""
+    return digest_of({"stage": stage, "config": config, "inputs": inputs, "code": code})
+
+
+class FileEntry(NamedTuple):
+    """What the manifest knows of one data file."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact is made of and from."""
+
+    stage: str
+    name: str  # of the entry in params.yaml
+    config: dict[str, Any]
+    inputs: dict[str, str]  # name -> digest of the artifact it was made from
+    facts: dict[str, Any]  # what the next stage may ask without opening the data: counts, shapes
+    seeds: dict[str, Any]
+    files: dict[str, FileEntry]  # by path below the folder
+
+    def json(self) -> dict[str, Any]:
+        return asdict(self) | {"files": {name: entry._asdict() for name, entry in self.files.items()}}
+
+    @cached_property
+    def digest(self) -> str:
+        return digest_of(self.json())
+
+
+class Artifact(NamedTuple):
+    path: Path
+    manifest: Manifest
+    digest: str
+
+
+@dataclass
+class Draft:
+    """An artifact being made: write files into `path`, fill in `facts` and `seeds`; `artifact` is there afterwards."""
+
+    path: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+    seeds: dict[str, Any] = field(default_factory=dict)
+    artifact: Artifact = field(init=False)
+
+
+@contextmanager
+def new_artifact(
+    out: Path, stage: str, name: str, config: Mapping[str, Any], inputs: Mapping[str, str]
+) -> Iterator[Draft]:
+    """Make the artifact `out`, replacing an older one; whatever goes wrong, nothing half-written has that name."""
+    with temporary(out) as folder:
+        folder.mkdir()
+        draft = Draft(folder)
+        yield draft
+        files = {
+            file.relative_to(folder).as_posix(): entry_of(file) for file in sorted(folder.rglob("*")) if file.is_file()
+        }
+        manifest = Manifest(stage, name, dict(config), dict(inputs), draft.facts, draft.seeds, files)
+        (folder / MANIFEST).write_text(manifest_text(manifest))
+        publish_folder(folder, out)
+    draft.artifact = Artifact(out, manifest, manifest.digest)
+
+
+def read_artifact(path: Path) -> Artifact:
+    """The artifact at `path`, every file of it checked against the manifest."""
+    if not (path / MANIFEST).is_file():
+        what = "holds no manifest.json, so nobody finished it" if path.is_dir() else "does not exist"
+        raise ArtifactError(f"{path}: {what}: run the stage that makes it (dvc repro) first")
+    manifest = parse_manifest((path / MANIFEST).read_bytes(), path / MANIFEST)
+    for name, wanted in manifest.files.items():
+        if (path / ELSEWHERE).is_file() and not (path / name).exists():
+            continue
+        _check(path / name, wanted, f"remove {path} and run {manifest.stage} {manifest.name} again")
+    return Artifact(path, manifest, manifest.digest)
+
+
+def entry_of(file: Path) -> FileEntry:
+    with file.open("rb") as stream:
+        return FileEntry(file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest())
+
+
+def manifest_text(manifest: Manifest) -> str:
+    return json.dumps(_plain(manifest.json()), sort_keys=True, indent=1) + "\n"
+
+
+def parse_manifest(text: bytes, source: Path | str) -> Manifest:
+    """source: where the text came from, for the error."""
+    try:
+        parts = json.loads(text)
+        files = {name: FileEntry(**entry) for name, entry in parts.pop("files").items()}
+        manifest = Manifest(files=files, **parts)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ArtifactError(f"{source}: not a manifest ({error}): remove its folder and run its stage again") from error
+    for name in files:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise ArtifactError(f"{source}: file name {name!r} leads out of the artifact: do not use this artifact")
+    return manifest
+
+
+def _check(file: Path, wanted: FileEntry, remedy: str) -> None:
+    if not file.is_file():
+        raise ArtifactError(f"{file}: missing, but the manifest lists it: {remedy}")
+    size = file.stat().st_size
+    if size != wanted.bytes:
+        raise ArtifactError(f"{file}: {size} bytes but the manifest says {wanted.bytes}: {remedy}")
+    if entry_of(file) != wanted:
+        raise ArtifactError(f"{file}: {size} bytes as it should, but other ones than were written: {remedy}")
+
+
+def _plain(value: Any) -> Json:
+    """Only what JSON has, so that equal values have equal text."""
+    match value:
+        case None | bool() | str():
+            return value
+        case float() if math.isfinite(value) and value.is_integer() and abs(value) <= EXACT:
+            return int(value)
+        case int() | float():
+            return value
+        case Mapping():
+            wrong = next((key for key in value if not isinstance(key, str)), None)
+            if wrong is not None:
+                raise TypeError(f"key {wrong!r} of type {type(wrong).__name__}: JSON has text keys only")
+            return {key: _plain(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_plain(inner) for inner in value]
+    raise TypeError(
+        f"{value!r} of type {type(value).__name__} has no JSON form: give plain numbers, text, lists, dicts"
+    )
+
+
+def facts_of(folder: Path) -> Mapping[str, Any]:
+    """What the stage that made an artifact noted; its data files are not looked at."""
+    return parse_manifest((folder / MANIFEST).read_bytes(), folder / MANIFEST).facts

@@ -1,0 +1,72 @@
+"""Encoded pictures in Parquet, as data sets are shared: `image` as bytes or struct<bytes, path>, `label` as an integer.
+
+Files of a split are those whose names begin with it: train-00000-of-00003.parquet, test.parquet.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.data.decode import Preprocess, decode_picture
+from pipeline.data.records import BadRecord, Record
+from pipeline.errors import UserError
+
+ROWS = 1024  # read at once
+
+
+@dataclass(frozen=True)
+class Source:
+    path: str
+    names: list[str] = field(default_factory=list)  # of the classes; none: unlabelled
+    train: str = "train"  # what the names of a split's files begin with
+    held_out: str = "test"
+    image: str = "image"  # columns
+    label: str = "label"
+    limit: int | None = None  # pictures of each split, the first ones; None: all
+    preprocess: Preprocess = field(default_factory=Preprocess)
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit: {self.limit} came, at least 1 or null was wanted")
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return tuple(self.names)
+
+    def records(self) -> Iterator[Record]:
+        for split, beginning in (("train", self.train), ("held_out", self.held_out)):
+            files = sorted(Path(self.path).rglob(f"{beginning}*.parquet"))
+            if not files:
+                raise UserError(f"{self.path} holds no {beginning}*.parquet: set options.{split}")
+            yield from islice(chain.from_iterable(self._of_file(file, split) for file in files), self.limit)
+
+    def _of_file(self, file: Path, split: str) -> Iterator[Record]:
+        columns = [self.image, *([self.label] if self.names else [])]
+        try:
+            parquet = pq.ParquetFile(file)
+            missing = [name for name in columns if name not in parquet.schema_arrow.names]
+            if missing:
+                there = ", ".join(parquet.schema_arrow.names)
+                raise UserError(f"{file} has no column {', '.join(missing)}, but {there}: set options.image or .label")
+            row = 0
+            for batch in parquet.iter_batches(ROWS, columns=columns):
+                labels = batch[self.label].to_pylist() if self.names else [None] * len(batch)
+                for cell, label in zip(batch[self.image], labels):
+                    where = f"{file} row {row}"
+                    yield Record(partial(_decoded, cell, where, self.preprocess), label, split, where)
+                    row += 1
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"{file} is not readable as Parquet: {error}") from None
+
+
+def _decoded(cell: pa.Scalar, where: str, preprocess: Preprocess):
+    value = cell.as_py()
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(content, bytes):
+        raise BadRecord(f"{where}: `image` is {type(content).__name__}, wanted the bytes of a picture")
+    return decode_picture(content, where, preprocess)

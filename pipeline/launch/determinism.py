@@ -1,0 +1,37 @@
+"""launch.determinism."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+def device_name() -> str:
+    """ "cpu", or "cuda:" and the GPU's model."""
+    torch = sys.modules.get("torch")
+    return f"cuda:{torch.cuda.get_device_name()}" if torch is not None and torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """One thread and deterministic kernels: the same bits in this process, in a Ray worker and on a busy machine.
+
+    Not for deciding numerics: precision, and what a GPU's model changes, stay as they are.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:  # nothing here computes with it
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it first starts
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)

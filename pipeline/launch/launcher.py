@@ -1,0 +1,97 @@
+"""Run a function here, on Ray Train, or as Ray tasks. Ray itself is known to `launch_ray` alone.
+
+torch, which costs seconds and a third of a gigabyte, is not imported here: a stage that needs it has it already.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, TypeVarTuple
+
+from pipeline.errors import UserError
+from pipeline.launch.determinism import device_name, reproducible
+from pipeline.launch.signals import sigterm_postponed
+
+if TYPE_CHECKING:
+    import torch
+
+    from methods.core.loop import AllReduce
+
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+Ts = TypeVarTuple("Ts")
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Which of `world` equal copies of a loop this one is, and what it may use."""
+
+    rank: int
+    world: int
+    device: "torch.device"
+    all_reduce: "AllReduce | None"  # None when alone; works in place
+    must_stop: Callable[[], bool] = lambda: False  # rank 0 is told, and saves and raises `Interrupted` between steps
+    ahead: Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]] = map  # in order, made before asked for
+
+
+class Launch(Protocol):
+    """A context manager: entering starts what it needs, leaving stops it."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *raised: object) -> None: ...
+
+    def fit(self, loop: Callable[[Worker, *Ts], T], *args: *Ts) -> T:
+        """Run `loop(worker, *args)` on every worker; what the worker of rank 0 returns."""
+        ...
+
+    def map(self, function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
+        """One call per item, up to `workers` at a time, made as results are asked for; in the order of the items."""
+        ...
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """For the ledger: backend ("in-process", "ray-local", "ray-cluster"), workers, device."""
+        ...
+
+
+def launcher(workers: int = 0, address: str | None = None) -> Launch:
+    """workers 0: plain calls in this process, without Ray; N: a private local Ray; with an address: that cluster."""
+    if workers < 0:
+        raise UserError(f"{workers} workers: 0 runs in this process, N starts N Ray workers")
+    if workers == 0:
+        if address is not None:
+            raise UserError(f"the cluster at {address} was given but no workers: say how many with --workers")
+        return InProcess()
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # Ray reads it when imported: it would hold back progress lines
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray has a token, but would not send it
+    from pipeline.launch.ray_tasks import RayLaunch  # here, so that a run without workers never imports Ray
+
+    return RayLaunch(workers, address)
+
+
+class InProcess:
+    """Every call happens here and now, where a breakpoint works."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        pass
+
+    def fit(self, loop: Callable[[Worker, *Ts], T], *args: *Ts) -> T:
+        from methods.core.devices import current_device
+
+        with reproducible(), sigterm_postponed() as told:
+            return loop(Worker(0, 1, current_device(), None, told.is_set), *args)
+
+    def map(self, function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
+        for item in items:
+            with reproducible():
+                result = function(item)
+            yield result
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return {"backend": "in-process", "workers": 0, "device": device_name()}

@@ -1,0 +1,52 @@
+"""launch.ray_errors."""
+
+import pickle
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from ray.cloudpickle.cloudpickle import dumps
+
+from pipeline.errors import LaunchError, UserError
+from pipeline.launch.signals import Stopped
+
+
+def no_gpu(node: str) -> UserError:
+    return UserError(
+        f"the node {node} promised a GPU, but torch {torch.__version__} finds none there: install the driver and torch "
+        "for CUDA on it, or start its Ray with --num-gpus 0"
+    )
+
+
+@contextmanager
+def explained(where: str) -> Iterator[None]:
+    """Let an exception reach the driver as itself; its traceback does not travel, so it becomes a note."""
+    try:
+        yield
+    except BaseException as error:
+        frames = traceback.extract_tb(error.__traceback__)[2:]  # without this file's
+        traveller = error if _travels(error) else LaunchError(f"{type(error).__name__}: {one_line(error)}")
+        traveller.add_note(f"{where}:\n{''.join(traceback.format_list(frames)).rstrip()}")
+        raise traveller from None
+
+
+def _travels(error: BaseException) -> bool:
+    try:
+        pickle.loads(dumps(error))
+    except (TypeError, AttributeError, pickle.PickleError):
+        return False
+    return True
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """While Ray waits, it replaces what a handler of SIGTERM raises by a plain SystemExit(1)."""
+    try:
+        yield
+    except SystemExit:
+        raise Stopped from None
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

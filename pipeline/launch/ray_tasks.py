@@ -1,0 +1,113 @@
+"""Ray tasks for fan-out, and with `launch_train` Ray Train for loops; with `launch_cluster`, all that knows Ray."""
+
+import os
+import pickle
+import platform
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, Self, TypeVar, TypeVarTuple
+
+import ray
+import ray.exceptions
+import torch
+
+from pipeline.errors import LaunchError
+from pipeline.launch.cluster import check_room, joined_cluster, machine_room, own_folder, private_ray, wait_for_room
+from pipeline.launch.determinism import device_name, reproducible
+from pipeline.launch.launcher import Worker
+from pipeline.launch.ray_errors import explained, no_gpu, one_line, stoppable
+from pipeline.launch.transfer import pickle_with_artifacts
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+Ts = TypeVarTuple("Ts")
+
+
+class RayLaunch:
+    """N workers of a private Ray of this process, or of the cluster at `address`; each with a GPU if there are any."""
+
+    def __init__(self, workers: int, address: str | None = None) -> None:
+        self.workers = workers
+        self.address = address
+        self._gpus = torch.cuda.is_available()
+        self._device = device_name()
+        self._leave = ExitStack()
+        if address is None:
+            check_room(workers, machine_room(torch.cuda.device_count()), "this machine has", self._gpus)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            if self.address is None:
+                folder = stack.enter_context(own_folder())
+                stack.enter_context(private_ray(folder, self.workers, self.workers if self._gpus else 0))
+            else:
+                self._join(stack, self.address)
+            self._leave = stack.pop_all()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._leave.close()
+
+    @property
+    def description(self) -> dict[str, Any]:
+        backend = "ray-local" if self.address is None else "ray-cluster"
+        return {"backend": backend, "workers": self.workers, "device": self._device}
+
+    @property
+    def _store(self) -> str | None:
+        """Where a machine that does not share our disk finds artifacts."""
+        return os.environ.get("TRILEMMA_STORE") if self.address else None
+
+    def fit(self, loop: Callable[[Worker, *Ts], T], *args: *Ts) -> T:
+        assert ray.is_initialized(), "fit outside of `with launcher(...)`"
+        from pipeline.launch.ray_train import fit  # here: half a second, which stages that only map are spared
+
+        return fit(loop, pickle_with_artifacts(args, self._store), self.workers, self._gpus)
+
+    def map(self, function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
+        assert ray.is_initialized(), "map outside of `with launcher(...)`"
+        call = ray.remote(_run_call).options(num_cpus=1, num_gpus=1 if self._gpus else 0)
+        shared = ray.put(function)
+        waiting: deque[ray.ObjectRef] = deque()
+        running: list[ray.ObjectRef] = []
+        try:
+            for item in items:
+                if len(running) == self.workers:
+                    with stoppable():
+                        running = ray.wait(running, num_returns=1)[1]
+                waiting.append(call.remote(shared, pickle_with_artifacts(item, self._store)))
+                running.append(waiting[-1])
+                while waiting[0] not in running:
+                    yield _result(waiting.popleft())
+            while waiting:
+                yield _result(waiting.popleft())
+        finally:
+            for task in waiting if ray.is_initialized() else ():
+                ray.cancel(task)
+
+    def _join(self, stack: ExitStack, address: str) -> None:
+        room = stack.enter_context(joined_cluster(address))
+        models = [name.partition(":")[2] for name in room if name.startswith("accelerator_type:")]
+        self._gpus = room.get("GPU", 0) > 0
+        self._device = f"cuda:{'+'.join(sorted(models))}" if self._gpus else "cpu"
+        check_room(self.workers, room, f"the cluster at {address} has", self._gpus)
+        wait_for_room(self.workers, f"the cluster at {address}", self._gpus)
+
+
+def _run_call(function: Callable[[Item], T], item: bytes) -> T:
+    if ray.get_gpu_ids() and not torch.cuda.is_available():
+        raise no_gpu(platform.node())
+    with reproducible(), explained("in a Ray task"):
+        return function(pickle.loads(item))
+
+
+def _result(task: ray.ObjectRef) -> Any:
+    try:
+        with stoppable():
+            return ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        failure = error.cause
+    except ray.exceptions.RayError as error:
+        failure = LaunchError(f"a Ray task died: {one_line(error)}")
+    raise failure

@@ -1,0 +1,184 @@
+"""A loop on Ray Train: Ray starts N copies of our own and connects them.
+
+It keeps no checkpoints (training state lives in the store) and restarts nothing. When the driver is told to stop, or
+Ray announces the end of a worker's node (`ray start --block` does so at SIGTERM, and autoscalers for spot machines),
+the worker of rank 0 is told, and saves.
+
+Three things here are Ray's own and may change: its key-value store and its list of draining nodes (the public way to
+either, an actor and `ray.train.get_preemption_info`, costs a process per fit, the latter also a barrier per step), and
+the callback that is left out.
+"""
+
+import os
+import pickle
+import re
+import signal
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar, TypeVarTuple
+
+import ray
+import ray.exceptions
+from fsspec.implementations.memory import MemoryFileSystem
+from pyarrow.fs import FSSpecHandler, PyFileSystem
+from ray._private.state import state as cluster_state
+from ray.cloudpickle.cloudpickle import dumps
+from ray.experimental.internal_kv import _internal_kv_exists, _internal_kv_put
+from ray.train import ControllerError, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train import get_context as worker_context
+from ray.train.torch import TorchTrainer, get_device
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2.api.callback import RayTrainCallback
+from torch import Tensor, distributed
+
+from pipeline.errors import LaunchError
+from pipeline.launch.determinism import reproducible
+from pipeline.launch.launcher import Worker
+from pipeline.launch.ray_errors import explained, no_gpu, one_line, stoppable
+from pipeline.launch.signals import GRACE_SECONDS, sigterm_postponed
+
+AHEAD = 4  # shards read at a time
+LOOK_SECONDS = 1.0  # between a worker's looks at whether it must stop
+NO_GPU = ("no GPUs found", "NCCL built in", "at least one CUDA device")  # torch's words when it is to connect none
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+Ts = TypeVarTuple("Ts")
+
+
+def fit(loop: Callable[[Worker, *Ts], T], args: bytes, workers: int, gpus: bool) -> T:
+    """What the worker of rank 0 returns. args: a pickled tuple."""
+    name = f"fit-{uuid.uuid4().hex}"  # one used before would resume that run
+    trainer = _Trainer(
+        lambda: _run_loop(name, loop, args),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus),
+        run_config=RunConfig(
+            name=name,
+            storage_path="/fits",
+            storage_filesystem=PyFileSystem(FSSpecHandler(MemoryFileSystem())),  # on no machine's disk: nothing is kept
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+            logging_config=LoggingConfig(log_level="CRITICAL"),
+        ),
+    )
+    with _told_to_workers(name):
+        try:
+            with stoppable():
+                pickled = trainer.fit().return_value
+            assert isinstance(pickled, bytes)
+            return pickle.loads(pickled)
+        except WorkerGroupError as error:
+            failure = _first_failure(error.worker_failures, workers)
+        except ControllerError as error:
+            failure = _no_start(error.controller_failure)
+        except ray.exceptions.RayError as error:
+            failure = LaunchError(f"Ray Train was lost: {one_line(error)}")
+        raise failure
+
+
+class PeerLostError(LaunchError):
+    """A worker that noticed another one's end; the other one knows why."""
+
+
+class _Trainer(TorchTrainer):
+    def _create_default_callbacks(self) -> list[RayTrainCallback]:
+        """Without the one that cleans up after a controller that Tune stopped: a process of its own, for seconds.
+
+        When the driver dies, its job's placement group goes with it.
+        """
+        return [
+            one for one in super()._create_default_callbacks() if not isinstance(one, PlacementGroupCleanerCallback)
+        ]
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Leaves Ctrl-C to Python: Ray's handler would outlive the fit, and end the process with status 0."""
+
+
+@contextmanager
+def _told_to_workers(fit: str) -> Iterator[None]:
+    """SIGTERM becomes a word to the workers; if they do not end in time, it takes effect here."""
+    done = threading.Event()
+
+    def pass_on(told: threading.Event) -> None:
+        while not told.wait(LOOK_SECONDS):
+            if done.is_set():
+                return
+        with suppress(ray.exceptions.RayError):
+            _internal_kv_put(fit, b"")
+        if not done.wait(GRACE_SECONDS):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with sigterm_postponed() as told:
+        threading.Thread(target=pass_on, args=(told,), name="stop", daemon=True).start()
+        try:
+            yield
+        finally:
+            done.set()  # the word, a few bytes, stays: the cluster may be gone
+
+
+def _heeding(fit: str, rank: int) -> Callable[[], bool]:
+    """Whether rank 0 must stop: its driver says so, or any worker whose node is about to go."""
+    told, node = threading.Event(), ray.get_runtime_context().get_node_id()
+
+    def look() -> None:
+        while not _internal_kv_exists(fit):
+            if node in cluster_state.get_draining_nodes():
+                _internal_kv_put(fit, b"")
+            told.wait(LOOK_SECONDS)
+        told.set()
+
+    threading.Thread(target=look, name="heed", daemon=True).start()
+    return told.is_set if rank == 0 else lambda: False
+
+
+def _run_loop(fit: str, loop: Callable[..., T], args: bytes) -> bytes | None:
+    """On a worker. The result travels pickled: Ray Train refuses one that holds tensors."""
+    rank, world = worker_context().get_world_rank(), worker_context().get_world_size()
+    with reproducible(), explained(f"on worker {rank} of {world}"):
+        mean = _mean if world > 1 else None
+        worker = Worker(rank, world, get_device(), mean, _heeding(fit, rank), _ahead)
+        result = loop(worker, *pickle.loads(args))
+        return dumps(result) if rank == 0 else None
+
+
+def _ahead(function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
+    """By Ray Data. No CPU is asked for: a private Ray has as many as it has workers."""
+    import ray.data  # takes seconds
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars, context.execution_options.preserve_order = False, True
+    context.print_on_execution_start = False
+    rows = ray.data.from_items([{"item": dumps(item)} for item in items], override_num_blocks=len(items))
+    made = rows.map(
+        lambda row: {"made": dumps(function(pickle.loads(row["item"])))},
+        num_cpus=0,
+        compute=ray.data.TaskPoolStrategy(AHEAD),
+    )
+    for row in made.iter_rows():
+        yield pickle.loads(row["made"])
+
+
+def _mean(flat: Tensor) -> Tensor:
+    try:
+        distributed.all_reduce(flat)
+    except RuntimeError as error:
+        raise PeerLostError(f"lost the other workers: {one_line(error)}") from error
+    return flat.div_(distributed.get_world_size())
+
+
+def _no_start(error: Exception) -> Exception:
+    """The last line of what Ray tells is the reason."""
+    reason = str(error).strip().splitlines()[-1]
+    if any(text in reason for text in NO_GPU):
+        node = re.search(r"\bip=([\w.:]+)", str(error))
+        return no_gpu(node[1] if node else "of a worker")
+    return LaunchError(f"Ray Train could not run the workers: {reason}")
+
+
+def _first_failure(failures: Mapping[int, Exception], world: int) -> Exception:
+    """What the worker that failed of itself raised; the others only report that it is gone."""
+    rank, failure = min(failures.items(), key=lambda item: (isinstance(item[1], PeerLostError), item[0]))
+    if type(failure).__module__.startswith("ray."):
+        return LaunchError(f"worker {rank} of {world} died: killed from outside, or out of memory")
+    return failure

@@ -1,0 +1,104 @@
+"""What a number means: the card every metric value carries, and the names metrics go by."""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, NamedTuple
+
+Direction = Literal["higher", "lower"]
+
+
+METRICS_FILE = "metrics.json"  # what `evaluate` leaves
+
+
+class MetricKind(NamedTuple):
+    """A metric's direction and meaning."""
+
+    better: Direction | None  # None: the floor is the aim, neither side of it is better
+    description: str
+
+
+METRICS = {
+    "fid": MetricKind("lower", "Frechet distance in Inception-v3 pool features"),
+    "fd": MetricKind("lower", "Frechet distance in the card's features"),
+    "sfid": MetricKind("lower", "Frechet distance in spatial Inception-v3 features"),
+    "kid": MetricKind("lower", "unbiased squared MMD with a cubic kernel"),
+    "is": MetricKind("higher", "Inception score"),
+    "precision": MetricKind("higher", "share of generated samples within the real ones' neighbourhoods"),
+    "recall": MetricKind("higher", "share of real samples within the generated ones' neighbourhoods"),
+    "f1": MetricKind("higher", "harmonic mean of precision and recall"),
+    "density": MetricKind("higher", "real neighbourhoods around a generated sample, over k"),
+    "coverage": MetricKind("higher", "share of real neighbourhoods that hold a generated sample"),
+    "accuracy": MetricKind("higher", "share of samples recognised as the class asked for"),
+    "nn_distance": MetricKind(None, "mean distance to the nearest training sample; below the floor: copies"),
+    "hq": MetricKind("higher", "share of points close to a mode"),
+    "modes": MetricKind("higher", "modes with at least half their fair share of points"),
+    "mode_kl": MetricKind("lower", "KL of the mode histogram from the true one, nats"),
+    "energy": MetricKind("lower", "energy distance"),
+    "frechet_2d": MetricKind("lower", "Frechet distance of raw coordinates; blind to modes"),
+    "nll": MetricKind("lower", "negative log-likelihood, bits per dimension"),
+    "nfe": MetricKind("lower", "network calls per sample"),
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """Everything a metric value depends on besides the samples. `id` is equal where values may be compared."""
+
+    metric: str
+    extractor: str
+    extractor_digest: str
+    layer: str
+    preprocessing: str
+    n_generated: int
+    n_real: int
+    reference: str  # which real samples: the name of the split
+    reference_digest: str
+    sample_seeds: tuple[int, ...] = ()  # told, not compared: other seeds are repetitions of the same measurement
+    settings: tuple[tuple[str, str | int | float], ...] = ()  # e.g. (("k", 3),)
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise ValueError(f"no metric {self.metric!r}; there are {', '.join(METRICS)}")
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Card":
+        """From `asdict` of a card that went through JSON, where tuples became lists."""
+        settings = tuple((name, value) for name, value in found["settings"])
+        return cls(**{**found, "sample_seeds": tuple(found["sample_seeds"]), "settings": settings})
+
+    @property
+    def id(self) -> str:
+        """Eight hexadecimal digits, the same on every machine; blind to the sampling seeds."""
+        return hashlib.sha256(json.dumps(self._measure(), sort_keys=True).encode()).hexdigest()[:8]
+
+    def __str__(self) -> str:
+        """For a table cell, e.g. `small-cnn@1a2b3c4d held-out n=500/500 k=3`."""
+        settings = "".join(f" {name}={value}" for name, value in self.settings)
+        where = f"{self.extractor}@{self.extractor_digest[:8]} {self.reference}"
+        return f"{where} n={self.n_generated}/{self.n_real}{settings}"
+
+    def _measure(self) -> dict[str, object]:
+        return {name: value for name, value in asdict(self).items() if name != "sample_seeds"}
+
+
+def same_measure(cards: Sequence[Card], apart_from: Collection[str] = ()) -> None:
+    """Refuse to compare values that mean different things, unless the fields that may differ are named."""
+    unknown = set(apart_from) - {field.name for field in fields(Card)}
+    if unknown:
+        raise ValueError(f"a card has no field {', '.join(sorted(unknown))}")
+    for card in cards[1:]:
+        first, other = cards[0]._measure(), card._measure()
+        differing = [name for name in first if first[name] != other[name] and name not in apart_from]
+        if differing:
+            details = "; ".join(f"{name}: {first[name]} against {other[name]}" for name in differing)
+            raise ValueError(f"cards {cards[0].id} ({cards[0]}) and {card.id} ({card}) differ in {details}")
+
+
+class MetricValue(NamedTuple):
+    """A metric's value, and what a reader must know before trusting it."""
+
+    value: float
+    warnings: tuple[str, ...] = ()
+    spread: float | None = None  # standard deviation over the metric's own splits or subsets

@@ -1,0 +1,28 @@
+"""metrics.features.array_files."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+
+from pipeline.errors import ArtifactError
+
+
+def digest_of_arrays(arrays: dict[str, np.ndarray], *words: str) -> str:
+    digest = hashlib.sha256("/".join(words).encode())
+    for name in sorted(arrays):
+        digest.update(f"{name}/{arrays[name].dtype}/{arrays[name].shape}/".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
+
+
+def read_arrays(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    with safe_open(path, framework="numpy") as file:
+        return json.loads(file.metadata()["about"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def check_digest(path: Path, found: str, wanted: str) -> None:
+    if found != wanted:
+        raise ArtifactError(f"{path}: content has digest {found[:12]} but the file says {wanted[:12]}: make it again")

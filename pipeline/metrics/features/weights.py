@@ -1,0 +1,102 @@
+"""Weights of other people's feature networks: where they lie, whether they are the right ones, and how to get them.
+
+A file is used only if its SHA-256 is the one recorded here; nothing is unpickled before that.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pipeline.errors import UserError
+
+FOLDER_VARIABLE = "TRILEMMA_WEIGHTS"
+BLOCK_BYTES = 2**20
+TIMEOUT_SECONDS = 30
+
+Status = Literal["verified", "absent", "wrong"]
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """One extractor's weights."""
+
+    file_names: tuple[str, ...]  # under which people have them; the first is ours
+    url: str
+    sha256: str
+
+
+class Check(NamedTuple):
+    """What a folder holds of one extractor."""
+
+    extractor: str
+    status: Status
+    path: Path | None
+    sha256: str | None  # found
+
+
+INCEPTION = "inception-v3-compat"
+_CLIP = "https://openaipublic.azureedge.net/clip/models"
+_CLIP_FILES = {  # torch-fidelity's names; the digests are OpenAI's, part of their addresses
+    "clip-rn50": ("RN50", "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"),
+    "clip-vit-b-32": ("ViT-B-32", "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"),
+    "clip-vit-b-16": ("ViT-B-16", "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"),
+    "clip-vit-l-14": ("ViT-L-14", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"),
+}
+KNOWN = {
+    # TensorFlow's network of December 2015, as every published FID uses it
+    INCEPTION: WeightsFile(
+        ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth"),
+        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+        "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    ),
+    "vgg16": WeightsFile(
+        ("vgg16-397923af.pth",),
+        "https://download.pytorch.org/models/vgg16-397923af.pth",
+        "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    ),
+    **{
+        name: WeightsFile((f"{name}-{sha256}.pt", f"{file}.pt"), f"{_CLIP}/{sha256}/{file}.pt", sha256)
+        for name, (file, sha256) in _CLIP_FILES.items()
+    },
+}
+
+
+def weights_folder() -> Path:
+    """$TRILEMMA_WEIGHTS, else where torch and torch-fidelity keep what they download."""
+    if named := os.environ.get(FOLDER_VARIABLE):
+        return Path(named)
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return Path(os.environ.get("TORCH_HOME", cache / "torch")) / "hub" / "checkpoints"
+
+
+def known_weights(extractor: str) -> WeightsFile:
+    if extractor not in KNOWN:
+        raise UserError(f"no weights are recorded of {extractor!r}; there are {', '.join(KNOWN)}")
+    return KNOWN[extractor]
+
+
+def check(extractor: str, folder: Path, known: WeightsFile) -> Check:
+    """Look for one extractor's file; reads all of it."""
+    for name in known.file_names:
+        if (folder / name).is_file():
+            found = _sha256(folder / name)
+            return Check(extractor, "verified" if found == known.sha256 else "wrong", folder / name, found)
+    return Check(extractor, "absent", None, None)
+
+
+def verified_path(extractor: str, folder: Path, known: WeightsFile) -> Path | None:
+    """The file if it is there, None if it is not; wrong bytes are an error, never a quiet download."""
+    found = check(extractor, folder, known)
+    if found.status == "wrong":
+        raise UserError(
+            f"{found.path}: SHA-256 is {found.sha256}, but {extractor} has {known.sha256}: "
+            "delete the file and download it again (trilemma weights fetch)"
+        )
+    return found.path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

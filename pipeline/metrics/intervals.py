@@ -1,0 +1,73 @@
+"""Means with error bars, and what may be said of a difference. Never the minimum, never a winner inside the noise."""
+
+from collections.abc import Sequence
+from math import nan, sqrt
+from typing import Literal, NamedTuple
+
+import numpy as np
+from scipy.special import stdtrit
+
+from pipeline.metrics.card import Direction
+
+Verdict = Literal["better", "worse", "not resolvable", "different"]  # the last: the metric has no good direction
+
+CONFIDENCE = 0.95
+TRAINING_SEEDS_FOR_A_METHOD = 3  # with fewer, a verdict is about the trained networks at hand
+
+
+class Interval(NamedTuple):
+    """Mean over n seeds and its 95 % interval (Student's t); the bounds are NaN for one value."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+class Comparison(NamedTuple):
+    """Mean of a - b over shared seeds, its 95 % interval, and what that says of a."""
+
+    difference: float
+    low: float
+    high: float
+    verdict: Verdict
+    n: int
+
+
+def interval(values: Sequence[float] | np.ndarray) -> Interval:
+    """values: one per seed, independent."""
+    found = np.asarray(values, dtype=np.float64)
+    if found.ndim != 1 or len(found) == 0 or not np.isfinite(found).all():
+        raise ValueError(f"values are {found.tolist()}: pass a list of finite numbers, one per seed")
+    n, mean = len(found), float(found.mean())
+    if n == 1:
+        return Interval(mean, nan, nan, 1)
+    half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * float(found.std(ddof=1)) / sqrt(n)
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def paired(values_a: Sequence[float], values_b: Sequence[float], better: Direction | None) -> Comparison:
+    """a against b, value i of both from seed i, so that what they share cancels. False alarms: 5 % of equal pairs."""
+    if len(values_a) != len(values_b):
+        raise ValueError(f"{len(values_a)} values against {len(values_b)}: pass one of each per shared seed")
+    difference = interval(np.subtract(values_a, values_b))
+    return Comparison(*difference[:3], _verdict(difference, better), difference.n)
+
+
+def scope(training_seeds: int) -> str:
+    """What a verdict is about: sampling seeds tell checkpoints apart, only training seeds tell methods apart."""
+    if training_seeds < 1:
+        raise ValueError(f"{training_seeds} training seeds: a verdict needs at least one trained network")
+    if training_seeds == 1:
+        return "for this checkpoint"
+    if training_seeds < TRAINING_SEEDS_FOR_A_METHOD:
+        return f"for these {training_seeds} checkpoints"
+    return f"for the method, {training_seeds} training seeds"
+
+
+def _verdict(difference: Interval, better: Direction | None) -> Verdict:
+    if not (difference.low > 0 or difference.high < 0):  # so that NaN bounds resolve nothing
+        return "not resolvable"
+    if better is None:
+        return "different"
+    return "better" if (difference.low > 0) == (better == "higher") else "worse"

@@ -1,0 +1,209 @@
+"""Anybody's pictures, whatever they lie in, as uint8 [n, C, H, W]; what cannot be used is named by file and row.
+
+Read are: a folder of Parquet or Arrow files with an `image` column (ours, or encoded pictures as bytes or
+struct<bytes, path>), one such file, a folder or a zip of picture files, and `.npz` or `.npy` of uint8 pictures.
+"""
+
+import zipfile
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.data.decode import decode_picture
+from pipeline.data.records import BadRecord
+from pipeline.data.shards import read_table as read_any
+from pipeline.errors import ArtifactError, UserError
+
+CHUNK = 512  # pictures in memory at once; a multiple of every extractor's tile
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+TABLE_SUFFIXES = frozenset({".parquet", ".arrow"})
+ARRAY_SUFFIXES = frozenset({".npz", ".npy"})
+
+
+class Picture(NamedTuple):
+    image: np.ndarray  # [C, H, W] uint8
+    where: str  # file and row, for messages
+
+
+def read_chunks(source: Path) -> Iterator[np.ndarray]:
+    """uint8 [n, C, H, W] with n <= CHUNK, all of one shape, in the source's own order."""
+    pictures = iter(_one_shape(_pictures(source)))
+    while chunk := [picture.image for picture in islice(pictures, CHUNK)]:
+        yield np.stack(chunk)
+
+
+def located(source: Path, folder: Path | None) -> Path:
+    """The source itself, or what has its name in `folder` if there is only that."""
+    if folder is None or source.exists() or table_files(source):
+        return source
+    return folder / source if (folder / source).exists() or table_files(folder / source) else source
+
+
+def table_files(source: Path) -> list[Path]:
+    """The Parquet or Arrow files of a folder, of one split (FOLDER/SPLIT), or the file itself; else none."""
+    if source.suffix in TABLE_SUFFIXES:
+        return [source] if source.is_file() else []
+    folder, name = (source, "*") if source.is_dir() else (source.parent, f"{source.name}-*")
+    return sorted(file for suffix in TABLE_SUFFIXES for file in folder.glob(name + suffix))
+
+
+def splits_of(source: Path) -> list[str]:
+    """What precedes the last dash in the names of a folder's Parquet or Arrow files."""
+    return sorted({file.stem.rpartition("-")[0] for file in table_files(source)} - {""}) if source.is_dir() else []
+
+
+def read_table(file: Path) -> pa.Table:
+    """A Parquet or Arrow file with an `image` column."""
+    try:
+        table = read_any(file)
+    except ArtifactError as error:
+        raise UserError(str(error)) from None
+    if "image" not in table.column_names:
+        raise UserError(
+            f"{file} has no column `image`, but {', '.join(table.column_names)}: rename the one of pictures"
+        )
+    return table
+
+
+def fixed_shape(table: pa.Table) -> tuple[tuple[int, ...], np.dtype] | None:
+    """Shape and type of a row of our own shards; None for encoded pictures."""
+    described = table.schema.field("image").metadata or {}
+    if b"shape" not in described or not pa.types.is_fixed_size_binary(table.schema.field("image").type):
+        return None
+    return tuple(map(int, described[b"shape"].decode().split(","))), np.dtype(described[b"dtype"].decode())
+
+
+def load_array(file: Path, *only: str) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz`, or those of these names; that of an `.npy` under the name `array`."""
+    try:
+        loaded = np.load(file, allow_pickle=False)
+        if file.suffix != ".npz":
+            return {"array": loaded}
+        return {name: loaded[name] for name in loaded.files if not only or name in only}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} is not readable as {file.suffix}: {error}") from None
+
+
+def _pictures(source: Path) -> Iterator[Picture]:
+    if files := table_files(source):
+        return (picture for file in files for picture in _of_table(file))
+    if not source.exists():
+        raise UserError(f"{source} does not exist: pass a folder, .parquet, .zip, .npz or .npy of pictures")
+    if source.is_dir():
+        return _decoded((str(path), path.read_bytes()) for path in _picture_files(source))
+    if source.suffix in ARRAY_SUFFIXES:
+        return _of_array(source)
+    if source.suffix == ".zip":
+        return _of_zip(source)
+    raise UserError(f"{source} is none of: a folder, .parquet, .zip, .npz, .npy")
+
+
+def _of_table(file: Path) -> Iterator[Picture]:
+    table = read_table(file)
+    column = table["image"]
+    own = fixed_shape(table)
+    if own is None:
+        return _decoded((f"{file} row {row}", _encoded(cell, f"{file} row {row}")) for row, cell in enumerate(column))
+    shape, dtype = own
+    if dtype != np.uint8 or len(shape) != 3:
+        raise UserError(f"{file} holds {dtype} of shape {shape}, no pictures: measure points with --extractor none")
+    return (
+        Picture(np.frombuffer(_encoded(cell, f"{file} row {row}"), np.uint8).reshape(shape), f"{file} row {row}")
+        for row, cell in enumerate(column)
+    )
+
+
+def _encoded(cell: pa.Scalar, where: str) -> bytes:
+    """The bytes in a cell: itself, or the field `bytes` of a struct as other people's data sets have it."""
+    value = cell.as_py()
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(content, bytes):
+        raise UserError(f"{where}: `image` is {type(content).__name__}, wanted the bytes of a picture")
+    return content
+
+
+def _of_zip(source: Path) -> Iterator[Picture]:
+    try:
+        with zipfile.ZipFile(source) as archive:
+            names = sorted(name for name in archive.namelist() if _is_picture(Path(name)))
+            if not names:
+                raise UserError(f"{source} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+            yield from _decoded((f"{source} entry {name}", archive.read(name)) for name in names)
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{source} is not readable as zip: {error}") from None
+
+
+def _picture_files(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and _is_picture(path.relative_to(folder)))
+    if not files:
+        raise UserError(f"{folder} holds neither .parquet, .arrow nor pictures ({', '.join(sorted(SUFFIXES))})")
+    return files
+
+
+def _is_picture(path: Path) -> bool:
+    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not hidden
+
+
+def _decoded(encoded: Iterable[tuple[str, bytes]]) -> Iterator[Picture]:
+    for where, content in encoded:
+        try:
+            yield Picture(decode_picture(content, where), where)
+        except BadRecord as error:
+            raise UserError(str(error)) from None
+
+
+def _of_array(file: Path) -> Iterator[Picture]:
+    images = _channels_first(_picture_array(file), file)
+    return (Picture(image, f"{file} row {row}") for row, image in enumerate(images))
+
+
+def _picture_array(file: Path) -> np.ndarray:
+    arrays = load_array(file)
+    tables = [array for array in arrays.values() if array.ndim in (3, 4)]
+    if len(tables) != 1:
+        shapes = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
+        raise UserError(
+            f"{file} holds {shapes}: wanted one array of pictures, [n, H, W], [n, H, W, C] or [n, C, H, W]; "
+            "measure features with --extractor none"
+        )
+    (images,) = tables
+    if images.dtype != np.uint8:
+        outside = ~((images >= 0) & (images <= 255)).reshape(len(images), -1).all(axis=1)
+        first = f"row {outside.argmax()} leaves 0..255" if outside.any() else f"row 0 has {images[0].min():.4g} to "
+        first += "" if outside.any() else f"{images[0].max():.4g}"
+        raise UserError(f"{file}: {images.dtype} pictures, {first}: scale to 0..255, round and pass uint8")
+    return images
+
+
+def _channels_first(images: np.ndarray, file: Path) -> np.ndarray:
+    if images.ndim == 3:
+        return images[:, None]
+    first, last = images.shape[1] in (1, 3), images.shape[3] in (1, 3)
+    if first == last:
+        raise UserError(
+            f"{file}: which axis of {images.shape} is colour? Pass [n, H, W, C] or [n, C, H, W], C = 1 or 3"
+        )
+    return images if first else images.transpose(0, 3, 1, 2)
+
+
+def _one_shape(pictures: Iterator[Picture]) -> Iterator[Picture]:
+    first: Picture | None = None
+    for picture in pictures:
+        first = first or picture
+        if picture.image.shape != first.image.shape:
+            raise UserError(
+                f"{picture.where} is {describe(picture.image.shape)}, but {first.where} is "
+                f"{describe(first.image.shape)}: bring all to one size and colour"
+            )
+        yield picture
+
+
+def describe(shape: tuple[int, ...]) -> str:
+    """(C, H, W) in words."""
+    channels, height, width = shape
+    return f"{ {1: 'grey', 3: 'RGB'}.get(channels, f'{channels} channels') } {width}x{height}"

@@ -1,0 +1,60 @@
+"""Class labels beside pictures or features: column `label` of Parquet or Arrow, array `labels` of `.npz`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import UserError
+from pipeline.metrics.standalone.image_files import load_array, read_table, table_files
+
+COLUMN, ARRAY = "label", "labels"
+
+
+class Label(NamedTuple):
+    value: int  # negative where the data has none
+    where: str  # file and row, for messages
+
+
+def read_labels(source: Path) -> list[Label] | None:
+    """One per sample, in the order of the samples; None if the source has no whole numbers there."""
+    if files := table_files(source):
+        columns = [(file, _column(file)) for file in files]
+    else:
+        columns = [(source, _array(source))]
+    if any(column is None for _, column in columns):
+        return None
+    return [label for file, column in columns if column is not None for label in _located(file, column)]
+
+
+def known_classes(source: Path, n: int) -> np.ndarray | None:
+    """[n] int64; None if a sample has no label."""
+    labels = read_labels(source)
+    if labels is None or any(label.value < 0 for label in labels):
+        return None
+    if len(labels) != n:
+        raise UserError(f"{source}: {len(labels)} labels for {n} samples: pass one each")
+    return np.array([label.value for label in labels], np.int64)
+
+
+def _located(file: Path, column: np.ndarray) -> Iterator[Label]:
+    return (Label(value, f"{file} row {row}") for row, value in enumerate(column.tolist()))
+
+
+def _column(file: Path) -> np.ndarray | None:
+    table = read_table(file)
+    if COLUMN not in table.column_names:
+        return None
+    column = table[COLUMN]
+    if not pa.types.is_integer(column.type):
+        return None
+    return column.cast(pa.int64()).fill_null(-1).to_numpy()
+
+
+def _array(source: Path) -> np.ndarray | None:
+    if source.suffix != ".npz" or not source.is_file():
+        return None
+    found = load_array(source, ARRAY).get(ARRAY)
+    return found if found is not None and found.ndim == 1 and found.dtype.kind in "iu" else None

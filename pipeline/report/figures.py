@@ -1,0 +1,295 @@
+"""Drawn figures: curves, bars with intervals, fields of arrows. The same data make the same bytes."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+Numbers: TypeAlias = Sequence[float] | np.ndarray
+PANELS_PER_ROW = 3
+COLOURS = ("#2b5c8a", "#c44e2b")  # what is measured, and what it is held against
+MANY_COLOURS = (*COLOURS, "#4f8a3b", "#7a4fa3", "#b8902c", "#3a9aa0")
+LOG_SCALE_FROM = 20.0  # largest over smallest value of a curve
+SMOOTH_FROM = 60  # points of a curve, from which a moving average is drawn over it
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "trilemma",
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "figure.dpi": 120.0,
+    "savefig.dpi": "figure",
+}
+
+
+class Bar(NamedTuple):
+    """One value of a comparison, in the unit of its panel."""
+
+    label: str
+    value: float
+    low: float  # of the 95 % interval
+    high: float
+    floor: float | None = None  # what real data score against real data
+
+
+class Curve(NamedTuple):
+    """One curve of a panel; all its parts are equally long."""
+
+    label: str
+    x: Numbers
+    value: Numbers
+    low: Numbers | None = None  # of the 95 % interval
+    high: Numbers | None = None
+    is_printed: bool = False  # a paper's own numbers, drawn dashed
+
+
+class Panel(NamedTuple):
+    curves: Sequence[Curve]
+    x_label: str
+    is_log: bool = False  # the horizontal axis
+    span: tuple[float, float] | None = None  # of the vertical axis; None: of all values
+
+
+class Field(NamedTuple):
+    """Arrows on a square grid."""
+
+    arrows: np.ndarray  # [side, side, 2], along x then y
+    reach: float  # of the grid, from the middle to an edge
+    marks: np.ndarray  # [n, 2] places to point out, such as modes
+
+
+@mpl.rc_context(STYLE)
+def curves(panels: Mapping[str, Panel]) -> Figure:
+    """A panel per title: curves with their intervals; the same label has the same colour everywhere."""
+    figure, places = _panels(len(panels), height=2.6)
+    labels = list(dict.fromkeys(curve.label for panel in panels.values() for curve in panel.curves))
+    for (title, panel), axes in zip(panels.items(), places):
+        for curve in panel.curves:
+            colour = MANY_COLOURS[labels.index(curve.label) % len(MANY_COLOURS)]
+            line, dot = "--" if curve.is_printed else "-", "o" if len(curve.x) < SMOOTH_FROM else ""
+            axes.plot(curve.x, curve.value, f"{dot}{line}", color=colour, markersize=3, label=curve.label)
+            if curve.low is not None and curve.high is not None:
+                axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+        axes.set_title(title)
+        axes.set_xlabel(panel.x_label)
+        if panel.is_log:
+            axes.set_xscale("log")
+        if panel.span is not None:
+            axes.set_ylim(panel.span)
+        if len(labels) > 1:
+            axes.legend()
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def fields(panels: Mapping[str, Field], columns: int) -> Figure:
+    """A panel per title; the arrows of all panels in the scale of the first, which may be outgrown."""
+    figure, places = _panels(len(panels), height=3.2, per_row=columns)
+    longest = float(np.linalg.norm(next(iter(panels.values())).arrows, axis=2).max())
+    for (title, (arrows, reach, marks)), axes in zip(panels.items(), places):
+        line = np.linspace(-reach, reach, len(arrows))
+        x, y = np.meshgrid(line, line, indexing="ij")
+        axes.quiver(x, y, *arrows.transpose(2, 0, 1), color=COLOURS[0], scale=longest * 8, width=0.005)
+        axes.plot(*marks.T, "o", color=COLOURS[1])
+        axes.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def loss_curves(history: "pd.DataFrame") -> Figure:
+    """A panel per quantity over training steps; `held_out_x` goes into the panel of `x`.
+
+    history: a row per record, with a column `step`; a quantity that was not measured then is NaN.
+    """
+    names = [name for name in history.columns if name != "step"]
+    quantities = list(dict.fromkeys(name.removeprefix("held_out_") for name in names))
+    figure, panels = _panels(len(quantities), height=2.4)
+    for quantity, axes in zip(quantities, panels):
+        drawn = [name for name in (quantity, f"held_out_{quantity}") if name in names]
+        for name in drawn:
+            held_out = name != quantity
+            _curve(axes, history.dropna(subset=[name]), name, "held out" if held_out else "training", COLOURS[held_out])
+        axes.set_title(quantity.replace("_", " "))
+        axes.set_xlabel("step")
+        axes.locator_params(nbins=4)  # ticks are most of what drawing costs
+        if len(drawn) == 2:
+            axes.legend()
+        least, most = history[drawn].min(axis=None), history[drawn].max(axis=None)
+        if least > 0 and most > LOG_SCALE_FROM * least:
+            axes.set_yscale("log")
+    return figure
+
+
+def log_ratio_curves(rows: "pd.DataFrame") -> Figure:
+    """What a discriminator says along denoising paths that it pushes and that it only looks at, noise falling.
+
+    rows: path, sigma, and the mean log density ratio there with its standard error.
+    """
+    drawn = []
+    for path, along in rows.groupby("path", sort=False):
+        sigma, mean, error = along[["sigma", "mean", "error"]].to_numpy().T
+        drawn.append(Curve(str(path), sigma, mean, mean - 1.96 * error, mean + 1.96 * error))
+    figure = curves({"log density ratio, 0 is as real as the data": Panel(drawn, "noise level", is_log=True)})
+    figure.axes[0].invert_xaxis()
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def bars(panels: Mapping[str, Sequence[Bar]]) -> Figure:
+    """A panel per metric, named by its title: values as bars, their 95 % intervals, and the floor of real data."""
+    longest = max(len(values) for values in panels.values())
+    figure, places = _panels(len(panels), height=0.8 + 0.32 * longest)
+    floors = [_bars(axes, title, values) for (title, values), axes in zip(panels.items(), places)]
+    known = [floor for floor in floors if floor is not None]
+    if known:
+        figure.legend(known[:1], ["the same of real data"], loc="outside lower center")
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def scatter(points: np.ndarray, centres: np.ndarray) -> Figure:
+    """points: [n, 2], and the centres of the true modes [K, 2]; the frame is the same for any points."""
+    figure, (axes,) = _panels(1, height=3.4)
+    axes.scatter(*points.T, s=1, linewidths=0, color=COLOURS[0], rasterized=True)
+    axes.scatter(*centres.T, s=9, marker="+", linewidths=0.5, color=COLOURS[1])
+    margin = 0.12 * float(np.ptp(centres))
+    axes.set(xlim=(centres.min() - margin, centres.max() + margin), aspect="equal")
+    axes.set_ylim(axes.get_xlim())
+    return figure
+
+
+def save(figure: Figure, file: Path) -> Path:
+    """As PNG or SVG, by the name: without dates and versions."""
+    nothing = {"Date": None, "Creator": None} if file.suffix == ".svg" else {"Software": None}
+    with mpl.rc_context(STYLE):
+        figure.savefig(file, metadata=nothing)
+    return file
+
+
+def _panels(count: int, height: float, per_row: int = PANELS_PER_ROW) -> tuple[Figure, list[Axes]]:
+    """height: of one panel, in inches."""
+    columns = min(count, per_row)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(0.6 + 3.2 * columns, 0.2 + height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
+    for unused in axes[count:]:
+        unused.remove()
+    return figure, axes[:count]
+
+
+def _curve(axes: Axes, points: "pd.DataFrame", name: str, label: str, colour: str) -> None:
+    step, value = points["step"], points[name]
+    if len(points) < SMOOTH_FROM:
+        axes.plot(step, value, color=colour, label=label)
+        return
+    axes.plot(step, value, color=colour, alpha=0.25, linewidth=0.6)
+    axes.plot(step, value.rolling(len(points) // 20, min_periods=1, center=True).mean(), color=colour, label=label)
+
+
+def _bars(axes: Axes, title: str, values: Sequence[Bar]) -> Any:
+    """The drawn floors, if there are any."""
+    heights = np.arange(len(values))
+    value = np.array([bar.value for bar in values])
+    errors = [value - [bar.low for bar in values], [bar.high for bar in values] - value]
+    axes.barh(heights, value, height=0.6, color=COLOURS[0], alpha=0.45)
+    axes.errorbar(value, heights, xerr=errors, fmt="none", ecolor="black", elinewidth=1, capsize=3)
+    axes.set_yticks(heights, [bar.label for bar in values])
+    axes.invert_yaxis()
+    axes.set_title(title)
+    floors = [(height, bar.floor) for height, bar in zip(heights, values) if bar.floor is not None]
+    if not floors:
+        return None
+    at, floor = np.array(floors).T
+    return axes.vlines(floor, at - 0.4, at + 0.4, COLOURS[1], "dashed")
+
+
+@mpl.rc_context(STYLE)
+def sweep_curves(rows: "pd.DataFrame", axes: Sequence[str], metric: str, paper_metric: str) -> Figure:
+    """The metric over the first axis of a sweep with 95 % intervals, a line per further axis; the paper's beside it.
+
+    rows: of one metric; columns `entry`, the axes (as words), value, ci_low, ci_high, floor, paper_value.
+    """
+    has_paper = bool(rows["paper_value"].notna().to_numpy().any())
+    figure, panels = _panels(1 + has_paper, height=3.0)
+    first, *others = axes
+    ticks = list(dict.fromkeys(rows[first].tolist()))
+    kinds = [kind for kind in ("entry", *others) if len(set(rows[kind])) > 1]
+    are_words = not all(_is_number(tick) for tick in ticks)
+    joined = "none" if are_words else "-"
+    for label, line in _lines(rows, kinds):
+        at = [ticks.index(value) for value in line[first].tolist()]
+        value, low, high = (line[name].to_numpy(float) for name in ("value", "ci_low", "ci_high"))
+        errors = np.array([value - low, high - value])
+        panels[0].errorbar(at, value, yerr=errors, marker="o", markersize=3, capsize=3, label=label, ls=joined)
+        if has_paper:
+            panels[1].plot(at, line["paper_value"], marker="o", markersize=3, label=label, ls=joined)
+    floors = rows["floor"].dropna().tolist()
+    if floors:
+        panels[0].axhline(floors[0], color=COLOURS[1], linestyle="dashed", label="real data")
+    for panel, column, title in zip(
+        panels, ("value", "paper_value"), (f"{metric}, ours", f"{paper_metric}, published")
+    ):
+        panel.set_title(title)
+        panel.set_xlabel(first)
+        panel.set_xticks(range(len(ticks)), ticks)
+        if are_words:
+            panel.tick_params("x", rotation=30)
+        drawn = rows[column].to_numpy(float)
+        least, most = np.nanmin(drawn), np.nanmax(drawn)
+        if least > 0 and most > LOG_SCALE_FROM * least:
+            panel.set_yscale("log")
+        if kinds or panel is panels[0]:
+            panel.legend(title=", ".join(kinds) or None)
+    return figure
+
+
+def sweep_plane(rows: "pd.DataFrame", axes: Sequence[str], metric: str) -> Figure:
+    """The metric over two axes of a sweep as a heat map, every cell with its mean and half its interval.
+
+    rows: as of `sweep_curves`, of one entry, one per cell; the paper printed no such plane.
+    """
+    across, up = axes
+    cells = rows.pivot(index=up, columns=across, values="value")
+    order = {axis: list(dict.fromkeys(rows[axis].tolist())) for axis in axes}
+    values = cells.loc[order[up], order[across]].to_numpy(float)
+    figure = Figure(figsize=(1.0 + 0.9 * len(order[across]), 1.0 + 0.6 * len(order[up])), layout="constrained")
+    axes_of = figure.subplots()
+    figure.colorbar(axes_of.imshow(values, origin="lower", cmap="cividis", aspect="auto"), label=metric)
+    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    for row in rows.to_dict("records"):
+        at = order[across].index(row[across]), order[up].index(row[up])
+        half = (row["ci_high"] - row["ci_low"]) / 2
+        text = f"{row['value']:.3g}" + ("" if np.isnan(half) else f"\n± {half:.1g}")
+        axes_of.text(
+            *at, text, ha="center", va="center", fontsize=7, color="black" if row["value"] > middle else "white"
+        )
+    axes_of.set_xticks(range(len(order[across])), order[across])
+    axes_of.set_yticks(range(len(order[up])), order[up])
+    axes_of.set_xlabel(across)
+    axes_of.set_ylabel(up)
+    return figure
+
+
+def _lines(rows: "pd.DataFrame", kinds: Sequence[str]) -> Iterator[tuple[str | None, "pd.DataFrame"]]:
+    """One per combination of what `kinds` say, with its name."""
+    labels = [" ".join(map(str, words)) for words in zip(*(rows[kind] for kind in kinds))] or [""] * len(rows)
+    for label in dict.fromkeys(labels):
+        yield label or None, rows.loc[[other == label for other in labels]]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

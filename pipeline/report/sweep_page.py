@@ -1,0 +1,58 @@
+"""report.sweep_page."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from pipeline.report.figures import save
+from pipeline.store.files import write_file
+from pipeline.sweeps.entry import Sweep
+from pipeline.sweeps.summary import Verdict, as_csv
+from pipeline.tables.markdown import bounds, markdown_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+PLANE_FROM = 3  # values of each of two axes, from which they are drawn as a heat map
+
+
+def write(rows: pd.DataFrame, sweep: Sweep, says: Verdict, reports: Path) -> list[Path]:
+    """reports/tables/<table>.csv and reports/sweeps/<table>.png and .md."""
+    file, picture, page = (
+        reports / "tables" / f"{sweep.table}.csv",
+        reports / "sweeps" / f"{sweep.table}.png",
+        reports / "sweeps" / f"{sweep.table}.md",
+    )
+    write_file(file, as_csv(rows))
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    save(figure(rows, sweep), picture)
+    write_file(page, _page(rows, sweep, says, picture.name).encode())
+    return [file, picture, page]
+
+
+def _page(rows: pd.DataFrame, sweep: Sweep, says: Verdict, picture: str) -> str:
+    """Ours beside the paper's, which is seldom the same measure: orders may be compared, values not."""
+    paper = f"{sweep.paper.metric}, {sweep.paper.source}" if sweep.paper else "published"
+    header, lines = ["entry", *sweep.axes, f"{sweep.metric} [95 %]", "real", paper], []
+    for row in _by_metric(rows, sweep).to_dict("records"):
+        ours = f"{row['value']:.4g}{bounds(row['ci_low'], row['ci_high'], 4)}"
+        printed = "" if pd.isna(row["paper_value"]) else f"{row['paper_value']:g}"
+        lines.append([row["entry"], *(row[name] for name in sweep.axes), ours, f"{row['floor']:.4g}", printed])
+    return f"# {sweep.table}\n\n{says.text}\n\n{markdown_table(header, lines)}\n\n![{sweep.table}]({picture})\n"
+
+
+def _by_metric(rows: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
+    """By which points are compared, in the first kind of features."""
+    compared = rows.loc[rows["metric"] == sweep.metric]
+    return compared.loc[compared["card"] == compared["card"].tolist()[0]]
+
+
+def figure(rows: pd.DataFrame, sweep: Sweep) -> "Figure":
+    from pipeline.report.figures import sweep_curves, sweep_plane
+
+    compared, axes = _by_metric(rows, sweep), sweep.axes
+    if len(axes) == 2 and len(sweep.entries) == 1 and min(map(len, axes.values())) >= PLANE_FROM:
+        return sweep_plane(compared, list(axes), sweep.metric)
+    return sweep_curves(compared, list(axes), sweep.metric, sweep.paper.metric if sweep.paper else "")

@@ -1,0 +1,100 @@
+"""sampling.fan_out."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from methods.core.rng import TILE
+from methods.core.types import Diffusion
+from pipeline.context import RunContext
+from pipeline.data.artifacts import Artifact, Draft
+from pipeline.data.shards import Pictures, decode, encode, shard_files, write_parts
+from pipeline.errors import TrilemmaError
+from pipeline.sampling.counting import stored
+from pipeline.sampling.recording import LOG_RATIO, denoising_path, write_log_ratios
+from pipeline.sampling.sampler import SamplerConfig, SamplerSpec, guided_sampler, sampler_spec
+
+
+@dataclass(frozen=True)
+class SamplingTask:
+    """A range of seeds, painted by whoever is free."""
+
+    recipe: SamplerSpec
+    state: Any  # pipeline.store.store.State
+    seeds: range
+
+    @property
+    def file(self) -> str:
+        return f"{self.seeds.start}-{self.seeds.stop}.parquet"
+
+
+class SampleCounts(NamedTuple):
+    """What a piece took."""
+
+    counts: dict[str, float]  # network evaluations per image
+    seconds: float  # of painting alone, by whoever painted
+
+
+def sample_sets(
+    inputs: Mapping[str, Artifact], sampler: SamplerConfig, sets: Mapping[str, range], out: Draft, around: RunContext
+) -> None:
+    """Every set's pictures as shards of that name; network evaluations per image among the facts."""
+    facts = inputs["run"].manifest.facts
+    artist = guided_sampler(recipe := sampler_spec(inputs, sampler))  # what does not fit, fails here
+    pieces = {name: _pieces(recipe, seeds, around) for name, seeds in sets.items()}
+    counts = _sample([piece for of_set in pieces.values() for piece in of_set], around)
+    for name, of_set in pieces.items():
+        write_parts(out.path, name, (decode(around.state.load(piece.file) or b"") for piece in of_set))
+        around.watch.samples(name, decode(shard_files(out.path, name)[0]).images, 0)
+    if isinstance(artist.method, Diffusion):
+        path = stored(denoising_path(artist, next(iter(sets.values())).start), artist.data)
+        np.save(out.path / "path.npy", path)
+        around.watch.path(path)
+        write_log_ratios(artist, next(iter(sets.values())).start, out.path / LOG_RATIO)
+    out.facts.update(counts, shape=facts["shape"], classes=facts["classes"], images=sum(map(len, sets.values())))
+    out.seeds.update({name: [seeds.start, seeds.stop] for name, seeds in sets.items()})
+
+
+def _pieces(recipe: SamplerSpec, seeds: range, around: RunContext) -> list[SamplingTask]:
+    starts = range(seeds.start, seeds.stop, around.piece)
+    return [SamplingTask(recipe, around.state, range(start, min(start + around.piece, seeds.stop))) for start in starts]
+
+
+def _sample(pieces: list[SamplingTask], around: RunContext) -> dict[str, float]:
+    """All pieces into the state, and the mean counts per image. The seconds are circumstance: they go to the watch."""
+    total, done, seconds, sums = sum(len(piece.seeds) for piece in pieces), 0, 0.0, Counter[str]()
+    for piece, tally in zip(pieces, around.launch.map(sample_task, pieces)):
+        done += len(piece.seeds)
+        seconds += tally.seconds
+        around.watch.progress(done, total)
+        sums.update({name: count * len(piece.seeds) for name, count in tally.counts.items()})
+    around.watch.note_cost("seconds_per_image", seconds / total)
+    return {name: count / total for name, count in sums.items()}
+
+
+def sample_task(piece: SamplingTask) -> SampleCounts:
+    """Paint a piece into the state, unless it is there already."""
+    tally = f"{piece.file}.json"
+    saved = piece.state.load(tally)
+    if saved is not None:
+        return SampleCounts(*json.loads(saved))
+    artist = guided_sampler(piece.recipe)
+    started = time.perf_counter()
+    with artist.counting() as rows:
+        images = torch.cat([tile.cpu() for tile in artist.paint(piece.seeds)])  # .cpu() waits for the device
+    seconds = time.perf_counter() - started
+    tiles = -(-piece.seeds.stop // TILE) - piece.seeds.start // TILE
+    bad = ~images.isfinite().flatten(1).all(1)
+    if bad.any():
+        raise TrilemmaError(f"sampling gave NaN or infinity, first at seed {piece.seeds[int(bad.int().argmax())]}")
+    labels = np.array([seed % artist.data.classes if artist.data.classes else -1 for seed in piece.seeds], np.int64)
+    piece.state.save(piece.file, encode(Pictures(stored(images, artist.data), labels, np.array(piece.seeds, np.int64))))
+    tallied = SampleCounts({name: value / (tiles * TILE) for name, value in rows.items()}, seconds)
+    piece.state.save(tally, json.dumps(tallied).encode())
+    return tallied

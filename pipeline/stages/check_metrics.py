@@ -1,0 +1,35 @@
+"""immune: do the metrics notice faults whose answer is known, on this dataset's own samples, at the study's n?"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from pipeline.context import RunContext
+from pipeline.data.artifacts import Artifact, Draft
+from pipeline.data.shards import Pictures
+from pipeline.metrics.evaluate import evaluator_of
+from pipeline.metrics.sensitivity import SENSITIVITY_FILE, check_sensitivity
+
+LARGEST = 4_000  # per side; a study that measures more is examined at so many, and its page says so
+POOL = 3  # times n: more real samples would make the reference larger, not the answer better
+
+
+@dataclass(frozen=True)
+class Config:
+    images: int  # per side, as many as a run is measured by
+
+
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
+    judge = evaluator_of(inputs["data"].path, inputs["features"].path)
+    n, rng = min(config.images, LARGEST), np.random.default_rng(0)
+    is_enough = len(judge.train) <= POOL * n
+    pool = (judge.train if is_enough else judge.train.rows(rng.permutation(len(judge.train))[: POOL * n])).read()
+    labelled = Pictures(pool.images, judge.classes(pool), pool.seeds)
+    found = check_sensitivity(labelled, judge.features, n, judge.compare)
+    findings = [finding._asdict() for finding in found.findings]
+    content = asdict(found) | {"findings": findings, "is_healthy": found.is_healthy}
+    (out.path / SENSITIVITY_FILE).write_text(json.dumps(content, indent=1) + "\n")
+    out.facts.update(is_healthy=found.is_healthy, clean_alarms=found.clean_alarms)
+    around.watch.results({f"resolves {name}": power for name, power in found.resolving_power.items()})

@@ -1,0 +1,89 @@
+"""store.local."""
+
+import os
+import shutil
+import time
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+
+from filelock import FileLock
+
+from pipeline.store.backend import FileInfo
+from pipeline.store.files import flush, full_disk_in_one_line, remove, temporary, writable, write_file
+
+
+class LocalBackend:
+    """A folder that processes on this machine share, or several machines over a network file system."""
+
+    settle_seconds = 0.0
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return (self.root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, data: bytes) -> None:
+        write_file(self.root / name, data)
+
+    def info(self, name: str) -> FileInfo | None:
+        try:
+            found = (self.root / name).stat()
+        except FileNotFoundError:
+            return None
+        return FileInfo(found.st_size, time.time() - found.st_mtime)
+
+    def names(self, folder: str) -> list[str]:
+        files = (self.root / folder).glob("[!.]*")  # a temporary name begins with a dot
+        return sorted(file.name for file in files if file.is_file())
+
+    def remove(self, name: str) -> None:
+        remove(self.root / name)
+
+    def move(self, name: str, target: str) -> None:
+        (self.root / target).parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            (self.root / name).replace(self.root / target)
+
+    def upload(self, file: Path, name: str) -> None:
+        with temporary(self.root / name) as beside:
+            shutil.copyfile(file, beside)
+            flush(beside)
+            beside.replace(self.root / name)
+            flush((self.root / name).parent)
+
+    def download(self, name: str, file: Path) -> bool:
+        if not (self.root / name).is_file():
+            return False
+        shutil.copyfile(self.root / name, file)
+        return True
+
+    def append(self, name: str, line: bytes) -> None:
+        path = self.root / name
+        writable(path.parent)
+        with self.guard(), full_disk_in_one_line(path), path.open("a+b", buffering=0) as file:
+            file.seek(0)
+            whole = _whole_lines(file.read())
+            file.truncate(len(whole))  # a writer was killed in the middle of its line
+            try:
+                rest = line + b"\n"
+                while rest:  # a disk that fills up takes a part, then refuses
+                    rest = rest[file.write(rest) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(len(whole))
+                raise
+
+    def lines(self, name: str) -> list[bytes]:
+        return _whole_lines(self.read(name) or b"").splitlines()
+
+    def guard(self) -> AbstractContextManager[object]:
+        writable(self.root)
+        return FileLock(self.root / ".guard")
+
+
+def _whole_lines(text: bytes) -> bytes:
+    return text[: text.rfind(b"\n") + 1]

@@ -1,0 +1,43 @@
+"""store.process_id."""
+
+import socket
+from typing import NamedTuple
+
+import psutil
+
+SAME_START_SECONDS = 2.0  # a clock correction shifts start times a little; no process number comes round that fast
+
+
+class ProcessId(NamedTuple):
+    """One process, told apart from a later one with the same number."""
+
+    host: str
+    pid: int
+    started: float  # seconds since the epoch
+
+    @classmethod
+    def current(cls) -> "ProcessId":
+        return cls.of(psutil.Process())
+
+    @classmethod
+    def of(cls, process: psutil.Process) -> "ProcessId":
+        return cls(socket.gethostname(), process.pid, round(process.create_time(), 2))
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it belongs to this machine, so that `is_alive` is knowledge and not courtesy."""
+        return self.host == socket.gethostname()
+
+    def is_alive(self) -> bool:
+        """False only if it surely ended: of another machine's process nothing can be known from here."""
+        if not self.is_here:
+            return True
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.started) < SAME_START_SECONDS
+            return same and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        except psutil.NoSuchProcess:
+            return False
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"

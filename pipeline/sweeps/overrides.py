@@ -1,0 +1,146 @@
+"""From a point of a sweep to a study: the entry and what it stands on, with the point's settings in place.
+
+Entries keep their names, so that what a trial computes is to the bit what the study itself would.
+"""
+
+import dataclasses
+from dataclasses import asdict, replace
+from importlib import import_module
+from typing import Any
+
+from pipeline.config.build import build, build_method
+from pipeline.config.study import Study
+from pipeline.dag.graph import Call, chain
+from pipeline.errors import ConfigError
+from pipeline.sweeps.entry import Point, is_stacked
+
+TRAINED = ("pretrain", "classify", "discriminate")  # stages whose seeds are training seeds
+OF_GUIDE = ("method", "model", "train", "trunk")  # of `guides.0`: its own settings; any other is how it is used here
+GUIDANCE = "guidance"  # stands for the strength of the entry's first guide, whatever its method calls it
+
+
+def changed(study: Study, of: str, field: str, value: Any) -> Study:
+    """With one field of an entry, or of what it stands on, set to a value.
+
+    field: of a run `model.*`, `train.*`, `sample.*`, `method`; of a guided entry `sample.*`, `guides.0.*` (how a guide
+    is used, or its own `model.*`, `train.*`, `method`) and `run.*`; of both `dataset.*`.
+    """
+    kind, name, parts = _target(study, of, field)
+    entries = getattr(study, kind)
+    where = f"{kind}.{name}"
+    block = _with(asdict(entries[name]), parts, value, where)
+    entry = build(type(entries[name]), block, where)
+    return replace(study, **{kind: entries | {name: entry}})
+
+
+def with_seed(study: Study, number: int, stages: set[tuple[str, str]]) -> Study:
+    """The number-th training seed of the trained stages named (stage, entry): 0 is the study's own."""
+    for stage, name in stages:
+        kind = "runs" if stage == "pretrain" else _kind(study, name)
+        entry = getattr(study, kind)[name]
+        train = entry.train | ({"seed": entry.train.get("seed", 0) + number} if number else {})
+        study = replace(study, **{kind: getattr(study, kind) | {name: replace(entry, train=train)}})
+    return study
+
+
+def with_sets(study: Study, of: str, sets: int) -> Study:
+    """Sampling seeds, for a sweep that trains nothing."""
+    return changed(study, of, "dataset.evaluate.sample_seeds", sets)
+
+
+def stacked(study: Study, of: str, points: list[Point], seeds: int) -> Study:
+    """All points of STACK.MEMBER as the members of that stack; they may differ in `model.*`."""
+    name, _, member = of.partition(".")
+    entry, members = study.stacks[name], {}
+    for point in points:
+        for field in point.changes:
+            if not field.startswith("model."):
+                raise ConfigError(f"members of a stack train as one and differ in model.* alone, but {field!r} came")
+        changes = {field.removeprefix("model."): value for field, value in point.changes.items()}
+        members[point.label] = entry.members[member] | changes
+        build_method(entry.method, entry.model | members[point.label])
+    return replace(study, stacks={name: replace(entry, members=members, train=entry.train | {"seeds": seeds})})
+
+
+def check(calls: list[Call]) -> None:
+    """Every setting of these calls against its dataclass, before any of them runs."""
+    for call in calls:
+        stage = import_module(f"pipeline.stages.{call.stage}")
+        config = build(stage.Config, call.config, call.stage)
+        for name in ("steps", "batch"):
+            if getattr(getattr(config, "train", None), name, 1) < 1:
+                raise ConfigError(f"train.{name}: {getattr(config.train, name)} came, at least 1 was wanted")
+        if "sampler" in call.config:
+            sampler = call.config["sampler"]
+            method = build_method(sampler["method"], sampler["model"])
+            build(method.Sampling, sampler["sample"], "sample")
+            for guide in sampler["guides"]:
+                build(build_method(guide["method"], guide["model"]).Use, guide["use"], guide["guide"])
+        elif "method" in call.config:
+            build_method(call.config["method"], call.config["model"])
+
+
+def evaluated(study: Study, of: str) -> list[Call]:
+    """All calls that a trial of this entry may need."""
+    if is_stacked(study, of):
+        return chain(study, "appraise", of.partition(".")[0])
+    return chain(study, "evaluate", of)
+
+
+def _target(study: Study, of: str, field: str) -> tuple[str, str, list[str]]:
+    """Kind and name of the entry of params.yaml that a field lies in, and the path in it."""
+    if of in study.guided and field == GUIDANCE:
+        field = f"guides.0.{_strength(study, of)}"
+    head, *rest = field.split(".")
+    run = study.guided[of].run if of in study.guided else of
+    match head, rest:
+        case "dataset", [_, *_]:
+            return "datasets", study.runs[run].dataset, rest
+        case "run", [_, *_]:
+            return "runs", run, rest
+        case "guides", [number, setting, *_] if of in study.guided and setting in OF_GUIDE:
+            guide = _guide(study, of, number)
+            return _kind(study, guide), guide, rest[1:]
+        case ("guides", []) | ("sample", [_, *_]) if of in study.guided:
+            return "guided", of, [head, *rest]
+        case "guides", [number, _] if of in study.guided:
+            _guide(study, of, number)
+            return "guided", of, [head, *rest]
+        case (("model" | "train" | "sample"), [_, *_]) | ("method", []) if of in study.runs:
+            return "runs", run, [head, *rest]
+    kind = "guided entry" if of in study.guided else "run"
+    known = "sample.*, guides.0.*, run.*" if of in study.guided else "method, model.*, train.*, sample.*"
+    raise ConfigError(f"a {kind} such as {of} has no field {field!r}: it has {known}, dataset.*")
+
+
+def _guide(study: Study, of: str, number: str) -> str:
+    guides = study.guided[of].guides
+    if not number.isdecimal() or int(number) >= len(guides):
+        raise ConfigError(f"guided.{of} has no guides.{number}: its guides are numbered 0 to {len(guides) - 1}")
+    return guides[int(number)]["guide"]
+
+
+def _kind(study: Study, guide: str) -> str:
+    """Under which of the study's parts a guide is."""
+    return "guides" if guide in study.guides else "classifiers"
+
+
+def _strength(study: Study, of: str) -> str:
+    """What its first guide's method calls its weight."""
+    name = _guide(study, of, "0")
+    guide = getattr(study, _kind(study, name))[name]
+    names = [field.name for field in dataclasses.fields(build_method(guide.method, guide.model).Use)]
+    return next(name for name in ("scale", "weight") if name in names)
+
+
+def _with(block: Any, parts: list[str], value: Any, where: str) -> Any:
+    """A copy of nested blocks and lists with one place changed."""
+    if not parts:
+        return value
+    first, *rest = parts
+    if isinstance(block, list):
+        return [_with(inner, rest, value, where) if str(i) == first else inner for i, inner in enumerate(block)]
+    if not isinstance(block, dict | None):
+        raise ConfigError(f"{where} has no field {'.'.join(parts)!r}: {block!r} is one value")
+    block = block or {}
+    return block | {first: _with(block.get(first), rest, value, where)}

@@ -1,0 +1,218 @@
+"""`trilemma sweep`: every point and seed of a sweep that is not there already; its table, figure and verdict."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from filelock import FileLock, Timeout
+
+from pipeline.config.study import Study
+from pipeline.console import say
+from pipeline.dag.run import own_study
+from pipeline.data.artifacts import digest_of
+from pipeline.errors import TrilemmaError, UserError
+from pipeline.launch.signals import die_with_parent, on_sigterm
+from pipeline.metrics.card import METRICS
+from pipeline.store.files import write_file
+from pipeline.store.open import open_store
+from pipeline.sweeps.entry import Sweep, find_sweep, trained_entry
+from pipeline.sweeps.trials import Trial, as_json, description, differences, plan, trials_of
+
+if TYPE_CHECKING:
+    from pipeline.sweeps.selection import Asked
+    from pipeline.sweeps.trial import Outcome, Sweeping
+
+
+Execute: TypeAlias = "Callable[[list[Trial], Sweeping, Callable[[Outcome], None]], None]"
+SWEEP, PLAN = "trilemma.sweep", "trilemma.plan"  # tags of the parent: the same sweep goes on in the same run
+
+
+def run_sweep(
+    name: str,
+    of: str | None,
+    values: str | None,
+    seeds: int | None,
+    races: bool,
+    concurrent: int,
+    address: str | None,
+    resume: bool,
+    dry_run: bool,
+    as_text: Callable[[dict[str, Any]], None],
+) -> None:
+    """What `trilemma sweep NAME` does, in the folder of a study."""
+    die_with_parent()
+    on_sigterm()
+    study = own_study(Path.cwd())
+    sweep = find_sweep(study, name, of, values, seeds)
+    trials = trials_of(study, sweep, f"sweeps.{name}", races)
+    folder = study.root / ".trilemma" / "sweeps" / study.name / name
+    store = open_store(study)
+    now = description(trials)
+    if resume:
+        _refuse_changes(folder / "plan.json", now, name)
+    if dry_run:
+        as_text(as_json(trials, plan(trials, store).values(), store))
+        return
+    with _alone(folder, name), _closing_runs(study), _executor(concurrent, address) as execute:
+        write_file(folder / "plan.json", json.dumps(now).encode())
+        as_text(_run(study, name, sweep, trials, folder, _racing(sweep, execute) if races else execute))
+
+
+def _run(
+    study: Study,
+    name: str,
+    sweep: Sweep,
+    trials: list[Trial],
+    folder: Path,
+    execute: "Execute",
+) -> dict[str, Any]:
+    from pipeline.report.sweep_page import figure, write
+    from pipeline.sweeps.summary import table, verdict
+    from pipeline.sweeps.trial import Sweeping
+    from pipeline.tracking.mlflow_run import connect
+
+    of = sweep.entries[0]
+    dataset = trained_entry(study, of).dataset
+    tracker = connect(study.root)
+    tags = {SWEEP: name, PLAN: digest_of(description(trials))}
+    params = {"sweep": name, "field": sweep.field, "trials": len(trials)}
+    outcomes: dict[str, Outcome] = {}
+    opened = tracker.open_run(f"{study.name}/{dataset}", f"sweep {name}", params, {"of": of}, {}, again=tags)
+    with opened as run:
+        sweeping = Sweeping(name, tracker, run.spec.run_id, _uri(study), folder / "results")
+        execute(trials, sweeping, partial(_note, outcomes, f"sweep {name}", len(trials)))
+        keys = {trial: found.key for trial, found in outcomes.items() if found.key}
+        contents = {trial.id: sweeping.measured(trial, keys[trial.id]) for trial in trials if trial.id in keys}
+        errors = [found for found in outcomes.values() if found.error]
+        if not contents:
+            raise TrilemmaError(f"all {len(trials)} trials failed, first {errors[0].trial}: {errors[0].error}")
+        rows, says = table(sweep, trials, contents), verdict(sweep, trials, contents)
+        files = write(rows, sweep, says, study.folder / "reports")
+        run.table("table.json", rows)
+        run.picture("figure.png", figure(rows, sweep))
+        run.tag("verdict", says.text)
+        shutil.rmtree(folder / "results", ignore_errors=True)
+        if errors:
+            raise TrilemmaError(
+                f"{len(errors)} of {len(trials)} trials failed, first {errors[0].trial}: {errors[0].error}; the others "
+                f"are in {files[0]}; run it again with --resume"
+            )
+    return {
+        "sweep": name,
+        "trials": list(outcomes),
+        "verdict": says.text,
+        "winner": says.winner,
+        "files": [str(file.relative_to(study.folder)) for file in files],
+    }
+
+
+@contextmanager
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    """Another one of the same name would write over this one's plan, and remove its results."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(
+            f"sweep {name} runs in this study already: wait for it, or stop it; --concurrent N has N trials at once"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _closing_runs(study: Study) -> Iterator[None]:
+    """Afterwards, the runs of trials whose process was killed, or ended with Ray, are closed."""
+    try:
+        yield
+    finally:
+        from pipeline.tracking.mlflow_run import connect
+
+        connect(study.root)
+
+
+def _note(outcomes: "dict[str, Outcome]", label: str, trials: int, outcome: "Outcome") -> None:
+    outcomes[outcome.trial] = outcome
+    end = f"failed: {outcome.error}" if outcome.error else "done"
+    say(f"{label}: {len(outcomes)} of {trials}: {outcome.trial}: {end}")
+
+
+def _uri(study: Study) -> str:
+    """The same store for every process, wherever it runs."""
+    uri = open_store(study).uri
+    return uri if "://" in uri else str(Path(uri).absolute())
+
+
+@contextmanager
+def _executor(concurrent: int, address: str | None) -> "Iterator[Execute]":
+    """concurrent 0: trial by trial in this process; N: by Ray Tune, N at a time."""
+    if concurrent < 0:
+        raise UserError(f"--concurrent {concurrent}: 0 runs in this process, N has Ray Tune run N trials at a time")
+    if concurrent == 0:
+        if address is not None:
+            raise UserError(f"the cluster at {address} was given: say with --concurrent how many trials run at a time")
+        yield _one_by_one
+        return
+    from pipeline.sweeps.ray_tune import tune_trials
+
+    with tune_trials(concurrent, address) as execute:
+        yield execute
+
+
+def _one_by_one(trials: list[Trial], sweeping: "Sweeping", done: "Callable[[Outcome], None]") -> None:
+    from pipeline.launch.launcher import InProcess
+    from pipeline.sweeps.trial import run_trial
+
+    for trial in trials:
+        done(run_trial(trial, sweeping, InProcess()))
+
+
+def _racing(sweep: Sweep, execute: Execute) -> Execute:
+    """As many trials as `seeds` for every point, but given where the best is in doubt."""
+    from pipeline.sweeps.selection import race
+    from pipeline.sweeps.summary import headline
+
+    better = METRICS[sweep.metric].better
+    if better is None:
+        raise UserError(f"--race: no value of {sweep.metric} is better than another: choose another `metric:`")
+
+    def run(trials: list[Trial], sweeping: "Sweeping", done: "Callable[[Outcome], None]") -> None:
+        by_point = {(trial.point.label, trial.seed): trial for trial in trials}
+        points = list(dict.fromkeys(trial.point.label for trial in trials))
+
+        def measure(asked: "Asked") -> list[float | None]:
+            keys: dict[str, str | None] = {}
+
+            def told(outcome: "Outcome") -> None:
+                keys[outcome.trial] = outcome.key
+                done(outcome)
+
+            chosen = [by_point[point] for point in asked]
+            execute(chosen, sweeping, told)
+            found = [(trial, keys[trial.id]) for trial in chosen]
+            return [
+                None if key is None else headline(sweep, trial, sweeping.measured(trial, key)) for trial, key in found
+            ]
+
+        race(points, measure, sweep.seeds * len(points), len(trials) // len(points), better)
+
+    return run
+
+
+def _refuse_changes(file: Path, now: dict[str, Any], name: str) -> None:
+    if not file.is_file():
+        raise UserError(f"--resume: sweep {name} was never begun here: run it without --resume")
+    changes = differences(json.loads(file.read_text()), json.loads(json.dumps(now)))
+    if changes:
+        more = f", and {len(changes) - 5} more" if len(changes) > 5 else ""
+        raise UserError(
+            f"--resume: sweep {name} is not what it was: {'; '.join(changes[:5])}{more}; "
+            "run it without --resume, which computes what changed and reuses the rest"
+        )

@@ -1,0 +1,114 @@
+"""More seeds only where the best is in doubt; a winner only where it is resolved.
+
+Every point gets one seed, the better half of them a second; then those that may still be the best get more, until the
+best is told from all others, or the budget of trials ends. Differences are judged one-sided by Student's t, with the
+variance pooled over the points still in the race (far worse ones are often the noisier); the 5 % are shared between the
+rivals.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import sqrt
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from scipy.special import stdtrit
+
+from pipeline.metrics.card import Direction
+
+ERROR = 0.05  # of naming a winner that is not the best
+Values: TypeAlias = dict[str, list[float]]
+Asked: TypeAlias = list[tuple[str, int]]  # point and number of the seed
+
+
+class Best(NamedTuple):
+    best: str  # by the mean
+    rivals: list[str]  # from which it is not told; none: it is resolved
+
+
+def race(
+    points: Sequence[str],
+    measure: Callable[[Asked], Sequence[float | None]],
+    budget: int,
+    most: int,
+    better: Direction,
+) -> Values:
+    """Values by point, as many as it was given seeds. measure: several trials at once; None: failed, and it is out.
+
+    budget: trials in all; most: seeds of a point.
+    """
+    values: Values = {point: [] for point in points}
+    spent = 0
+
+    def run(asked: Sequence[str]) -> None:
+        nonlocal spent
+        trials = [(point, len(values[point])) for point in asked][: budget - spent]
+        spent += len(trials)
+        for (point, _), value in zip(trials, measure(trials)):
+            if value is None:
+                del values[point]
+            else:
+                values[point].append(value)
+
+    run(list(points))
+    sign = _sign(better)
+    run(sorted(values, key=lambda point: sign * values[point][0])[: max(2, (len(values) + 1) // 2)])
+    while values and (found := best_of(values, better)).rivals and spent < budget:
+        contenders = [found.best, *found.rivals]
+        fewest = min(len(values[point]) for point in contenders)
+        if fewest == most:
+            break
+        run([point for point in contenders if len(values[point]) == fewest])
+    return values
+
+
+def best_of(values: Mapping[str, Sequence[float]], better: Direction) -> Best:
+    """Of points with independent values, as many as each has. Of six equal points one is named in 2 % of races."""
+    means, best, rivals = _ranked(values, _sign(better))
+    error = ERROR / max(1, len(rivals))
+    while True:  # whoever drops out no longer counts for the variance
+        variance, freedom = _pooled([values[name] for name in (best, *rivals)])
+        if not freedom:
+            return Best(best, rivals)
+        quantile = float(stdtrit(freedom, 1 - error))
+        left = [
+            name
+            for name in rivals
+            if means[name] - means[best] <= quantile * sqrt(variance * (1 / len(values[name]) + 1 / len(values[best])))
+        ]
+        if left == rivals:
+            return Best(best, rivals)
+        rivals = left
+
+
+def best_of_shared(values: Mapping[str, Sequence[float]], better: Direction) -> Best:
+    """Of points whose value i is from the same seed i, so that what they share cancels."""
+    sign = _sign(better)
+    _, best, others = _ranked(values, sign)
+    rivals = [name for name in others if not _told(sign, values[best], values[name], ERROR / len(others))]
+    return Best(best, rivals)
+
+
+def _ranked(values: Mapping[str, Sequence[float]], sign: float) -> tuple[dict[str, float], str, list[str]]:
+    means = {name: sign * float(np.mean(found)) for name, found in values.items()}
+    best = min(means, key=lambda name: means[name])
+    return means, best, [name for name in values if name != best]
+
+
+def _sign(better: Direction) -> float:
+    return 1.0 if better == "lower" else -1.0
+
+
+def _pooled(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """Variance within groups, and its degrees of freedom."""
+    freedom = sum(len(group) - 1 for group in groups)
+    return (sum(len(group) * float(np.var(group)) for group in groups) / freedom if freedom else 0.0), freedom
+
+
+def _told(sign: float, best: Sequence[float], other: Sequence[float], error: float) -> bool:
+    """Whether `best` is lower (times sign), seed by seed."""
+    n = min(len(best), len(other))
+    difference = sign * np.subtract(other[:n], best[:n])
+    if n < 2:
+        return False
+    half = float(stdtrit(n - 1, 1 - error)) * float(difference.std(ddof=1)) / sqrt(n)
+    return bool(difference.mean() > half)

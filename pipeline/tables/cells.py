@@ -1,0 +1,147 @@
+"""Measured values by their address: the tables there are, and which results a cell was computed from."""
+
+import csv
+import math
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pipeline.config.study import Study
+from pipeline.dag.graph import STAGES, Call
+from pipeline.errors import UserError
+from pipeline.sweeps.entry import Point, Sweep, find_sweep, written
+from pipeline.sweeps.overrides import evaluated
+from pipeline.sweeps.trials import Trial, trials_of
+from pipeline.tables.addresses import Row, names_of
+from pipeline.tables.aggregate import repetitions
+from pipeline.tables.measured import FOLDER as MEASURED
+from pipeline.tables.measured import measured_files, origin_of
+
+ORDERINGS, GUIDANCE = "-orderings", "-guidance"  # after the name of a table: its differences
+PAPERS = "paper-tables"
+PAGED = "table.csv"  # of translations and toys, beside their pages
+NEAREST = 3
+
+
+class Table(NamedTuple):
+    kind: Literal["values", "sweep", "stack", "translate", "toys", "paper", "measured"]
+    of: str  # the dataset, sweep, stack, translation or toy; of others: its name
+    name: str
+    file: Path
+
+
+class Cell(NamedTuple):
+    """One measured value."""
+
+    table: Table
+    name: str
+    value: float
+    low: float  # of the 95 % interval; NaN for one seed
+    high: float
+    row: Row
+
+    @property
+    def address(self) -> str:
+        return f"{self.table.name}:{self.name}"
+
+    @property
+    def tolerance(self) -> float:
+        """Of a recomputation elsewhere: 1 % of the interval's width; where there is none the value is exact."""
+        return 0.0 if math.isnan(self.low) else 0.01 * (self.high - self.low)
+
+
+class Result(NamedTuple):
+    """The last stage behind a cell; a cell has several if it is a mean over training seeds or a difference."""
+
+    study: Study  # of a sweep: with the trial's settings
+    call: Call
+    trial: Trial | None = None
+
+
+def tables(study: Study) -> dict[str, Table]:
+    """Those that are written, by name."""
+    folder = study.folder / "reports"
+    found = [Table("values", name, name + end, folder / "tables") for name in study.datasets for end in ("", GUIDANCE)]
+    found += [Table("sweep", name, sweep_of(study, name).table, folder / "tables") for name in study.sweeps]
+    found += [Table("stack", name, name + end, folder / "tables") for name in study.stacks for end in ("", ORDERINGS)]
+    found += [Table("paper", file.stem, file.stem, folder / PAPERS) for file in sorted((folder / PAPERS).glob("*.csv"))]
+    located = [table._replace(file=table.file / f"{table.name}.csv") for table in found]
+    pages = folder / "translations", folder / "toys"
+    located += [
+        Table("translate", name, f"translations/{name}", pages[0] / name / PAGED) for name in study.translations
+    ]
+    located += [Table("toys", name, f"toys/{name}", pages[1] / name / PAGED) for name in study.toys]
+    located += [Table("measured", f.stem, f"{MEASURED}/{f.stem}", f) for f in measured_files(study.root)]
+    return {table.name: table for table in located if table.file.is_file()}
+
+
+def find(study: Study, address: str) -> Cell:
+    """The cell of an address, that of a paper's table being the measured one."""
+    name, _, wanted = address.partition(":")
+    table = find_table(study, name)
+    cells = cells_of(table)
+    if wanted not in cells:
+        near = " or ".join(f"{name}:{cell}" for cell in get_close_matches(wanted, cells, n=NEAREST, cutoff=0.4))
+        hint = f": did you mean {near}?" if near else ""
+        raise UserError(f"no cell {wanted!r} in {table.file}{hint} (trilemma why {name} lists its cells)")
+    cell = cells[wanted]
+    if table.kind != "paper":
+        return cell
+    if not cell.row["cell"]:
+        raise UserError(f"{address}: printed ({cell.row['printed']}), but not measured here: {cell.row['why']}")
+    return find(study, cell.row["cell"])
+
+
+def find_table(study: Study, name: str) -> Table:
+    known = tables(study)
+    if name not in known:
+        near = "".join(f", did you mean {other}?" for other in get_close_matches(name, known, n=1))
+        raise UserError(
+            f"no table {name!r} in reports{near}; there are {', '.join(known) or 'none'} (dvc repro writes all)"
+        )
+    return known[name]
+
+
+def cells_of(table: Table, file: Path | None = None) -> dict[str, Cell]:
+    """By name, in the order of the table. file: the same table written elsewhere."""
+    with (file or table.file).open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    return {name: _cell(table, name, row) for name, row in zip(names_of(rows), rows)}
+
+
+def results_of(study: Study, cell: Cell) -> list[Result]:
+    match cell.table.kind:
+        case "values":
+            sides = [cell.row["run"]] if "unguided" in cell.row or cell.row["guidance"] == "none" else []
+            sides += [cell.row["guidance"]] if cell.row["guidance"] != "none" else []
+            entries = [entry for side in sides for entry in repetitions(study, side)]
+            return [Result(study, STAGES["evaluate"](study, entry)) for entry in entries]
+        case "sweep":
+            trials = trials_of(study, sweep_of(study, cell.table.of), f"sweeps.{cell.table.of}")
+            at = [trial for trial in trials if cell.name.startswith(f"{_point(trial.point)}/")]
+            if not at:
+                raise UserError(
+                    f"{cell.address}: params.yaml has no such point any more: dvc repro sweep@{cell.table.of}"
+                )
+            return [Result(trial.study, evaluated(trial.study, trial.point.of)[-1], trial) for trial in at]
+        case "stack" | "paper":
+            return [Result(study, STAGES["appraise"](study, cell.table.of))]
+        case "translate" | "toys" as stage:
+            return [Result(study, STAGES[stage](study, cell.table.of))]
+        case "measured":
+            again = origin_of(cell.table.file, cell.row).again
+            raise UserError(f"{cell.address}: measured beyond this study; its own makes it again: {again}")
+
+
+def _cell(table: Table, name: str, row: Row) -> Cell:
+    value = next(row[column] for column in ("value", "difference", "measured") if column in row)
+    value, low, high = (float(text or math.nan) for text in (value, row["ci_low"], row["ci_high"]))
+    return Cell(table, name, value, low, high, row)
+
+
+def _point(point: Point) -> str:
+    return "/".join([point.of, *(f"{axis}={written(value)}" for axis, value in point.values.items())])
+
+
+def sweep_of(study: Study, name: str) -> Sweep:
+    return find_sweep(study, name, None, None, None)

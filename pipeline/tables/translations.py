@@ -1,0 +1,30 @@
+"""tables.translations."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.config.study import Study
+from pipeline.data.artifacts import read_artifact
+from pipeline.metrics.intervals import interval
+from pipeline.stages.translate import ROWS
+from pipeline.tables.cells import PAGED
+
+AXES = {"distance": "squared distance to the input", "fd": "fd"}
+
+
+def write_translation_table(study: Study, name: str, folder: Path) -> Path:
+    """table.csv: by the guided entry and its run, and noise level; means over sets of noise and 95 % intervals."""
+    rows = pd.read_parquet(read_artifact(study.out / "translate" / name).path / ROWS)
+    guided = study.translations[name].guided
+    lines = []
+    for start, is_guided in rows[["start", "is_guided"]].drop_duplicates().itertuples(index=False):
+        sets = rows.loc[(rows["start"] == start) & (rows["is_guided"] == is_guided)]
+        about = {"entry": guided if is_guided else study.guided[guided].run, "start": start}
+        for metric in AXES:
+            value, low, high, _ = interval(sets[metric].to_numpy())
+            found = {"metric": metric, "value": value, "ci_low": low, "ci_high": high, "sets": len(sets)}
+            lines.append(about | found)
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(lines).to_csv(folder / PAGED, index=False, lineterminator="\n", float_format="%.6g")
+    return folder / PAGED

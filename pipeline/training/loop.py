@@ -1,0 +1,274 @@
+"""What `pretrain`, `classify` and `discriminate` share: the loop, its checkpoints, its history and early stopping."""
+
+import copy
+import io
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor, nn
+
+from methods.core.loop import TrainState, like, train_steps
+from methods.core.rng import StepRng
+from methods.core.types import Batch, DataSpec, Draws, Nets, Trainable
+from pipeline.data.artifacts import Draft
+from pipeline.data.loader import Batches, placed
+from pipeline.errors import Interrupted, TrilemmaError, UserError
+from pipeline.training.divergence import check_finite, check_spread
+from pipeline.training.networks import save_weights
+
+if TYPE_CHECKING:
+    from pipeline.launch.launcher import Worker
+    from pipeline.store.store import State
+    from pipeline.tracking.watch import Watch
+
+
+RECORD_EVERY = 20  # steps averaged into one row of the history; checkpoints in time fall on its multiples
+CHECKPOINT_SECONDS = 5.0  # between saves, if one takes CHEAP_SECONDS or less
+CHEAP_SECONDS = 0.001
+CHECKPOINT = "training.pt"
+
+Row = dict[str, float]
+Window = list[dict[str, Tensor]]  # metrics of the steps since the last row
+Precision = Literal["float32", "float64", "bf16"]  # bf16: products and sums of a loss only; weights are float32
+
+
+class HeldOut(NamedTuple):
+    """Data the training never steps on, with fixed draws, to choose the step whose weights are kept."""
+
+    player: str
+    batch: Batch
+    draws: Draws
+    every: int  # steps between checks
+    patience: int  # checks without improvement before training stops
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training, wherever it runs."""
+
+    method: Trainable
+    data: DataSpec
+    batches: Batches
+    steps: int
+    batch: int
+    seed: int
+    precision: Precision
+    held_out: HeldOut | None = None
+    given: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # weights of networks trained elsewhere
+    unseen: Batches | None = None  # batches never trained on: does a discriminator rate them lower?
+    collapse: float | None = None  # stop when generated images differ by less than this share of what real ones do
+    preview: Callable[[Nets], np.ndarray] | None = None  # pictures for those who look on, uint8 [n, C, H, W]
+
+    @property
+    def preview_every(self) -> int:
+        """Five previews in a training."""
+        return max(self.steps // 5 // RECORD_EVERY, 1) * RECORD_EVERY
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights."""
+        return torch.float64 if self.precision == "float64" else torch.float32
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch"):
+            if getattr(self, name) < 1:
+                raise UserError(f"train.{name}: {getattr(self, name)} came, at least 1 was wanted")
+
+
+@dataclass
+class Outcome:
+    """What a finished or interrupted training leaves behind."""
+
+    weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # by network; where held out, the best ones
+    history: list[Row] = field(default_factory=list)
+    best_step: int = 0
+    best_loss: float = math.inf
+    strikes: int = 0
+    steps: int = 0
+    finished: bool = False
+
+
+def train(worker: "Worker", job: Job, state: "State", watch: "Watch") -> None:
+    """Train to the end, or on from the last checkpoint; rank 0 leaves the outcome in `state`."""
+    training = TrainState.fresh(job.method, job.data, job.seed, worker.device, job.dtype)
+    for name, weights in job.given.items():
+        training.nets[name].load_state_dict(weights)
+    outcome, window = _resume(training, state, worker.device)
+    job = replace(job, batches=placed(job.batches, worker), unseen=job.unseen and placed(job.unseen, worker))
+    with watch.opened() if worker.rank == 0 else nullcontext() as view:
+        if view is not None:
+            for row in outcome.history:
+                view.metrics(row, int(row["step"]))
+        if not outcome.finished:
+            _go_on(worker, job, training, outcome, window, state, view)
+        if view is not None:
+            view.history(outcome.history)
+
+
+def _go_on(
+    worker: "Worker",
+    job: Job,
+    training: TrainState,
+    outcome: Outcome,
+    window: Window,
+    state: "State",
+    view: "Watch | None",
+) -> None:
+    saved_at, saved_step, pause = time.monotonic(), training.step, CHECKPOINT_SECONDS
+    for metrics in train_steps(
+        job.method,
+        training,
+        job.batches,
+        seed=job.seed,
+        batch=job.batch,
+        steps=job.steps,
+        all_reduce=worker.all_reduce,
+        rank=worker.rank,
+        world=worker.world,
+        autocast=torch.bfloat16 if job.precision == "bf16" else None,
+    ):
+        window.append(metrics)
+        step = outcome.steps = training.step
+        is_last = step == job.steps
+        is_whole = step % RECORD_EVERY == 0 or is_last
+        if is_whole:
+            replay = f"key {state.key[:12]}, which the same command replays exactly from step {saved_step}"
+            _record(job, training, outcome, window, view, replay)
+            window = []
+            if job.held_out is not None and outcome.strikes >= job.held_out.patience:
+                break
+        must_stop = worker.must_stop() and not is_last
+        if view is not None and (must_stop or (is_whole and time.monotonic() - saved_at > pause)):
+            pause = pause_after(_save(training, outcome, window, state))
+            saved_at, saved_step = time.monotonic(), step
+        if must_stop:
+            raise Interrupted(f"step {step} of {job.steps}")
+    if view is not None:
+        if job.held_out is None:
+            outcome.weights = training.weights(job.method.players())
+        outcome.finished = True
+        _save(training, outcome, [], state)
+
+
+def _record(
+    job: Job, training: TrainState, outcome: Outcome, window: Window, view: "Watch | None", replay: str
+) -> None:
+    """A row of the history from the window, and what else falls due with it."""
+    step = training.step
+    is_last = step == job.steps
+    check_finite(window, step, replay)
+    row = _averaged(window, step)
+    if job.unseen is not None and view is not None and "real_logit" in row:
+        _compare_unseen(job, training, row, job.unseen(step))
+    if job.held_out is not None and (step % job.held_out.every == 0 or is_last):
+        _judge(outcome, job, training, row)
+    outcome.history.append(row)
+    if view is not None:
+        view.metrics(row, step)
+        view.progress(step, job.steps)
+        if job.preview is not None and (step % job.preview_every == 0 or is_last):
+            view.samples("samples", job.preview(_averaged_networks(job, training)), step)
+    if job.collapse is not None:
+        check_spread(outcome.history, job.collapse, replay)
+
+
+def pause_after(save_seconds: float) -> float:
+    """Seconds to the next save: Young's rule (1974), sqrt(2 save_seconds T), for a failure every T = 3.5 hours.
+
+    Saving, and repeating what a failure loses, then cost the same; a state that takes 5 s is saved every 6 minutes.
+    """
+    return CHECKPOINT_SECONDS * math.sqrt(max(save_seconds / CHEAP_SECONDS, 1.0))
+
+
+def outcome_of(state: "State") -> Outcome:
+    """What `train` left, on the CPU."""
+    saved = state.load(CHECKPOINT)
+    if saved is None:
+        raise TrilemmaError("the training left no checkpoint: run the same command again")
+    return Outcome(**torch.load(io.BytesIO(saved), weights_only=True, map_location="cpu")["outcome"])
+
+
+def _resume(training: TrainState, state: "State", device: torch.device) -> tuple[Outcome, Window]:
+    saved = state.load(CHECKPOINT)
+    if saved is None:
+        return Outcome(), []
+    content: dict[str, Any] = torch.load(io.BytesIO(saved), weights_only=True, map_location=device)
+    training.load_state_dict(content["training"])
+    return Outcome(**content["outcome"]), content["window"]
+
+
+def _save(training: TrainState, outcome: Outcome, window: Window, state: "State") -> float:
+    """Seconds that it took."""
+    began, buffer = time.monotonic(), io.BytesIO()
+    torch.save({"training": training.state_dict(), "outcome": vars(outcome), "window": window}, buffer)
+    state.save(CHECKPOINT, buffer.getvalue())
+    return time.monotonic() - began
+
+
+def _averaged(window: Window, step: int) -> Row:
+    """Means over the window; a player that stepped only now and then counts where it did."""
+    names = {name: None for metrics in window for name in metrics}
+    row = {name: float(torch.stack([m[name] for m in window if name in m]).double().mean()) for name in names}
+    return {"step": step, **row}
+
+
+def _compare_unseen(job: Job, training: TrainState, row: Row, batch: Batch) -> None:
+    """Into the row: what a discriminator says of data it has never seen, and how much more of the training data."""
+    draws = job.method.draw("discriminator", batch, StepRng(job.seed, training.step, "unseen"))
+    placed, placed_draws = _placed(batch, draws, training.nets)
+    _, metrics = job.method.loss("discriminator", training.nets, placed, placed_draws, 1)  # step 1: seldom R1's
+    row["held_out_real_logit"] = float(metrics["real_logit"])
+    row["logit_gap"] = row["real_logit"] - row["held_out_real_logit"]
+
+
+@torch.no_grad()
+def _judge(outcome: Outcome, job: Job, training: TrainState, row: Row) -> None:
+    """Held-out loss into the row; keep the weights if they are the best so far."""
+    assert job.held_out is not None
+    player, batch, draws, _, _ = job.held_out
+    nets = _averaged_networks(job, training)
+    placed, placed_draws = _placed(batch, draws, nets)
+    loss, metrics = job.method.loss(player, nets, placed, placed_draws, training.step)
+    row.update({f"held_out_{name}": float(value) for name, value in metrics.items()})
+    if float(loss) < outcome.best_loss:
+        outcome.best_loss, outcome.best_step, outcome.strikes = float(loss), training.step, 0
+        outcome.weights = training.weights(job.method.players())
+    else:
+        outcome.strikes += 1
+
+
+def _placed(batch: Batch, draws: Draws, nets: Nets) -> tuple[Batch, Draws]:
+    """On the networks' device, in their precision."""
+    sample = next(next(iter(nets.values())).parameters())
+    return batch.each(lambda part: like(part, sample)), {name: like(value, sample) for name, value in draws.items()}
+
+
+def _averaged_networks(job: Job, training: TrainState) -> dict[str, nn.Module]:
+    """Copies to look at, evaluate or sample with: averaged weights, evaluation mode."""
+    nets = copy.deepcopy(training.nets)
+    for name, weights in training.weights(job.method.players()).items():
+        nets[name].load_state_dict(weights)
+        nets[name].eval()
+    return nets
+
+
+def write_trained(out: Draft, outcome: Outcome, data: DataSpec, seed: int) -> None:
+    """weights.safetensors and history.parquet."""
+    save_weights(out.path, outcome.weights)
+    pq.write_table(pa.Table.from_pylist(same_keys(outcome.history)), out.path / "history.parquet")
+    out.facts.update(steps=outcome.steps, shape=list(data.shape), classes=data.classes, std=data.std)
+    out.seeds.update(train=seed)
+
+
+def same_keys(history: list[Row]) -> list[dict[str, float | None]]:
+    """What a row lacks is None, so that all rows make one table."""
+    names = {name: None for row in history for name in row}
+    return [{name: row.get(name) for name in names} for row in history]

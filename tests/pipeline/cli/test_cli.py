@@ -1,0 +1,236 @@
+"""The command line: what the user did wrong is told in one line, with exit code 2, before anything is written."""
+
+import os
+import re
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli.main import main
+from pipeline.config.study import load_study
+from tests.support.toy_study import NOT_INHERITED, PARAMS, ToyStudy
+
+Tell = Callable[..., str]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> ToyStudy:
+    """One in which nothing was run."""
+    return ToyStudy.build(tmp_path / "house")
+
+
+@pytest.fixture(autouse=True)
+def _as_if_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that run in this process see none of its environment, and leave its signals alone."""
+    for name in NOT_INHERITED:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pipeline.dag.run.on_sigterm", lambda: None)
+
+
+@pytest.fixture
+def tell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tell:
+    """`trilemma *arguments` in a folder, in this process; the line it ends with, which must be the only one."""
+
+    def told(folder: Path, *arguments: str) -> str:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr("pipeline.dag.run.CODE", folder.parents[1])  # as if it were this
+        monkeypatch.setattr(sys, "argv", ["trilemma", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        assert ended.value.code == 2, said
+        assert said.out == ""
+        assert said.err.startswith("trilemma: ")
+        assert said.err.count("\n") == 1, said.err
+        return said.err
+
+    return told
+
+
+def written(study: ToyStudy) -> set[str]:
+    """Everything in the house but its code, and but empty folders."""
+    files = [path for path in study.house.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return {path.relative_to(study.house).as_posix() for path in files}
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "command", "wanted"),
+    [
+        ("steps: 240, batch: 32}", "stepz: 240}", "pretrain toy", "unknown key 'stepz' (did you mean 'steps'?)"),
+        ("steps: 240, batch: 32}", "steps: many}", "pretrain toy", r"steps: 'many' does not fit"),
+        ("steps: 240, batch: 32}", "steps: 1.5}", "pretrain toy", r"steps: 1.5 does not fit"),
+        ("steps: 240, batch: 32}", "steps: 0}", "pretrain toy", r"steps: 0 came, at least 1 was wanted"),
+        ("width: 16, depth: 1, lr: 2.0e-3", "width: 16, rate: 1", "pretrain toy", "unknown key 'rate'"),
+        ("net: mlp, ", "net: mlpp, ", "pretrain toy", "net: 'mlpp' does not fit"),
+        ("lr: 2.0e-3", "lr: -2.0e-3", "pretrain toy", "lr"),
+        ("dataset: digits\n", "dataset: faces\n", "pretrain toy", "no dataset named 'faces'"),
+        ("edm.EDM", "emd.EDM", "pretrain toy", "no methods/emd.py (did you mean 'edm'?)"),
+        ("edm.EDM", "edm.EMD", "pretrain toy", "no class 'EMD' in methods/edm.py"),
+        (
+            "source: digits",
+            "source: digit",
+            "prepare digits",
+            "no pipeline/data/datasets/digit.py (did you mean 'digits'?)",
+        ),
+        ("options: {}", "options: {size: 9}", "prepare digits", "unknown key 'size'"),
+        ("runs:", "runz:", "pretrain toy", "unknown key 'runz' (did you mean 'runs'?)"),
+        ("runs:", "runs", "pretrain toy", "is not YAML"),
+        ("sample: {steps: 3}", "sample: {steps: 0}", "generate toy", "steps"),
+        ("sample: {steps: 3}", "sample: {step: 3}", "generate toy", "unknown key 'step' (did you mean 'steps'?)"),
+        ("images: 96", "imagez: 96", "prepare digits", "unknown key 'imagez' (did you mean 'images'?)"),
+        ("weight: 1.0", "wieght: 1.0", "sample toy-dg", "unknown key 'wieght' (did you mean 'weight'?)"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_nothing_is_written(
+    was: str, becomes: str, command: str, wanted: str, reproduced: ToyStudy, tmp_path: Path, tell: Tell
+) -> None:
+    study = reproduced.copied(tmp_path / "house", "prepare", "pretrain", "discriminate")
+    shutil.rmtree(study.out / command.split()[0], ignore_errors=True)
+    assert was in PARAMS
+    (study.folder / "params.yaml").write_text(PARAMS.replace(was, becomes, 1))
+    before = written(study)
+    assert wanted in tell(study.folder, *command.split())
+    assert not {path for path in written(study) - before if not path.startswith((".trilemma/", "ml"))}
+    assert study.left_behind() == []
+
+
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [
+        ("pretrain toi", "no run named 'toi' in params.yaml (did you mean 'toy'?); it has toy"),
+        ("sample toy-dj", "no run or guided entry named 'toy-dj' in params.yaml (did you mean 'toy-dg'?)"),
+        ("discriminate toy", "no guide named 'toy'"),
+        ("prepare digit", "no dataset named 'digit' in params.yaml (did you mean 'digits'?)"),
+        ("values digit", "no dataset named 'digit'"),
+        ("prepare digits --piece 65", "--piece: 65 came, a multiple of 64 was wanted"),
+        ("prepare digits --piece 0", "--piece: 0 came, a multiple of 64 was wanted"),
+        ("pretrain toy", "out/prepare/digits: does not exist: run the stage that makes it (dvc repro) first"),
+        ("values digits", "does not exist: run the stage that makes it (dvc repro) first"),
+        ("report", "dvc repro"),
+    ],
+)
+def test_a_wrong_command_is_told_what_there_is(command: str, wanted: str, study: ToyStudy, tell: Tell) -> None:
+    before = written(study)
+    assert wanted in tell(study.folder, *command.split())
+    assert written(study) == before
+
+
+@pytest.mark.parametrize("workers", ["-1", "1000"])
+def test_workers_that_cannot_be_had_are_told(workers: str, reproduced: ToyStudy, tmp_path: Path, tell: Tell) -> None:
+    study = reproduced.copied(tmp_path / "house", "prepare")
+    assert "workers" in tell(study.folder, "pretrain", "toy", "--workers", workers)
+    assert not (study.out / "pretrain").exists()
+
+
+def test_a_folder_without_a_study_is_told(tmp_path: Path, tell: Tell) -> None:
+    for command in ("pretrain toy", "values digits", "report", "runs", "runs --json"):
+        assert "params.yaml: run this in a study's folder" in tell(tmp_path, *command.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "wanted"),
+    [
+        ("changed", r"other ones than were written: remove .* and run prepare digits again"),
+        ("cut", r"bytes but the manifest says \d+: remove .* and run prepare digits again"),
+        ("lost", r"missing, but the manifest lists it: remove .* and run prepare digits again"),
+        ("half-written", r"holds no manifest.json, so nobody finished it"),
+        ("not a manifest", r"not a manifest"),
+    ],
+)
+def test_a_damaged_input_is_never_used(
+    damage: str, wanted: str, reproduced: ToyStudy, tmp_path: Path, tell: Tell
+) -> None:
+    study = reproduced.copied(tmp_path / "house", "prepare")
+    folder = study.out / "prepare" / "digits"
+    file = next(folder.rglob("*.arrow"))
+    match damage:
+        case "changed":
+            file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+        case "cut":
+            file.write_bytes(file.read_bytes()[:-1])
+        case "lost":
+            file.unlink()
+        case "half-written":
+            (folder / "manifest.json").unlink()
+        case "not a manifest":
+            (folder / "manifest.json").write_text("{")
+    assert re.search(wanted, tell(study.folder, "pretrain", "toy"))
+    assert not (study.out / "pretrain").exists()
+
+
+@pytest.mark.parametrize("rate", ["1e-4", "1.0e-4", "1E-4", "0.0001"])
+def test_a_rate_may_be_written_either_way(rate: str, study: ToyStudy) -> None:
+    (study.folder / "params.yaml").write_text(PARAMS.replace("lr: 2.0e-3", f"lr: {rate}"))
+    assert load_study(study.folder / "params.yaml").runs["toy"].model["lr"] == 0.0001
+
+
+def test_code_other_than_the_study_s_computes_nothing_for_it(study: ToyStudy, tmp_path: Path) -> None:
+    other = ToyStudy.build(tmp_path / "other")
+    told = study.run("prepare", "digits", code=2, PYTHONPATH=str(other.house))
+    assert told.stderr.startswith(f"trilemma: this trilemma runs the code in {other.house}, and the study's is in")
+    assert told.stderr.count("\n") == 1
+    assert not study.out.exists()
+
+
+def test_no_git_is_no_reason_to_stop(study: ToyStudy, tmp_path: Path) -> None:
+    study.run("prepare", "digits", PATH=str(tmp_path))
+    assert {event["commit"] for event in study.events()} == {None}
+    assert study.tracked() == [("prepare digits", "FINISHED")]
+
+
+def test_a_full_disk_is_one_line_and_nothing_half_written(study: ToyStudy) -> None:
+    small = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))"
+    told = study.run("prepare", "digits", code=2, before=small)
+    assert told.stderr.startswith("trilemma: ")
+    assert told.stderr.count("\n") == 1
+    assert not study.out.exists()
+    assert not (study.house / "mlflow.db").exists()
+    assert study.left_behind() == []
+
+
+def test_a_busy_port_is_told(study: ToyStudy, tell: Tell) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        assert f"port {port}" in tell(study.folder, "ui", "--port", str(port))
+    assert not (study.house / "mlflow.db").exists()
+
+
+def test_help_names_every_command_and_is_quick() -> None:
+    costs, told = [], ""
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        told = subprocess.run(
+            [Path(sys.executable).parent / "trilemma", "--help"],
+            env=os.environ | {"TERM": "dumb"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        costs.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    for verb in (
+        "prepare",
+        "features",
+        "pretrain",
+        "generate",
+        "classify",
+        "discriminate",
+        "sample",
+        "evaluate",
+        "values",
+        "table",
+        "why",
+        "replay",
+        "report",
+    ):
+        assert re.search(rf"\b{verb}\b", told)
+    assert min(costs) < 0.5

@@ -1,0 +1,84 @@
+"""Error bars and verdicts keep what they promise."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pipeline.metrics.intervals import interval, paired, scope
+
+
+def test_the_interval_is_students_t() -> None:
+    values = [2.0, 3.5, 1.0, 4.0]
+    found = interval(values)
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    assert found == pytest.approx((np.mean(values), low, high, 4))
+
+
+def test_one_value_has_a_mean_and_no_bounds() -> None:
+    found = interval([3.0])
+    assert (found.mean, found.n) == (3.0, 1)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert paired([1.0], [2.0], "lower").verdict == "not resolvable"
+
+
+@pytest.mark.parametrize("values", [[], [1.0, math.nan], [[1.0], [2.0]]])
+def test_values_that_are_no_list_of_numbers_are_refused(values) -> None:
+    with pytest.raises(ValueError, match="finite numbers"):
+        interval(values)
+
+
+def test_verdicts_speak_of_the_first_and_know_the_direction() -> None:
+    low, high = [1.0, 1.1, 0.9, 1.05], [2.0, 2.2, 1.9, 2.0]
+    assert paired(low, high, "lower").verdict == "better"
+    assert paired(high, low, "lower").verdict == "worse"
+    assert paired(low, high, "higher").verdict == "worse"
+    assert paired(high, low, "higher").verdict == "better"
+    assert paired(low, low, "lower").verdict == "not resolvable"
+    assert paired(high, low, "lower").difference == pytest.approx(np.mean(high) - np.mean(low))
+
+
+def test_a_metric_without_a_good_direction_gets_no_winner() -> None:
+    assert paired([2.0, 2.1, 2.2], [1.0, 1.1, 1.3], None).verdict == "different"
+    assert paired([2.0, 1.1, 1.2], [1.0, 2.1, 1.3], None).verdict == "not resolvable"
+
+
+def test_counts_without_noise_are_resolved() -> None:
+    assert paired([35.0] * 3, [71.0] * 3, "lower").verdict == "better"
+
+
+def test_pairing_resolves_what_the_spread_over_seeds_would_hide() -> None:
+    rng = np.random.default_rng(0)
+    seeds, gain = rng.normal(0, 1, 6), 0.1
+    guided = seeds - gain + rng.normal(0, 0.02, 6)
+    assert paired(guided.tolist(), seeds.tolist(), "lower").verdict == "better"
+    assert interval(guided).low < interval(seeds).mean < interval(guided).high
+
+
+def test_unequal_lists_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 values against 3"):
+        paired([1.0, 2.0], [1.0, 2.0, 3.0], "lower")
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_about_one_in_twenty_comparisons_of_equals_raises_an_alarm(seeds: int) -> None:
+    rng = np.random.default_rng(seeds)
+    draws = 5 + rng.normal(size=(2000, 2, seeds))
+    alarms = [paired(a.tolist(), b.tolist(), "lower").verdict != "not resolvable" for a, b in draws]
+    assert np.mean(alarms) == pytest.approx(0.05, abs=0.015)
+
+
+def test_the_interval_covers_the_truth_95_times_in_100() -> None:
+    draws = np.random.default_rng(1).normal(7.0, 2.0, size=(2000, 5))
+    intervals = [interval(draw) for draw in draws]
+    assert np.mean([i.low <= 7.0 <= i.high for i in intervals]) == pytest.approx(0.95, abs=0.015)
+
+
+def test_the_scope_of_a_verdict_grows_with_training_seeds() -> None:
+    assert scope(1) == "for this checkpoint"
+    assert scope(2) == "for these 2 checkpoints"
+    assert scope(3) == "for the method, 3 training seeds"
+    with pytest.raises(ValueError, match="at least one"):
+        scope(0)

@@ -1,0 +1,148 @@
+"""The chain's measuring of exactly known mixtures, stage by stage."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from methods.core import mog25
+from pipeline.data.artifacts import Artifact, new_artifact
+from pipeline.data.shards import Pictures, write_pictures
+from pipeline.errors import UserError
+from pipeline.metrics.card import METRICS_FILE, Card, MetricValue
+from pipeline.metrics.evaluate import evaluator_of
+from pipeline.metrics.evaluator import Evaluator
+from pipeline.metrics.sensitivity import SENSITIVITY_FILE
+from pipeline.stages.evaluate import Item, measure
+from tests.support.stages import run_stage_alone
+
+NAMES = {"hq", "modes", "mode_kl", "energy", "frechet_2d", "precision", "recall"}
+N = 2000
+
+
+class World(NamedTuple):
+    data: Artifact
+    features: Artifact
+    judge: Evaluator
+
+
+def world_of(folder: Path, **options: float) -> World:
+    config = {"source": "mog25", "options": {"per_mode": 300, "held_out": N} | options}
+    data = run_stage_alone("prepare", config, {}, folder / "prepare")
+    features = run_stage_alone("features", {}, {"data": data}, folder / "features")
+    return World(data, features, evaluator_of(data.path, features.path))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return world_of(tmp_path_factory.mktemp("world"))
+
+
+def stored(raw: np.ndarray) -> Pictures:
+    """As a sampler leaves them: in model coordinates."""
+    return unlabelled((raw - 10) * 0.5)
+
+
+def unlabelled(points: np.ndarray) -> Pictures:
+    return Pictures(points.astype(np.float32), np.full(len(points), -1), np.arange(len(points)))
+
+
+def real(count: int = N, seed: int = 9) -> np.ndarray:
+    return mog25.draws(count, seed).double().numpy()
+
+
+def by_name(found: dict[Card, MetricValue]) -> dict[str, float]:
+    return {card.metric: measured.value for card, measured in found.items()}
+
+
+def test_real_points_score_as_their_floors_and_a_blob_does_not(world: World) -> None:
+    floors = {card.metric: floor for card, floor in world.judge.floors(N).items()}
+    assert set(floors) == NAMES
+    found = by_name(world.judge.measure(stored(real())))
+    assert found["modes"] == floors["modes"] == 25
+    assert found["hq"] == pytest.approx(floors["hq"], abs=0.015)
+    assert found["precision"] == pytest.approx(floors["precision"], abs=0.03)
+    assert found["recall"] == pytest.approx(floors["recall"], abs=0.03)
+    assert found["mode_kl"] < 0.02
+    assert abs(found["energy"]) < 0.05
+    mean, covariance = (part.numpy() for part in mog25.moments())
+    blob = by_name(world.judge.measure(stored(np.random.default_rng(0).multivariate_normal(mean, covariance, N))))
+    assert blob["frechet_2d"] < 1
+    assert blob["modes"] < 3
+    assert blob["hq"] < 0.25
+    assert blob["mode_kl"] > 2
+    assert blob["energy"] > 0.05
+    assert blob["precision"] < 0.4
+
+
+def test_the_frechet_distance_is_of_raw_coordinates_against_the_training_points(world: World) -> None:
+    """All points on one centre: |m - (10, 10)|^2 + trace of the training covariance."""
+    found = by_name(world.judge.measure(stored(np.tile([20.0, 20.0], (N, 1)))))
+    covariance = np.trace(np.cov(mog25.points(300).double().numpy(), rowvar=False))
+    assert found["frechet_2d"] == pytest.approx(200 + covariance, rel=1e-3)
+
+
+def test_values_mean_the_same_for_any_model_coordinates(world: World, tmp_path: Path) -> None:
+    other = world_of(tmp_path, centre=0.0, scale=1.0)
+    raw = real(500)
+    theirs = by_name(other.judge.measure(unlabelled(raw)))
+    assert by_name(world.judge.measure(stored(raw))) == pytest.approx(theirs, abs=2e-3)
+
+
+def test_every_value_has_a_card_that_says_against_what(world: World) -> None:
+    cards = {card.metric: card for card in world.judge.measure(stored(real(300)))}
+    assert {cards[name].reference for name in ("hq", "modes", "mode_kl")} == {"law"}
+    assert {cards[name].reference for name in ("energy", "precision", "recall")} == {"held_out"}
+    assert (cards["frechet_2d"].reference, cards["frechet_2d"].n_real) == ("train", 300 * 25)
+    assert {card.n_generated for card in cards.values()} == {300}
+    assert {card.extractor for card in cards.values()} == {"coordinates"}
+
+
+def test_more_points_than_are_held_out_have_no_floor(world: World) -> None:
+    with pytest.raises(UserError, match="only 2000 are held out"):
+        world.judge.floors(N + 1)
+
+
+def test_evaluate_writes_values_floors_and_warnings_and_measures_no_set_twice(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with new_artifact(tmp_path / "sample", "sample", "gan", {}, {}) as draft:
+        for number in range(2):
+            write_pictures(draft.path, f"samples-{number}", stored(real(300, seed=number)))
+        draft.facts.update(nfe=4.0, guide_calls=0.0, images=600)
+        draft.seeds.update({f"samples-{number}": [number, number + 1] for number in range(2)})
+    inputs = {"prepare": world.data, "features": world.features, "samples": draft.artifact}
+    measured: list[str] = []
+
+    def told(item: Item) -> dict[Card, MetricValue]:
+        measured.append(item.split)
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        return measure(item)
+
+    monkeypatch.setattr("pipeline.stages.evaluate.measure", told)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage_alone("evaluate", {}, inputs, tmp_path / "evaluate")
+    out = run_stage_alone("evaluate", {}, inputs, tmp_path / "evaluate")
+    assert measured == ["samples-0", "samples-1", "samples-1"]
+    undisturbed = run_stage_alone("evaluate", {}, inputs, tmp_path / "again" / "evaluate")
+    assert out.manifest.files == undisturbed.manifest.files
+    content = json.loads((out.path / METRICS_FILE).read_text())
+    assert content["sets"] == ["samples-0", "samples-1"]
+    rows = {row["metric"]: row for row in content["metrics"]}
+    assert set(rows) == NAMES
+    assert all(len(row["values"]) == 2 and np.isfinite(row["floor"]) for row in rows.values())
+    assert "fewer than 20 each" in rows["modes"]["warnings"][0]
+    assert rows["hq"]["warnings"] == []
+
+
+def test_every_seeded_fault_is_noticed_on_a_mixture_and_clean_data_are_not_blamed(world: World, tmp_path: Path) -> None:
+    out = run_stage_alone("immune", {"images": 500}, {"data": world.data, "features": world.features}, tmp_path / "i")
+    found = json.loads((out.path / SENSITIVITY_FILE).read_text())
+    assert [case["fault"] for case in found["findings"] if not case["detected"]] == []
+    assert len(found["findings"]) == 6
+    assert found["clean_alarms"] <= 1
+    assert set(found["resolving_power"]) == NAMES
+    assert found["is_healthy"]

@@ -1,0 +1,132 @@
+"""Figures say what the data say, and are the same bytes each time."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.quiver import Quiver
+
+from pipeline.report.figures import (
+    Bar,
+    Curve,
+    Field,
+    Panel,
+    bars,
+    curves,
+    fields,
+    loss_curves,
+    save,
+    scatter,
+    sweep_plane,
+)
+from tests.support.children import ROOT
+
+
+def history() -> pd.DataFrame:
+    step = np.arange(10, 2010, 10)
+    frame = pd.DataFrame({"step": step, "loss": 2.0 * np.exp(-step / 300) + 0.01, "generator": np.sin(step)})
+    return frame.assign(held_out_loss=np.where(step % 100 == 0, frame["loss"] + 0.1, np.nan))
+
+
+def comparison() -> dict[str, list[Bar]]:
+    values = [Bar("edm-digits", 3.0, 2.8, 3.3, 1.2), Bar("edm-digits with its guide", 2.0, 1.7, 2.4, 1.2)]
+    return {"fd ↓": values, "recall ↑": [Bar("edm-digits", 0.5, 0.4, 0.7)]}
+
+
+def test_training_and_held_out_share_a_panel() -> None:
+    loss, generator = loss_curves(history()).axes
+    assert (loss.get_title(), generator.get_title()) == ("loss", "generator")
+    assert loss.get_legend_handles_labels()[1] == ["training", "held out"]
+    assert loss.get_yscale() == "log"
+    assert generator.get_yscale() == "linear"
+    held_out = loss.get_lines()[-1]
+    assert list(np.asarray(held_out.get_xdata())) == list(range(100, 2001, 100))
+
+
+def test_bars_have_their_intervals_and_the_floor() -> None:
+    fd, recall = bars(comparison()).axes
+    assert [bar.get_extents().width for bar in fd.patches] == pytest.approx(
+        [fd.transData.transform((value, 0))[0] - fd.transData.transform((0, 0))[0] for value in (3.0, 2.0)]
+    )
+    intervals, floors = ([np.asarray(path.vertices)[:, 0] for path in drawn.get_paths()] for drawn in fd.collections)
+    assert np.allclose(intervals, [[2.8, 3.3], [1.7, 2.4]])
+    assert np.allclose(floors, 1.2)
+    assert len(recall.collections) == 1
+    assert [label.get_text() for label in fd.get_yticklabels()] == ["edm-digits", "edm-digits with its guide"]
+
+
+def test_points_and_centres_lie_in_a_frame_that_the_points_do_not_move() -> None:
+    centres = np.array([[0.0, 0.0], [10.0, 10.0]])
+    frames = [scatter(points, centres).axes[0] for points in (centres, centres * 50)]
+    assert frames[0].get_xlim() == frames[1].get_xlim() == pytest.approx((-1.2, 11.2))
+    assert [len(np.asarray(drawn.get_offsets())) for drawn in frames[0].collections] == [2, 2]
+
+
+def sweep() -> dict[str, Panel]:
+    ours = Curve("measured", [0.5, 1, 2], [3.0, 2.0, 2.5], [2.8, 1.7, 2.2], [3.2, 2.3, 2.8])
+    return {"fd": Panel([ours, Curve("paper", [0.5, 2], [2.9, 2.1], is_printed=True)], "weight", is_log=True)}
+
+
+def arrows() -> dict[str, Field]:
+    line = np.linspace(-1, 1, 5)
+    inwards = -np.stack(np.meshgrid(line, line, indexing="ij"), axis=2)
+    marks = np.array([[0.0, 0.5]])
+    return {"inwards": Field(inwards, 1.0, marks), "twice": Field(2 * inwards, 1.0, marks)}
+
+
+def test_curves_have_their_intervals_and_the_papers_own_are_dashed() -> None:
+    (fd,) = curves(sweep()).axes
+    measured, paper = fd.get_lines()
+    assert [line.get_label() for line in (measured, paper)] == ["measured", "paper"]
+    assert (measured.get_linestyle(), paper.get_linestyle()) == ("-", "--")
+    (interval,) = fd.collections
+    (path,) = interval.get_paths()
+    assert {(0.5, 2.8), (0.5, 3.2), (2.0, 2.2)} <= {tuple(vertex) for vertex in np.asarray(path.vertices)}
+    assert (fd.get_xscale(), fd.get_xlabel()) == ("log", "weight")
+
+
+def test_the_arrows_of_all_fields_have_one_scale_and_point_where_the_data_say() -> None:
+    inwards, twice = fields(arrows(), columns=2).axes
+    quivers = [next(part for part in axes.collections if isinstance(part, Quiver)) for axes in (inwards, twice)]
+    assert quivers[0].scale == quivers[1].scale
+    assert np.allclose(quivers[0].U, -quivers[0].X)
+    assert np.allclose(quivers[1].V, -2 * quivers[1].Y)
+    assert inwards.get_lines()[0].get_xydata().tolist() == [[0.0, 0.5]]
+
+
+DRAW = """
+import sys
+from pathlib import Path
+from pipeline.report.figures import save
+from tests.pipeline.report.test_figures import drawn
+for figure, file in zip(drawn(), sys.argv[1:]):
+    save(figure, Path(file))
+"""
+
+
+def drawn() -> list[Figure]:
+    return [bars(comparison()), loss_curves(history()), curves(sweep()), fields(arrows(), columns=2)]
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_the_same_data_make_the_same_bytes_in_another_process(suffix: str, tmp_path: Path) -> None:
+    here = [save(figure, tmp_path / f"{number}.{suffix}") for number, figure in enumerate(drawn())]
+    there = [file.with_stem(f"{file.stem}-again") for file in here]
+    subprocess.run([sys.executable, "-c", DRAW, *there], cwd=ROOT, check=True)
+    assert [file.read_bytes() for file in here] == [file.read_bytes() for file in there]
+    assert matplotlib.__version__.encode() not in here[0].read_bytes()
+
+
+def test_a_sweep_over_a_plane_is_a_heat_map_with_every_cell_written_out() -> None:
+    cells = [(first, second) for first in ("0", "1", "2") for second in ("0", "10", "20")]
+    rows = pd.DataFrame(cells, columns=["first", "second"]).assign(value=[float(n) for n in range(9)])
+    rows = rows.assign(ci_low=rows["value"] - 0.5, ci_high=rows["value"] + 0.5).drop(index=4)  # one trial failed
+    (axes, _) = sweep_plane(rows, ["first", "second"], "fd").axes
+    assert [text.get_text() for text in axes.texts] == [f"{n}\n± 0.5" for n in range(9) if n != 4]
+    drawn = np.ma.filled(axes.images[0].get_array(), np.nan)
+    np.testing.assert_array_equal(drawn, [[0, 3, 6], [1, np.nan, 7], [2, 5, 8]])

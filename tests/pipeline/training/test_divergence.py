@@ -1,0 +1,137 @@
+"""Trainings that break down stop soon, and say where; a discriminator's memory is watched."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from methods.core.types import Batch, DataSpec
+from methods.gan import GAN
+from pipeline.context import RunContext
+from pipeline.data.artifacts import new_artifact, read_artifact
+from pipeline.data.loader import Epochs
+from pipeline.data.shards import Pictures, write_pictures
+from pipeline.errors import TrilemmaError
+from pipeline.launch.launcher import InProcess
+from pipeline.stages import pretrain
+from pipeline.stages.pretrain import Train
+from pipeline.store.store import State, Store
+from pipeline.training import loop as training
+from pipeline.training.divergence import TAKE_OFF, check_spread
+from pipeline.training.loop import Job, outcome_of, train
+from tests.pipeline.training.test_training import ALONE, Onlooker
+
+DATA = DataSpec((1, 4, 4), 0, 1.0)
+IMAGES = np.random.default_rng(0).integers(0, 256, (60, 1, 4, 4)).astype(np.uint8)
+BATCHES = Epochs(IMAGES[:32], None, 16, 0)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> State:
+    return Store(str(tmp_path)).state("ab" * 32)
+
+
+@pytest.fixture(autouse=True)
+def _checkpoint_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+
+
+def job(change: Callable[[torch.Tensor], torch.Tensor], since: int, steps: int = 200) -> Job:
+    """A GAN whose data change at a step, counted from 0."""
+
+    def batches(step: int) -> Batch:
+        batch = BATCHES(step)
+        return batch.each(change) if step >= since else batch
+
+    method = GAN(width=32, depth=1, latent=16, generator_lr=1e-3, discriminator_lr=1e-2)
+    return Job(method, DATA, batches, steps, 16, 0, "float32", collapse=Train().collapse)
+
+
+def stopped(job: Job, state: State) -> str:
+    with pytest.raises(TrilemmaError) as raised:
+        train(ALONE, job, state, Onlooker())
+    return str(raised.value)
+
+
+def test_a_loss_that_is_no_longer_finite_stops_within_a_record_and_is_replayed_exactly(state: State) -> None:
+    poisoned = job(lambda images: images * float("nan"), since=33)
+    message = stopped(poisoned, state)
+    assert "discriminator_loss" in message
+    assert "at step 34: lower the learning rate" in message
+    assert message.endswith("key abababababab, which the same command replays exactly from step 20")
+    assert stopped(poisoned, state) == message
+
+
+def test_a_generator_whose_images_become_alike_is_stopped_within_fifty_steps(state: State) -> None:
+    """Alike beside the real ones, whose differences grow a thousandfold."""
+    collapsing = job(lambda images: 1000 * images, since=45)
+    message = stopped(collapsing, state)
+    assert "collapsed by step 60: its images differ by" in message
+    assert message.endswith("key abababababab, which the same command replays exactly from step 40")
+    assert stopped(collapsing, state) == message
+
+
+def test_healthy_trainings_go_on_and_null_lets_any_training_go_on(state: State, tmp_path: Path) -> None:
+    train(ALONE, job(lambda images: images, since=0, steps=60), state, Onlooker())
+    other = Store(str(tmp_path / "other")).state("0" * 64)
+    train(ALONE, replace(job(lambda images: 1000 * images, since=20, steps=60), collapse=None), other, Onlooker())
+    assert outcome_of(other).finished
+
+
+def test_fresh_networks_may_take_a_while_until_their_images_differ() -> None:
+    alike, apart = ({"real_spread": 1.0, "fake_spread": spread} for spread in (0.001, 0.5))
+    check_spread([{"step": 20, **alike}], 0.02, "")
+    check_spread([{"step": 20, **alike}, {"step": 40, "denoiser_loss": 1.0}], 0.02, "")
+    check_spread([{"step": 20, **apart}], 0.02, "")
+    for history in ([{"step": 20, **apart}, {"step": 40, **alike}], [{"step": TAKE_OFF + 20, **alike}]):
+        with pytest.raises(TrilemmaError, match="collapsed"):
+            check_spread(history, 0.02, "")
+
+
+def test_one_mode_of_twenty_five_is_partial_loss_not_collapse() -> None:
+    """Its own spread beside that of the whole mixture."""
+    check_spread(
+        [{"step": 2000, "real_spread": 2**0.5 * 7.08, "fake_spread": 2**0.5 * 0.3325}], Train().collapse or 0, ""
+    )
+
+
+def test_what_a_discriminator_knows_by_heart_shows_beside_unseen_data(state: State) -> None:
+    watched = replace(job(lambda images: images, since=0, steps=200), unseen=Epochs(IMAGES[32:], None, 16, 0))
+    train(ALONE, watched, state, Onlooker())
+    rows = outcome_of(state).history
+    for row in rows:
+        assert row["logit_gap"] == pytest.approx(row["real_logit"] - row["held_out_real_logit"])
+    assert np.mean([row["logit_gap"] for row in rows[-5:]]) > 0.5
+
+
+def test_looking_at_unseen_data_changes_no_weight(state: State, tmp_path: Path) -> None:
+    plain, other = job(lambda images: images, since=0, steps=40), Store(str(tmp_path / "other")).state("0" * 64)
+    train(ALONE, plain, state, Onlooker())
+    train(ALONE, replace(plain, unseen=Epochs(IMAGES[32:], None, 16, 0)), other, Onlooker())
+    for net, weights in outcome_of(state).weights.items():
+        for name, value in weights.items():
+            assert torch.equal(value, outcome_of(other).weights[net][name])
+
+
+def test_pretrain_watches_methods_with_a_discriminator(state: State, tmp_path: Path) -> None:
+    with new_artifact(tmp_path / "data", "prepare", "noise", {}, {}) as draft:
+        for split, images in (("train", IMAGES[:32]), ("held_out", IMAGES[32:])):
+            write_pictures(draft.path, split, Pictures(images, np.zeros(len(images), np.int64), np.arange(len(images))))
+        draft.facts.update(shape=list(DATA.shape), classes=0, std=DATA.std, held_out=len(IMAGES) - 32)
+    config = pretrain.Config("gan.GAN", {"width": 8}, Train(steps=20, batch=16))
+    around: Any = RunContext(InProcess(), state, Onlooker(), 64)  # type: ignore[arg-type]
+    with new_artifact(tmp_path / "run", "pretrain", "gan", {}, {}) as draft:
+        pretrain.run({"data": read_artifact(tmp_path / "data")}, config, draft, around)
+    (row,) = pq.read_table(tmp_path / "run" / "history.parquet").to_pylist()
+    assert row.keys() >= {"step", "fake_spread", "real_spread", "held_out_real_logit", "logit_gap"}
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_a_share_that_cannot_be_is_refused(share: float) -> None:
+    with pytest.raises(ValueError, match=f"collapse: {share} came"):
+        Train(collapse=share)

@@ -1,0 +1,211 @@
+"""A small stack through its stages: trained as one, killed and resumed, appraised; and what is refused."""
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from methods.core.loop import TrainState, train_steps
+from methods.core.types import Batch
+from pipeline.config.build import build_method
+from pipeline.config.entries import DatasetEntry, LaunchEntry, StackEntry
+from pipeline.config.study import Study
+from pipeline.data.artifacts import Artifact
+from pipeline.data.loader import Epochs
+from pipeline.data.shards import read_pictures
+from pipeline.errors import ConfigError
+from pipeline.launch.signals import Stopped, on_sigterm
+from pipeline.report.stack_section import stack_sections
+from pipeline.stages.evaluate_stack import SAMPLES_FILE
+from pipeline.stages.stack import SeededEpochs
+from pipeline.tables.stacks import judged, write_stack_tables
+from pipeline.training.loop import RECORD_EVERY
+from pipeline.training.networks import data_spec, load_networks
+from tests.support.stages import Onlooker, run_stage_alone
+
+MODEL = {"net": "mixture-fourier", "width": 16, "afd": "renoise", "c_target": None, "clean_weight": None, "ema": 0.9}
+MODEL |= {"trained_times": "visited"}
+MEMBERS = {
+    "gan-1": {"steps": 1, "afd_weight": 0.0},
+    "siddm-2": {"steps": 2, "r1_gamma": 0.1},
+    "ddgan-2": {"steps": 2, "afd_weight": 0.0, "sees_pair": True},
+}
+TRAIN = {"steps": 30, "batch": 32, "seeds": 2, "first_seed": 1}
+STACK = {"method": "siddm.SIDDM", "model": MODEL, "members": MEMBERS}
+
+
+class Watcher(Onlooker):
+    """Kills the training at a step."""
+
+    def __init__(self, kill_at: int | None = None) -> None:
+        super().__init__()
+        self.kill_at = kill_at
+
+    @contextmanager
+    def opened(self) -> Iterator["Watcher"]:
+        yield self
+
+    def progress(self, done: int, total: int) -> None:
+        if done == self.kill_at:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stack")
+
+
+@pytest.fixture(scope="module")
+def data(house: Path) -> Artifact:
+    config = {"source": "mog25", "options": {"per_mode": 40, "held_out": 300}}
+    return run_stage_alone("prepare", config, {}, house / "data")
+
+
+@pytest.fixture(scope="module")
+def stack(house: Path, data: Artifact) -> Artifact:
+    return run_stage_alone("stack", STACK | {"train": TRAIN}, {"data": data}, house / "stack", Watcher())
+
+
+def test_every_member_is_trained_with_every_seed_as_a_run_would_be(data: Artifact, stack: Artifact) -> None:
+    spec = data_spec(data.manifest.facts)
+    points = read_pictures(data.path, "train").images
+    for name, seed in (("siddm-2", 2), ("ddgan-2", 1)):
+        method = build_method("siddm.SIDDM", MODEL | MEMBERS[name])
+        state = TrainState.fresh(method, spec, seed)
+        for _ in train_steps(method, state, Epochs(points, None, 32, seed), seed=seed, batch=32, steps=30):
+            pass
+        nets = load_networks(stack.path / name / str(seed), method, spec, torch.device("cpu"))
+        for net, wanted in state.weights(method.players()).items():
+            torch.testing.assert_close(dict(nets[net].named_parameters()), wanted, rtol=1e-4, atol=1e-4)
+    assert stack.manifest.seeds == {"train": [1, 2]}
+
+
+@pytest.mark.parametrize("kill_at", [20, 50])  # in the first group of one structure, in the second
+def test_a_killed_stack_goes_on_to_the_same_bits(
+    kill_at: int, data: Artifact, stack: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.training.loop.CHECKPOINT_SECONDS", 0.0)
+    config = STACK | {"train": TRAIN}
+    with pytest.raises(KeyboardInterrupt):
+        run_stage_alone("stack", config, {"data": data}, tmp_path / "stack", Watcher(kill_at))
+    resumed = run_stage_alone("stack", config, {"data": data}, tmp_path / "stack", Watcher())
+    assert resumed.manifest.files == stack.manifest.files
+
+
+def test_a_stack_that_is_told_to_stop_saves_the_step_it_is_at(
+    data: Artifact, stack: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_of, begun = SeededEpochs.__call__, list[int]()
+
+    def told(epochs: SeededEpochs, seed: int, step: int) -> Batch:
+        begun.append(step)
+        if len(begun) == 33:
+            signal.raise_signal(signal.SIGTERM)
+        return batch_of(epochs, seed, step)
+
+    monkeypatch.setattr(SeededEpochs, "__call__", told)
+    before = signal.getsignal(signal.SIGTERM)
+    on_sigterm()
+    try:
+        with pytest.raises(Stopped):
+            run_stage_alone("stack", STACK | {"train": TRAIN}, {"data": data}, tmp_path / "stack", Watcher())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    step, count = begun[-1], len(begun)
+    resumed = run_stage_alone("stack", STACK | {"train": TRAIN}, {"data": data}, tmp_path / "stack", Watcher())
+    assert (step + 1) % RECORD_EVERY
+    assert begun[count] == step + 1
+    assert resumed.manifest.files == stack.manifest.files
+
+
+@pytest.fixture(scope="module")
+def appraised(house: Path, data: Artifact, stack: Artifact) -> Artifact:
+    features = run_stage_alone("features", {}, {"data": data}, house / "features")
+    config = STACK | {"sample": {}, "images": 200, "sample_seeds": 2}
+    inputs = {"prepare": data, "features": features, "stack": stack}
+    return run_stage_alone("appraise", config, inputs, house / "out" / "appraise" / "toy")
+
+
+def test_every_member_is_sampled_and_measured_like_the_others(appraised: Artifact) -> None:
+    content: dict[str, Any] = json.loads((appraised.path / "metrics.json").read_text())
+    assert list(content) == list(MEMBERS)
+    assert [content[name]["counts"]["nfe"] for name in MEMBERS] == [1, 2, 2]
+    for member in content.values():
+        values = {row["metric"]: np.array(row["values"]) for row in member["metrics"]}
+        assert {"hq", "modes", "mode_kl", "frechet_2d"} <= set(values)
+        assert all(of_metric.shape == (2, 2) for of_metric in values.values())
+    assert np.load(appraised.path / SAMPLES_FILE).shape == (3, 200, 2)
+
+
+def test_the_printed_table_stands_beside_the_measured_one(appraised: Artifact, house: Path) -> None:
+    papers = house / "reports" / "papers"
+    papers.mkdir(parents=True)
+    (papers / "toy.csv").write_text("method,steps,metric,value,source\ngan,1,frechet_2d,9,x\nsiddm,2,frechet_2d,1,x\n")
+    entry = StackEntry("mog25", "siddm.SIDDM", MODEL, MEMBERS, TRAIN, {})
+    nothing = {field.name: {} for field in fields(Study)}
+    for name in ("methods", "pipeline"):
+        (house / name).symlink_to(Path(__file__).parents[3] / name)
+    given = {
+        "root": house,
+        "file": house / "params.yaml",
+        "out": house / "out",
+        "launch": LaunchEntry(),
+        "datasets": {"mog25": DatasetEntry("mog25")},
+    }
+    study = Study(**cast(Any, nothing | given | {"stacks": {"toy": entry}}))
+    write_stack_tables(study, "toy", house / "reports" / "tables")
+    table = pd.read_csv(house / "reports" / "tables" / "toy.csv")
+    assert table[["method", "steps"]].drop_duplicates().to_numpy().tolist() == [["gan", 1], ["siddm", 2], ["ddgan", 2]]
+    printed = table.dropna(subset="paper_value")
+    assert printed[["method", "metric", "paper_value"]].to_numpy().tolist() == [
+        ["gan", "frechet_2d", 9], ["siddm", "frechet_2d", 1]
+    ]  # fmt: skip
+    assert set(table["train_seeds"]) == set(table["sample_seeds"]) == {2}
+    orderings = pd.read_csv(house / "reports" / "tables" / "toy-orderings.csv")
+    assert set(orderings["ordering"]) <= {"confirmed", "contradicted", "not resolvable"}
+    (house / "reports" / "figures").mkdir()
+    text = "\n".join(stack_sections(study, "toy", house / "reports"))
+    assert "| siddm | 2 |" in text
+    assert (house / "reports" / "figures" / "toy.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "printed", "ordering"),
+    [
+        ([1.0, 1.1, 1.2], [2.0, 2.2, 2.1], (0.1, 0.9), "confirmed"),
+        ([1.0, 1.1, 1.2], [2.0, 2.2, 2.1], (0.9, 0.1), "contradicted"),
+        ([1.0, 2.1, 1.5], [2.0, 1.2, 1.6], (0.1, 0.9), "not resolvable"),
+        ([1.0], [2.0], (0.1, 0.9), "not resolvable"),
+    ],
+)
+def test_an_ordering_is_what_the_interval_says(
+    a: list[float], b: list[float], printed: tuple[float, float], ordering: str
+) -> None:
+    assert judged(a, b, "lower", printed) == ordering
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"members": {"a": {"afd_wait": 1.0}}}, r"members.a: siddm.SIDDM: model: unknown key 'afd_wait' \(did you"),
+        ({"members": {"a": {"afd_weight": -1.0}}}, "members.a: .*afd_weight: -1.0 came, at least 0 was wanted"),
+        ({"members": {}}, "members: none came, at least one was wanted"),
+        ({"method": "edm.EDM", "model": {}, "members": {"a": {}}}, "edm.EDM cannot be stacked"),
+        ({"train": TRAIN | {"seeds": 0}}, "seeds: 0 came, at least 1 was wanted"),
+        ({"train": TRAIN | {"precision": "int8"}}, "precision: 'int8' does not fit"),
+    ],
+)
+def test_what_cannot_be_trained_is_told_in_one_line(
+    settings: dict[str, Any], complaint: str, data: Artifact, tmp_path: Path
+) -> None:
+    with pytest.raises((ConfigError, ValueError), match=complaint) as raised:
+        run_stage_alone("stack", STACK | {"train": TRAIN} | settings, {"data": data}, tmp_path / "stack")
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,46 @@
+"""One stage, run in this process with nobody looking on: no keys, no tracker, no DVC."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from pipeline.config.build import build
+from pipeline.context import RunContext
+from pipeline.data.artifacts import Artifact, new_artifact
+from pipeline.launch.launcher import launcher
+from pipeline.store.store import Store
+
+
+class Onlooker:
+    """Keeps what a stage tells."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, Any] = {}
+
+    def results(self, values: Mapping[str, float]) -> None:
+        self.told.update(values)
+
+    def note_cost(self, name: str, value: float) -> None:
+        self.told[name] = value
+
+    def progress(self, done: int, total: int) -> None: ...
+
+    def samples(self, key: str, images: np.ndarray, step: int) -> None: ...
+
+
+def run_stage_alone(
+    stage: str, config: dict[str, Any], inputs: Mapping[str, Artifact], out: Path, watch: Onlooker | None = None
+) -> Artifact:
+    module = import_module(f"pipeline.stages.{stage}")
+    digests = {role: artifact.digest for role, artifact in inputs.items()}
+    with (
+        launcher(0, None) as launch,
+        new_artifact(out, stage=stage, name=out.name, config=config, inputs=digests) as draft,
+    ):
+        state = Store(str(out.parent / "store")).state("key")
+        around = RunContext(launch, state, cast(Any, watch or Onlooker()), piece=512)
+        module.run(inputs, build(module.Config, config, stage), draft, around)
+    return draft.artifact
