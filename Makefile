@@ -27,6 +27,7 @@ test-slow: $(READY)  ## what takes minutes: every kill ten times, statistics ove
 lint: $(READY)
 	ruff format --check
 	ruff check
+	lint-imports
 	pyright
 
 format: $(READY)

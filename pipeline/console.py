@@ -1,4 +1,4 @@
-"""console."""
+"""Lines for the person at the terminal, on stderr."""
 
 import sys
 

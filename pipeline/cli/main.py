@@ -200,7 +200,13 @@ def sweep(
     from pipeline.sweeps.run import run_sweep
 
     show = print_json if as_json else print_plan if dry_run else print_done
-    run_sweep(name, of, values, seeds, race, concurrent, address, resume, dry_run, show)
+    run_sweep(name, of, values, seeds, race, concurrent, address, resume, dry_run, show, _write_sweep)
+
+
+def _write_sweep(rows: "pd.DataFrame", sweep: "Sweep", verdict: "Verdict", reports: Path) -> "tuple[list[Path], Figure]":
+    from pipeline.report.sweep_page import write  # it imports pandas and matplotlib
+
+    return write(rows, sweep, verdict, reports)
 
 
 @app.command(rich_help_panel=SWEEPS)

@@ -1,4 +1,4 @@
-"""config.build."""
+"""A block of params.yaml -> a frozen dataclass, strictly: every key and type is checked."""
 
 import dataclasses
 import json

@@ -30,7 +30,7 @@ class Start(NamedTuple):
 
 def start_of_stage(folder: Path) -> Start:
     """Imports, and a run of a new tracker in `folder`: measured, in a process of its own. Stages differ little."""
-    here = Path(__file__).parents[1]
+    here = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": f"{here}:{os.environ.get('PYTHONPATH', '')}", "MLFLOW_TRACKING_URI": ""}
     command = [sys.executable, "-c", CODE.format(folder=str(folder))]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:

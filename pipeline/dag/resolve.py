@@ -1,4 +1,4 @@
-"""dag.resolve."""
+"""The keys of a chain of calls as far as their inputs exist, and what is in the store already."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -22,7 +22,7 @@ from pipeline.store.external import external
 from pipeline.store.open import open_store
 from pipeline.store.store import Store
 
-CODE = Path(__file__).resolve().parents[1]  # that runs here
+CODE = Path(__file__).resolve().parents[2]  # that runs here
 TILE = 64
 
 

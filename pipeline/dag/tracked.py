@@ -1,4 +1,4 @@
-"""dag.tracked."""
+"""An MLflow run and a progress line for one execution of a stage."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""dag.usage."""
+"""What a computation cost: seconds, memory, and the machine and libraries it ran with."""
 
 import platform
 import resource

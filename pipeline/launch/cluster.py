@@ -70,7 +70,7 @@ def joined_cluster(address: str) -> Iterator[Mapping[str, float]]:
 
 def _own_code() -> dict[str, list[str]]:
     """For the workers, which would otherwise run whatever version their machine has installed: not the key's."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     return {"py_modules": [str(root / "methods"), str(root / "pipeline")], "excludes": ["**/__pycache__"]}
 
 

@@ -1,4 +1,4 @@
-"""launch.determinism."""
+"""The same bits in this process, in a Ray worker and on a busy machine."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""launch.ray_errors."""
+"""Ray's errors as one line: what failed, where, and what to do."""
 
 import pickle
 import traceback

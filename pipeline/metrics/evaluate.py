@@ -1,4 +1,4 @@
-"""metrics.evaluate."""
+"""The evaluator of a dataset."""
 
 from pathlib import Path
 

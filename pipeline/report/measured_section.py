@@ -1,4 +1,4 @@
-"""report.measured_section."""
+"""The report on committed tables of longer studies."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -12,7 +12,6 @@ from matplotlib.image import imsave
 from pipeline.config.study import Study, load_study
 from pipeline.console import say
 from pipeline.dag.graph import STAGES, entries, taught
-from pipeline.dag.resolve import version
 from pipeline.dag.run import inputs_of
 from pipeline.data.artifacts import MANIFEST, facts_of, read_artifact
 from pipeline.data.image_grid import grid, path_grid
@@ -187,7 +186,7 @@ def cost_table(study: Study) -> pd.DataFrame:
             except ArtifactError:
                 rows.append(row)
                 continue
-            key = call.key(study.root, inputs, version)
+            key = call.key(study.root, inputs)
             computed = [line for line in store.notes(key) if line["event"] == "computed"]
             known = computed[-1] if computed else {"event": "of a version that this store does not know"}
             counted = {name: facts[name] for name in ("nfe", "guide_calls") if name in facts}

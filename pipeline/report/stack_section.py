@@ -1,4 +1,4 @@
-"""report.stack_section."""
+"""A stack's part of the report."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""report.sweep_page."""
+"""A sweep's table, figure and page under reports/."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 PLANE_FROM = 3  # values of each of two axes, from which they are drawn as a heat map
 
 
-def write(rows: pd.DataFrame, sweep: Sweep, says: Verdict, reports: Path) -> list[Path]:
-    """reports/tables/<table>.csv and reports/sweeps/<table>.png and .md."""
+def write(rows: pd.DataFrame, sweep: Sweep, verdict: Verdict, reports: Path) -> "tuple[list[Path], Figure]":
+    """Write reports/tables/<table>.csv and reports/sweeps/<table>.png and .md; the files and the figure."""
     file, picture, page = (
         reports / "tables" / f"{sweep.table}.csv",
         reports / "sweeps" / f"{sweep.table}.png",
@@ -27,12 +27,13 @@ def write(rows: pd.DataFrame, sweep: Sweep, says: Verdict, reports: Path) -> lis
     )
     write_file(file, as_csv(rows))
     picture.parent.mkdir(parents=True, exist_ok=True)
-    save(figure(rows, sweep), picture)
-    write_file(page, _page(rows, sweep, says, picture.name).encode())
-    return [file, picture, page]
+    drawn = figure(rows, sweep)
+    save(drawn, picture)
+    write_file(page, _page(rows, sweep, verdict, picture.name).encode())
+    return [file, picture, page], drawn
 
 
-def _page(rows: pd.DataFrame, sweep: Sweep, says: Verdict, picture: str) -> str:
+def _page(rows: pd.DataFrame, sweep: Sweep, verdict: Verdict, picture: str) -> str:
     """Ours beside the paper's, which is seldom the same measure: orders may be compared, values not."""
     paper = f"{sweep.paper.metric}, {sweep.paper.source}" if sweep.paper else "published"
     header, lines = ["entry", *sweep.axes, f"{sweep.metric} [95 %]", "real", paper], []
@@ -40,7 +41,7 @@ def _page(rows: pd.DataFrame, sweep: Sweep, says: Verdict, picture: str) -> str:
         ours = f"{row['value']:.4g}{bounds(row['ci_low'], row['ci_high'], 4)}"
         printed = "" if pd.isna(row["paper_value"]) else f"{row['paper_value']:g}"
         lines.append([row["entry"], *(row[name] for name in sweep.axes), ours, f"{row['floor']:.4g}", printed])
-    return f"# {sweep.table}\n\n{says.text}\n\n{markdown_table(header, lines)}\n\n![{sweep.table}]({picture})\n"
+    return f"# {sweep.table}\n\n{verdict.text}\n\n{markdown_table(header, lines)}\n\n![{sweep.table}]({picture})\n"
 
 
 def _by_metric(rows: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""sampling.counting."""
+"""Count how often networks are evaluated."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""sampling.fan_out."""
+"""One image per seed; ranges of seeds run as parallel tasks; network calls are counted."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""store.backends."""
+"""The backend of a store address: a folder or a bucket."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""store.local."""
+"""A store in a folder."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""store.open."""
+"""The store of a study."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""store.process_id."""
+"""A process on a host, as a lease and an MLflow run name their owner."""
 
 import socket
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""store.publish."""
+"""Publish an artifact: written under a temporary name, renamed into place, complete or absent."""
 
 from pathlib import Path
 

@@ -23,11 +23,16 @@ from pipeline.sweeps.entry import Sweep, find_sweep, trained_entry
 from pipeline.sweeps.trials import Trial, as_json, description, differences, plan, trials_of
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
     from pipeline.sweeps.selection import Asked
+    from pipeline.sweeps.summary import Verdict
     from pipeline.sweeps.trial import Outcome, Sweeping
 
 
 Execute: TypeAlias = "Callable[[list[Trial], Sweeping, Callable[[Outcome], None]], None]"
+Write: TypeAlias = "Callable[[pd.DataFrame, Sweep, Verdict, Path], tuple[list[Path], Figure]]"
 SWEEP, PLAN = "trilemma.sweep", "trilemma.plan"  # tags of the parent: the same sweep goes on in the same run
 
 
@@ -42,8 +47,9 @@ def run_sweep(
     resume: bool,
     dry_run: bool,
     as_text: Callable[[dict[str, Any]], None],
+    write: "Write",
 ) -> None:
-    """What `trilemma sweep NAME` does, in the folder of a study."""
+    """Run a sweep of the study in this folder. write: leaves the table, the figure and the page."""
     die_with_parent()
     on_sigterm()
     study = own_study(Path.cwd())
@@ -59,7 +65,7 @@ def run_sweep(
         return
     with _alone(folder, name), _closing_runs(study), _executor(concurrent, address) as execute:
         write_file(folder / "plan.json", json.dumps(now).encode())
-        as_text(_run(study, name, sweep, trials, folder, _racing(sweep, execute) if races else execute))
+        as_text(_run(study, name, sweep, trials, folder, _racing(sweep, execute) if races else execute, write))
 
 
 def _run(
@@ -69,8 +75,8 @@ def _run(
     trials: list[Trial],
     folder: Path,
     execute: "Execute",
+    write: "Write",
 ) -> dict[str, Any]:
-    from pipeline.report.sweep_page import figure, write
     from pipeline.sweeps.summary import table, verdict
     from pipeline.sweeps.trial import Sweeping
     from pipeline.tracking.mlflow_run import connect
@@ -91,9 +97,9 @@ def _run(
         if not contents:
             raise TrilemmaError(f"all {len(trials)} trials failed, first {errors[0].trial}: {errors[0].error}")
         rows, says = table(sweep, trials, contents), verdict(sweep, trials, contents)
-        files = write(rows, sweep, says, study.folder / "reports")
+        files, figure = write(rows, sweep, says, study.folder / "reports")
         run.table("table.json", rows)
-        run.picture("figure.png", figure(rows, sweep))
+        run.picture("figure.png", figure)
         run.tag("verdict", says.text)
         shutil.rmtree(folder / "results", ignore_errors=True)
         if errors:

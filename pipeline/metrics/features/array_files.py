@@ -1,4 +1,4 @@
-"""metrics.features.array_files."""
+"""Named arrays in a safetensors file that carries their digest."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""metrics.features.reference."""
+"""Precomputed statistics of the real data: features, mean, covariance factor, neighbour distances."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""metrics.standalone.fetch_weights."""
+"""Download and check the released weights of feature networks."""
 
 import urllib.error
 import urllib.request

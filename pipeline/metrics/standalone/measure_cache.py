@@ -22,7 +22,7 @@ from pipeline.errors import StoreError
 from pipeline.metrics.suite import Arrays
 from pipeline.store.files import flush, temporary
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 FOLDER_VARIABLE = "TRILEMMA_CACHE"
 
 

@@ -1,4 +1,4 @@
-"""A feature network of one's own: the small one of `pipeline.metrics.features.extractors`, trained on anybody's labelled pictures."""
+"""Train the small feature network on labelled pictures of one's own."""
 
 from pathlib import Path
 
