@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from timing import timed
 from torch import Tensor
 
-from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient
 from methods.core.loop import TrainState, like, train_steps
 from methods.core.rng import StepRng
+from methods.core.training.adversarial import loss_on_fake, loss_on_real, squared_gradient
 from methods.core.types import Batch, DataSpec, Draws, Progress
 from methods.ddgan import DDGAN
 from methods.nets import fir

@@ -17,7 +17,7 @@ from methods.classifier_guidance import Classifier
 from methods.core.guidance import Guide, guided
 from methods.core.types import At, DataSpec, Prediction
 from methods.discriminator_guidance import Discriminator
-from methods.nets.adm_blocks import AttentionBlock
+from methods.nets.adm.blocks import AttentionBlock
 
 WIDTH = 32 if "--small" in sys.argv else 128
 CLASSIFIER = Classifier(width=WIDTH, depth=4, channel_mult=(1, 2, 4), head_width=WIDTH // 2)

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from methods.core.chains import Chain, chain_of, look_up
 from methods.core.checks import check_labels, require
 from methods.core.guidance import Guide, WeightLaw, constant, switched
-from methods.core.noise import LinearVP
-from methods.core.posterior import diffuse
+from methods.core.process.chains import Chain, chain_of, look_up
+from methods.core.process.noise import LinearVP
+from methods.core.process.posterior import diffuse
 from methods.core.rng import StepRng
 from methods.core.shapes import per_sample
 from methods.core.types import Adam, At, Batch, DataSpec, Draws, Metrics, Nets, Player, Progress
-from methods.nets.adm_encoder import EncoderUNetModel, Pool
-from methods.nets.encoder import MlpEncoder
+from methods.nets.adm.encoder import EncoderUNetModel, Pool
+from methods.nets.small.encoder import MlpEncoder
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient, standing
-from methods.core.chains import Chain, cosine_betas, geometric_betas, look_up, vp_betas
 from methods.core.checks import require
-from methods.core.posterior import Posterior, diffuse
-from methods.core.rates import averaging, falling
+from methods.core.process.chains import Chain, cosine_betas, geometric_betas, look_up, vp_betas
+from methods.core.process.posterior import Posterior, diffuse
 from methods.core.rng import ImageRng, StepRng
+from methods.core.training.adversarial import loss_on_fake, loss_on_real, squared_gradient, standing
+from methods.core.training.rates import averaging, falling
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player, Progress
-from methods.nets.ddgan_discriminator import DDGANDiscriminator, Size
-from methods.nets.flat_players import MIXTURES, FlatNet, flat_players
-from methods.nets.ncsnpp_blocks import NormAfter
-from methods.nets.ncsnpp_generator import NCSNppGenerator, Pyramid
+from methods.nets.ncsnpp.blocks import NormAfter
+from methods.nets.ncsnpp.discriminator import DDGANDiscriminator, Size
+from methods.nets.ncsnpp.generator import NCSNppGenerator, Pyramid
 from methods.nets.shapes import shape_of, square_size
+from methods.nets.small.flat_players import MIXTURES, FlatNet, flat_players
 
 
 @dataclass(frozen=True)

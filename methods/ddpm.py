@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.ancestral import StepNet, chain_denoiser, walk
-from methods.core.chains import Chain, chain_of, look_up
 from methods.core.checks import require
 from methods.core.labels import asked, dropped
-from methods.core.posterior import diffuse
+from methods.core.process.chains import Chain, chain_of, look_up
+from methods.core.process.posterior import diffuse
 from methods.core.rng import ImageRng, StepRng
+from methods.core.sampling.ancestral import StepNet, chain_denoiser, walk
 from methods.core.types import (
     Adam,
     Batch,
@@ -27,8 +27,8 @@ from methods.core.types import (
     Wrap,
     unwrapped,
 )
-from methods.nets.adm_unet import UNetModel
-from methods.nets.mlp import ResidualMlp
+from methods.nets.adm.unet import UNetModel
+from methods.nets.small.mlp import ResidualMlp
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from methods.classifier_guidance import Classifier, Said, Trunk
 from methods.core.checks import check_labels, require
 from methods.core.guidance import Guide, WeightLaw, boosted, switched
-from methods.core.noise import CosineVP, LinearVP
+from methods.core.process.noise import CosineVP, LinearVP
 from methods.core.rng import StepRng
 from methods.core.shapes import per_sample
 from methods.core.types import Adam, At, Batch, DataSpec, Draws, LogWeight, Metrics, Nets, Player
-from methods.nets.encoder import ConvEncoder, MlpEncoder
-from methods.nets.guidance_head import guidance_head
+from methods.nets.adm.guidance_head import guidance_head
+from methods.nets.small.encoder import ConvEncoder, MlpEncoder
 
 VP = LinearVP()
 HEAD_WIDTH = 64  # channels of the head's attention heads, where it has as many

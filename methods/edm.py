@@ -5,14 +5,14 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from methods.core.augment import LABELS, Transform, augment, draw_transform, labels_of
 from methods.core.checks import require
-from methods.core.denoise import EDMScheme, Preconditioned, denoising_errors
-from methods.core.flow import begin, flow, grid_along, reverse_sde, sub_vp_path, ve_path, vp_path
 from methods.core.labels import asked, dropped
-from methods.core.noise import GeometricVE, LinearVP, SubVP, edm_grid
+from methods.core.process.denoise import EDMScheme, Preconditioned, denoising_errors
+from methods.core.process.noise import GeometricVE, LinearVP, SubVP, edm_grid
 from methods.core.rng import ImageRng, StepRng
-from methods.core.samplers import LINEAR, BoostedChurn, Churn, ChurnLaw, Path, follow, heun
+from methods.core.sampling.flow import begin, flow, grid_along, reverse_sde, sub_vp_path, ve_path, vp_path
+from methods.core.sampling.samplers import LINEAR, BoostedChurn, Churn, ChurnLaw, Path, follow, heun
+from methods.core.training.augment import LABELS, Transform, augment, draw_transform, labels_of
 from methods.core.types import (
     Adam,
     Batch,
@@ -29,9 +29,9 @@ from methods.core.types import (
     Wrap,
     unwrapped,
 )
-from methods.nets.dhariwal_unet import DhariwalUNet
-from methods.nets.mlp import ResidualMlp
-from methods.nets.song_unet import SongUNet
+from methods.nets.edm.dhariwal_unet import DhariwalUNet
+from methods.nets.edm.song_unet import SongUNet
+from methods.nets.small.mlp import ResidualMlp
 
 AUGMENT = "augment_"  # before the names of Transform's fields among a step's draws
 

@@ -7,17 +7,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient, standing
 from methods.core.checks import require
-from methods.core.rates import averaging, falling
 from methods.core.rng import ImageRng, StepRng
+from methods.core.training.adversarial import loss_on_fake, loss_on_real, squared_gradient, standing
+from methods.core.training.rates import averaging, falling
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player
-from methods.nets.film_gan import StateJudge, within_range
 from methods.nets.layers import Linear
-from methods.nets.mixture_fourier import Coordinates, ResidualLayers
-from methods.nets.mixture_mlp import mlp
-from methods.nets.mlp import FilmTrunk
 from methods.nets.shapes import point_dims
+from methods.nets.small.film_gan import StateJudge, within_range
+from methods.nets.small.mixture_fourier import Coordinates, ResidualLayers
+from methods.nets.small.mixture_mlp import mlp
+from methods.nets.small.mlp import FilmTrunk
 
 
 @dataclass(frozen=True)

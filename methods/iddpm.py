@@ -7,13 +7,14 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from methods.core.ancestral import Predicts, StepNet, Variance, chain_denoiser, read_output, walk
-from methods.core.chains import Chain, chain_of, look_up
 from methods.core.checks import require
+from methods.core.density.variational import bound_terms
 from methods.core.labels import asked, dropped
-from methods.core.loss_aware import LossHistory, history_of
-from methods.core.posterior import diffuse
+from methods.core.process.chains import Chain, chain_of, look_up
+from methods.core.process.posterior import diffuse
 from methods.core.rng import ImageRng, StepRng
+from methods.core.sampling.ancestral import Predicts, StepNet, Variance, chain_denoiser, read_output, walk
+from methods.core.training.loss_aware import LossHistory, history_of
 from methods.core.types import (
     Adam,
     Batch,
@@ -28,9 +29,8 @@ from methods.core.types import (
     Wrap,
     unwrapped,
 )
-from methods.core.variational import bound_terms
-from methods.nets.adm_unet import UNetModel
-from methods.nets.mlp import ResidualMlp
+from methods.nets.adm.unet import UNetModel
+from methods.nets.small.mlp import ResidualMlp
 
 Objective: TypeAlias = Literal["mse", "rescaled-mse", "kl", "rescaled-kl"]
 

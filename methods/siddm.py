@@ -13,19 +13,19 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from methods.core.adversarial import loss_on_fake, loss_on_real, standing, with_squared_gradient
 from methods.core.checks import require
-from methods.core.continuous import Times, pair_of_times
-from methods.core.posterior import Posterior, diffuse, implicit_step, posterior
-from methods.core.rates import averaging, falling
+from methods.core.process.continuous import Times, pair_of_times
+from methods.core.process.posterior import Posterior, diffuse, implicit_step, posterior
 from methods.core.rng import ImageRng, StepRng
 from methods.core.shapes import per_sample
-from methods.core.terms import weighed
+from methods.core.training.adversarial import loss_on_fake, loss_on_real, standing, with_squared_gradient
+from methods.core.training.rates import averaging, falling
+from methods.core.training.terms import weighed
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player
-from methods.nets.flat_players import MIXTURES, FlatNet, flat_players
+from methods.nets.discriminator_output import Verdict
 from methods.nets.shapes import shape_of, square_size
-from methods.nets.siddm_unet import SIDDMDiscriminator, SIDDMGenerator, Trunk
-from methods.nets.verdict import Verdict
+from methods.nets.siddm.unet import SIDDMDiscriminator, SIDDMGenerator, Trunk
+from methods.nets.small.flat_players import MIXTURES, FlatNet, flat_players
 
 
 @dataclass(frozen=True)

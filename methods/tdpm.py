@@ -12,13 +12,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient, standing
-from methods.core.ancestral import StepNet, chain_denoiser, walk
-from methods.core.chains import Chain, Schedule, chain_of, look_up
 from methods.core.checks import require
-from methods.core.posterior import diffuse
-from methods.core.rates import averaging, falling
+from methods.core.process.chains import Chain, Schedule, chain_of, look_up
+from methods.core.process.posterior import diffuse
 from methods.core.rng import ImageRng, StepRng
+from methods.core.sampling.ancestral import StepNet, chain_denoiser, walk
+from methods.core.training.adversarial import loss_on_fake, loss_on_real, squared_gradient, standing
+from methods.core.training.rates import averaging, falling
 from methods.core.types import (
     Adam,
     Batch,
@@ -32,11 +32,11 @@ from methods.core.types import (
     Wrap,
     unwrapped,
 )
-from methods.nets.ddpm_unet import DDPMUNet
-from methods.nets.film_gan import StateJudge
-from methods.nets.mixture_mlp import mlp
-from methods.nets.mlp import ResidualMlp
+from methods.nets.adm.ddpm_unet import DDPMUNet
 from methods.nets.shapes import square_size
+from methods.nets.small.film_gan import StateJudge
+from methods.nets.small.mixture_mlp import mlp
+from methods.nets.small.mlp import ResidualMlp
 from methods.nets.stylegan2_discriminator import StyleGAN2Discriminator
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from methods.core.adversarial import spread
 from methods.core.loop import TrainState
 from methods.core.rng import StepRng
+from methods.core.training.adversarial import spread
 from methods.core.types import Batch, DataSpec
 from methods.ddgan import DDGAN
 from methods.gan import GAN

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from methods.core.density.mixtures import Mixture
 from methods.core.guidance import classifier_free, constant, switched
 from methods.core.labels import dropped
-from methods.core.mixtures import Mixture
 from methods.core.rng import SeededRng, StepRng
 from methods.core.types import At, Batch, DataSpec, Prediction
 from methods.ddpm import DDPM

@@ -5,11 +5,11 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from methods.core.ancestral import ancestral, ancestral_step, chain_denoiser, clipped, ddim, ddim_step
-from methods.core.chains import chain_of
+from methods.core.density.mixtures import Mixture
 from methods.core.guidance import Guide, constant, guided
-from methods.core.mixtures import Mixture
+from methods.core.process.chains import chain_of
 from methods.core.rng import InjectedRng, SeededRng
+from methods.core.sampling.ancestral import ancestral, ancestral_step, chain_denoiser, clipped, ddim, ddim_step
 from methods.core.types import At, Batch, Diffusion, Prediction
 from methods.ddpm import DDPM, Sampling
 from tests.methods.toy import POINTS, trained

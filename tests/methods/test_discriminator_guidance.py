@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from methods.core.density.mixtures import Mixture, log_ratio
 from methods.core.guidance import Guide, constant, guided
 from methods.core.loop import TrainState, train_steps
-from methods.core.mixtures import Mixture, log_ratio
-from methods.core.noise import LinearVP, edm_grid
+from methods.core.process.noise import LinearVP, edm_grid
 from methods.core.rng import SeededRng, StepRng
-from methods.core.samplers import heun
+from methods.core.sampling.samplers import heun
 from methods.core.types import At, Batch, DataSpec
 from methods.discriminator_guidance import Discriminator, Judge, Use, density_ratio_guide, log_softplus, ratio_loss
 from methods.edm import EDM

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from methods.core.augment import LABELS, Transform, augment, draw_transform, identity, labels_of
-from methods.core.denoise import Preconditioned
+from methods.core.density.mixtures import Mixture
 from methods.core.loop import TrainState, train_steps
-from methods.core.mixtures import Mixture
+from methods.core.process.denoise import Preconditioned
 from methods.core.rng import SeededRng, StepRng
+from methods.core.training.augment import LABELS, Transform, augment, draw_transform, identity, labels_of
 from methods.core.types import At, Batch, DataSpec, Denoiser, Prediction, Progress
 from methods.edm import EDM
 

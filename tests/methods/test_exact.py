@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.core.exact import (
+from methods.core.density.exact import (
     Estimate,
     Levels,
     gain,
@@ -15,12 +15,12 @@ from methods.core.exact import (
     kl_of_flow,
     score_error,
 )
+from methods.core.density.mixtures import Mixture, log_ratio
 from methods.core.guidance import Guide, constant, guided
-from methods.core.mixtures import Mixture, log_ratio
-from methods.core.noise import edm_grid
-from methods.core.posterior import posterior
+from methods.core.process.noise import edm_grid
+from methods.core.process.posterior import posterior
 from methods.core.rng import StepRng
-from methods.core.samplers import heun
+from methods.core.sampling.samplers import heun
 from methods.core.types import Denoiser
 
 LINE = Mixture(torch.tensor([[-1.0], [0.4], [1.2]]).double(), 0.15, torch.tensor([0.5, 0.3, 0.2]).double())

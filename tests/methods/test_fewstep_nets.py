@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from methods.core.adversarial import squared_gradient
-from methods.nets.ddgan_discriminator import DDGANDiscriminator
-from methods.nets.ddpm_unet import DDPMUNet
+from methods.core.training.adversarial import squared_gradient
+from methods.nets.adm.ddpm_unet import DDPMUNet
 from methods.nets.fir import Fir, FirConv, conv_down
 from methods.nets.minibatch_std import with_deviation
-from methods.nets.ncsnpp_blocks import NormAfter
-from methods.nets.ncsnpp_generator import NCSNppGenerator, Pyramid
-from methods.nets.siddm_unet import SIDDMDiscriminator, SIDDMGenerator, Trunk
+from methods.nets.ncsnpp.blocks import NormAfter
+from methods.nets.ncsnpp.discriminator import DDGANDiscriminator
+from methods.nets.ncsnpp.generator import NCSNppGenerator, Pyramid
+from methods.nets.siddm.unet import SIDDMDiscriminator, SIDDMGenerator, Trunk
 from methods.nets.stylegan2_discriminator import StyleGAN2Discriminator
 from tests.methods.test_nets import train_a_step
 

@@ -12,7 +12,7 @@ from methods.core.rng import SeededRng, StepRng
 from methods.core.types import Batch, DataSpec
 from methods.ddgan import DDGAN
 from methods.gan import GAN
-from methods.nets.mixture_fourier import Coordinates
+from methods.nets.small.mixture_fourier import Coordinates
 from methods.siddm import SIDDM
 from methods.tdpm import TDPM
 

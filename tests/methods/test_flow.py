@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from methods.core.ancestral import begin_chain
-from methods.core.chains import chain_of
-from methods.core.flow import begin, flow, grid_along, reverse_sde, sub_vp_path, ve_path, vp_path
-from methods.core.mixtures import Mixture
-from methods.core.noise import GeometricVE, LinearVP, SubVP, edm_grid
+from methods.core.density.mixtures import Mixture
+from methods.core.process.chains import chain_of
+from methods.core.process.noise import GeometricVE, LinearVP, SubVP, edm_grid
 from methods.core.rng import ImageRng, SeededRng, sample_tiles
-from methods.core.samplers import LINEAR, Path, heun
+from methods.core.sampling.ancestral import begin_chain
+from methods.core.sampling.flow import begin, flow, grid_along, reverse_sde, sub_vp_path, ve_path, vp_path
+from methods.core.sampling.samplers import LINEAR, Path, heun
 from methods.core.types import At, DataSpec, Prediction, Source, Wrap, unwrapped
 from methods.ddpm import DDPM
 from methods.edm import EDM

@@ -3,9 +3,9 @@
 import torch
 from torch.testing import assert_close
 
-from methods.core.adversarial import spread
 from methods.core.loop import TrainState
 from methods.core.rng import SeededRng
+from methods.core.training.adversarial import spread
 from methods.core.types import DataSpec
 from methods.gan import GAN, Sampling
 from tests.methods.toy import STANDING, trained

@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from methods.core.density.mixtures import Mixture, log_ratio
 from methods.core.guidance import OUTSIDE, Guide, boosted, constant, guided
-from methods.core.mixtures import Mixture, log_ratio
-from methods.core.noise import edm_grid
+from methods.core.process.noise import edm_grid
 from methods.core.rng import StepRng
-from methods.core.samplers import heun
+from methods.core.sampling.samplers import heun
 from methods.core.types import At, LogWeight, Prediction
 
 

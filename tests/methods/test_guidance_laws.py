@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from methods.classifier_guidance import Classifier
-from methods.core.ancestral import ancestral, begin_chain, ddim
-from methods.core.chains import chain_of
-from methods.core.flow import begin, flow, grid_along, reverse_sde, sub_vp_path, ve_path, vp_path
+from methods.core.density.mixtures import Mixture, log_ratio
 from methods.core.guidance import Guide, classifier_free, constant, guided
-from methods.core.mixtures import Mixture, log_ratio
-from methods.core.noise import GeometricVE, LinearVP, SubVP, edm_grid, ve_grid
-from methods.core.samplers import LINEAR, VE, Churn, Path, follow, heun
+from methods.core.process.chains import chain_of
+from methods.core.process.noise import GeometricVE, LinearVP, SubVP, edm_grid, ve_grid
+from methods.core.sampling.ancestral import ancestral, begin_chain, ddim
+from methods.core.sampling.flow import begin, flow, grid_along, reverse_sde, sub_vp_path, ve_path, vp_path
+from methods.core.sampling.samplers import LINEAR, VE, Churn, Path, follow, heun
 from methods.core.types import At, DataSpec, Denoiser, LogWeight, Source, Wrap
 from methods.discriminator_guidance import Discriminator, Use, density_ratio_guide
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from methods.core.ancestral import Reading, learned_log_variance, read_output
-from methods.core.chains import Chain, chain_of, linear_betas
-from methods.core.posterior import diffuse
+from methods.core.density.variational import bound_terms, discretized_log_likelihood, prior_bits
+from methods.core.process.chains import Chain, chain_of, linear_betas
+from methods.core.process.posterior import diffuse
 from methods.core.rng import SeededRng
+from methods.core.sampling.ancestral import Reading, learned_log_variance, read_output
 from methods.core.types import DataSpec
-from methods.core.variational import bound_terms, discretized_log_likelihood, prior_bits
 from methods.iddpm import IDDPM, Sampling
 from tests.methods.toy import POINTS, trained
 

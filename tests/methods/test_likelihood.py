@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
+from methods.core.density.likelihood import bits_per_dim, bits_per_dimension, dequantised, flow_likelihood
+from methods.core.density.mixtures import Mixture, log_ratio
 from methods.core.guidance import Guide, constant, guided
-from methods.core.likelihood import bits_per_dim, bits_per_dimension, dequantised, flow_likelihood
-from methods.core.mixtures import Mixture, log_ratio
-from methods.core.noise import vp_between
-from methods.core.ode import rk45
 from methods.core.pixels import from_uint8
+from methods.core.process.noise import vp_between
 from methods.core.rng import SeededRng, StepRng
+from methods.core.sampling.ode import rk45
 
 WORLD = Mixture(torch.tensor([[0.4, -0.3], [-0.6, 0.5]]).double(), 0.2, torch.tensor([0.7, 0.3]).double())
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from methods.core.loop import TrainState, train_steps
-from methods.core.loss_aware import KEPT, UNIFORM, LossHistory
 from methods.core.rng import SeededRng, StepRng
+from methods.core.training.loss_aware import KEPT, UNIFORM, LossHistory
 from methods.core.types import Batch, Remembering
 from methods.iddpm import IDDPM, Sampling
 from tests.methods.toy import LABELS, POINTS, X, in_lockstep

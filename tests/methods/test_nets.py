@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from methods.nets import released
-from methods.nets.adm_encoder import EncoderUNetModel
-from methods.nets.adm_unet import UNetModel
-from methods.nets.dhariwal_unet import DhariwalUNet
+from methods.nets.adm.encoder import EncoderUNetModel
+from methods.nets.adm.guidance_head import guidance_features, guidance_head, guidance_logit
+from methods.nets.adm.unet import UNetModel
+from methods.nets.edm.dhariwal_unet import DhariwalUNet
+from methods.nets.edm.song_unet import SongUNet
 from methods.nets.embeddings import FourierEmbedding, cos_sin_embedding, sin_cos_embedding
-from methods.nets.guidance_head import guidance_features, guidance_head, guidance_logit
 from methods.nets.resample import Resampling
-from methods.nets.song_unet import SongUNet
 
 TINY_ADM: dict[str, Any] = {
     "image_size": 8,

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient
-from methods.core.chains import Chain, chain_of, linear_betas
-from methods.core.posterior import diffuse, implicit_step, posterior
+from methods.core.process.chains import Chain, chain_of, linear_betas
+from methods.core.process.posterior import diffuse, implicit_step, posterior
+from methods.core.training.adversarial import loss_on_fake, loss_on_real, squared_gradient
 
 ALPHA_BAR_S = torch.tensor([0.9999, 0.9, 0.5, 0.1], dtype=torch.float64)
 BETA = torch.tensor([0.001, 0.3, 0.5, 1.0], dtype=torch.float64)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from methods.core.rates import averaging, falling
+from methods.core.training.rates import averaging, falling
 from methods.core.types import Progress
 
 

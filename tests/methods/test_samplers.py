@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from methods.core.mixtures import Mixture
-from methods.core.noise import (
+from methods.core.density.mixtures import Mixture
+from methods.core.process.noise import (
     CosineVP,
     LinearVP,
     edm_grid,
@@ -19,7 +19,7 @@ from methods.core.noise import (
     vp_grid,
 )
 from methods.core.rng import SeededRng
-from methods.core.samplers import LINEAR, VE, BoostedChurn, Churn, Path, follow, heun, vp_scaled, vp_schedule
+from methods.core.sampling.samplers import LINEAR, VE, BoostedChurn, Churn, Path, follow, heun, vp_scaled, vp_schedule
 from methods.core.types import At, Denoiser, Prediction
 
 STD = 0.5

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from methods.core.continuous import pair_of_times
-from methods.core.posterior import diffuse
+from methods.core.process.continuous import pair_of_times
+from methods.core.process.posterior import diffuse
 from methods.core.rng import SeededRng, StepRng
 from methods.core.types import Batch
-from methods.nets.mixture_mlp import MixtureGenerator
-from methods.nets.verdict import Verdict
+from methods.nets.discriminator_output import Verdict
+from methods.nets.small.mixture_mlp import MixtureGenerator
 from methods.siddm import SIDDM, Play, Sampling
 from tests.methods.toy import POINTS, STANDING, X, trained
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from methods.nets.encoder import ConvEncoder, MlpEncoder
-from methods.nets.mlp import ResidualMlp
+from methods.nets.small.encoder import ConvEncoder, MlpEncoder
+from methods.nets.small.mlp import ResidualMlp
 from tests.methods.test_nets import digits, train_a_step
 
 

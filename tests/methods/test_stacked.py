@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from methods.core.loop import TrainState, batch_indices, train_steps
-from methods.core.stacked import Model, StackState, groups, train_stack
+from methods.core.training.stacked import Model, StackState, groups, train_stack
 from methods.core.types import Batch, DataSpec
 from methods.siddm import SIDDM
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from methods.core.ancestral import StepNet
 from methods.core.rng import SeededRng, StepRng
+from methods.core.sampling.ancestral import StepNet
 from methods.core.types import Batch, Diffusion
 from methods.ddpm import DDPM
 from methods.ddpm import Sampling as DDPMSampling

@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.chains import Chain, few_step_times
 from methods.core.loop import TrainState, train_steps
+from methods.core.process.chains import Chain, few_step_times
 from methods.core.rng import InjectedRng, StepRng
 from methods.core.types import Batch, DataSpec, Draws, Metrics, Nets, Player
 from methods.ddgan import DDGAN, Sampling

@@ -4,15 +4,23 @@ import torch
 from torch import Tensor
 
 from methods.classifier_guidance import Use, class_log_weight, entropy, entropy_scale
-from methods.core.ancestral import Predicts, Variance, ancestral_step, chain_denoiser, clipped, ddim_step, read_output
-from methods.core.chains import Chain, chain_of, cosine_betas, linear_betas, look_up
+from methods.core.density.mixtures import Mixture
+from methods.core.density.variational import bound_terms, discretized_log_likelihood, gaussian_kl, prior_bits
 from methods.core.guidance import Guide, constant, guided
-from methods.core.mixtures import Mixture
-from methods.core.posterior import diffuse
+from methods.core.process.chains import Chain, chain_of, cosine_betas, linear_betas, look_up
+from methods.core.process.posterior import diffuse
 from methods.core.rng import InjectedRng
+from methods.core.sampling.ancestral import (
+    Predicts,
+    Variance,
+    ancestral_step,
+    chain_denoiser,
+    clipped,
+    ddim_step,
+    read_output,
+)
 from methods.core.shapes import per_sample
 from methods.core.types import At, Denoiser, LogWeight, Prediction
-from methods.core.variational import bound_terms, discretized_log_likelihood, gaussian_kl, prior_bits
 from methods.iddpm import IDDPM, Objective
 from tests.methods.reference_cases.fixture import Fixture, case, close
 

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from methods.core.density.mixtures import Mixture, log_ratio
 from methods.core.guidance import guided
-from methods.core.mixtures import Mixture, log_ratio
-from methods.core.noise import CosineVP, LinearVP, edm_grid
+from methods.core.process.noise import CosineVP, LinearVP, edm_grid
 from methods.core.rng import InjectedRng
-from methods.core.samplers import BoostedChurn, heun
+from methods.core.sampling.samplers import BoostedChurn, heun
 from methods.core.types import At, Denoiser, Prediction
 from methods.discriminator_guidance import Clock, LogOdds, Use, density_ratio_guide, told_time
 from tests.methods.reference_cases.edm import churn_of, mixture, relative

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from methods.core.augment import Transform, augment, flip, identity, labels_of
-from methods.core.denoise import (
+from methods.core.density.mixtures import Mixture
+from methods.core.process.denoise import (
     EDMScheme,
     IDDPMScheme,
     Preconditioned,
@@ -17,8 +17,7 @@ from methods.core.denoise import (
     VPScheme,
     denoising_errors,
 )
-from methods.core.mixtures import Mixture
-from methods.core.noise import (
+from methods.core.process.noise import (
     LinearVP,
     edm_grid,
     iddpm_grid,
@@ -30,8 +29,9 @@ from methods.core.noise import (
     vp_grid,
 )
 from methods.core.rng import InjectedRng
-from methods.core.samplers import LINEAR, VE, Churn, follow, heun, vp_scaled, vp_schedule
+from methods.core.sampling.samplers import LINEAR, VE, Churn, follow, heun, vp_scaled, vp_schedule
 from methods.core.shapes import per_sample
+from methods.core.training.augment import Transform, augment, flip, identity, labels_of
 from methods.core.types import At, Denoiser, Prediction, Progress
 from methods.edm import EDM
 from tests.methods.reference_cases.fixture import Fixture, case, close

@@ -2,7 +2,7 @@
 
 import torch
 
-from methods.core import mog25
+from methods.core.density import mog25
 from tests.methods.reference_cases.fixture import Fixture, case, close
 
 

@@ -5,8 +5,8 @@ import re
 
 import torch
 
-from methods.core.likelihood import bits_per_dimension, flow_likelihood
-from methods.core.noise import GeometricVE, LinearVP, SubVP, log_uniform_sigma
+from methods.core.density.likelihood import bits_per_dimension, flow_likelihood
+from methods.core.process.noise import GeometricVE, LinearVP, SubVP, log_uniform_sigma
 from tests.methods.reference_cases.edm import mixture, relative
 from tests.methods.reference_cases.fixture import Fixture, case, close
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from methods.core.continuous import alpha_bar
-from methods.core.posterior import diffuse, implicit_step
+from methods.core.process.continuous import alpha_bar
+from methods.core.process.posterior import diffuse, implicit_step
 from methods.core.rng import InjectedRng
 from methods.core.shapes import per_sample
 from methods.core.types import Batch, DataSpec

@@ -1,0 +1,117 @@
+"""SIDDM's networks for images (Xu et al. 2023, arXiv:2306.12511, section 5 and supplement IV).
+
+Generator and discriminator are the same U-Net of ADM's blocks. A block that changes the resolution halves it first, or
+doubles it last, so that it always convolves at the smaller size (Imagen's efficient U-Net, arXiv:2205.11487).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from methods.nets.adm.blocks import BlockStyle, Downsample, ResBlock, Stage, Upsample, adm_norm
+from methods.nets.adm.trunk import attention_at, descend, embed, level_widths, middle_block, time_embedding
+from methods.nets.discriminator_output import Verdict
+from methods.nets.layers import Conv2d, zeros
+
+
+class Trunk(nn.Module):
+    """The U-Net without its last layer: channels in, features [B, width, H, W] out.
+
+    size: pixels per side, halved len(channel_mult) - 1 times; attn_resolutions count in the same pixels.
+    latent: length of a vector that joins the time's embedding, itself 4 model_channels long; 0: none.
+    classes: labels given as input, added to that embedding; 0: none.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        channels: int,
+        *,
+        model_channels: int = 256,
+        channel_mult: tuple[float, ...] = (2, 2, 2),
+        num_res_blocks: int = 2,
+        attn_resolutions: tuple[int, ...] = (16, 8),
+        num_head_channels: int = 64,
+        dropout: float = 0.1,
+        latent: int = 0,
+        classes: int = 0,
+    ) -> None:
+        super().__init__()
+        style = BlockStyle(
+            emb_channels=4 * model_channels + latent,
+            dropout=dropout,
+            num_heads=1,
+            num_head_channels=num_head_channels,
+            use_scale_shift_norm=True,
+            resblock_updown=False,
+            conv_resample=False,
+            use_new_attention_order=False,
+            skip_scale=1.0,
+        )
+        widths = level_widths(size, model_channels, channel_mult)
+        self.width = widths[0]
+        self.time_embed = time_embedding(model_channels, 4 * model_channels)
+        self.label_emb = nn.Embedding(classes, 4 * model_channels) if classes else None
+        down, handed = [Stage([Conv2d(channels, widths[0], 3)])], [widths[0]]
+        for level, width in enumerate(widths):
+            for index in range(num_res_blocks):
+                halves = level > 0 and index == 0
+                first = [Downsample(handed[-1], with_conv=False)] if halves else []
+                attention = attention_at(level, size, attn_resolutions, width, style)
+                down.append(Stage([*first, ResBlock(handed[-1], width, style), *attention]))
+                handed.append(width)
+        up, inputs = [], widths[-1]
+        for level, width in reversed(list(enumerate(widths))):
+            count = num_res_blocks + (level == 0)  # the finest level also takes the first convolution's output
+            for index in range(count):
+                doubles = level > 0 and index == count - 1
+                last = [Upsample(width, with_conv=False)] if doubles else []
+                attention = attention_at(level, size, attn_resolutions, width, style)
+                up.append(Stage([ResBlock(inputs + handed.pop(), width, style), *attention, *last]))
+                inputs = width
+        self.input_blocks, self.output_blocks = nn.ModuleList(down), nn.ModuleList(up)
+        self.middle_block = middle_block(widths[-1], style)
+        self.out = nn.Sequential(adm_norm(widths[0]), nn.SiLU())
+
+    def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None, z: Tensor | None = None) -> Tensor:
+        """x [B, channels, H, W], time [B] in [0, 1000], labels [B] int, z [B, latent] -> [B, width, H, W]."""
+        emb = embed(self.time_embed, self.label_emb, time, labels)
+        if z is not None:
+            emb = torch.cat([emb, z], dim=1)
+        handed = descend(self.input_blocks, x, emb)
+        h = self.middle_block(handed[-1], emb)
+        for block in self.output_blocks:
+            h = block(torch.cat([h, handed.pop()], dim=1), emb)
+        return self.out(h)
+
+
+class SIDDMGenerator(nn.Module):
+    """(x_u, time, z) -> the image. `trunk` is on as many channels as an image of `shape` (C, H, W) has."""
+
+    def __init__(self, shape: tuple[int, ...], trunk: Trunk) -> None:
+        super().__init__()
+        self.shape, self.trunk = tuple(shape), trunk
+        self.last = Conv2d(trunk.width, shape[0], 3, weight=zeros, bias=zeros)
+
+    def forward(self, x: Tensor, time: Tensor, z: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+        """x, output: [B, C, H, W]; time [B] in [0, 1000]; z [B, latent] as the trunk was built; labels [B] int."""
+        return self.last(self.trunk(x, time, labels, z))
+
+
+class SIDDMDiscriminator(nn.Module):
+    """A logit for every pixel; with `heads`, also guesses of x_u and x_0, each by one 1x1 layer on the same features.
+
+    `trunk` is on as many channels as an image has, or twice as many if it sees the pair (x_s, x_u).
+    """
+
+    def __init__(self, channels: int, trunk: Trunk, *, heads: bool = True) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.adversarial = Conv2d(trunk.width, 1, 1)
+        self.noisier = Conv2d(trunk.width, channels, 1) if heads else None
+        self.clean = Conv2d(trunk.width, channels, 1) if heads else None
+
+    def forward(self, x_s: Tensor, time: Tensor, x_u: Tensor | None = None, labels: Tensor | None = None) -> Verdict:
+        """x_s, x_u [B, C, H, W], time [B] in [0, 1000], labels [B] int -> logits [B, 1, H, W], guesses [B, C, H, W]."""
+        features = self.trunk(x_s if x_u is None else torch.cat([x_s, x_u], dim=1), time, labels)
+        guesses = (None if head is None else head(features) for head in (self.noisier, self.clean))
+        return Verdict(self.adversarial(features), *guesses)
