@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from methods.core.checks import check_labels, require
+from methods.core.checks import check_chain_steps, check_labels, require, require_at_least
 from methods.core.guidance import Guide, WeightLaw, constant, switched
 from methods.core.process.chains import Chain, chain_of, look_up
 from methods.core.process.noise import LinearVP
@@ -23,6 +23,7 @@ from methods.core.rng import StepRng
 from methods.core.shapes import per_sample
 from methods.core.types import Adam, At, Batch, DataSpec, Draws, Metrics, Nets, Player, Progress
 from methods.nets.adm.encoder import EncoderUNetModel, Pool
+from methods.nets.shapes import square_size
 from methods.nets.small.encoder import MlpEncoder
 
 
@@ -72,11 +73,9 @@ class Classifier:
     Use = Use
 
     def __post_init__(self) -> None:
-        least = 21 if self.schedule == "linear" else 2  # scaled to fewer steps, the linear schedule's betas reach 1
-        require(self.steps >= least, "steps", self.steps, f"at least {least}")
-        require(self.width >= 1, "width", self.width, "at least 1")
-        require(self.depth >= 1, "depth", self.depth, "at least 1")
-        require(self.entropy_weight >= 0, "entropy_weight", self.entropy_weight, "at least 0")
+        check_chain_steps(self.steps, self.schedule)
+        require_at_least(1, width=self.width, depth=self.depth)
+        require_at_least(0, entropy_weight=self.entropy_weight)
 
     def players(self) -> tuple[Player, ...]:
         adam = Adam(self.learning_rate, weight_decay=self.weight_decay, decoupled=True)
@@ -132,10 +131,8 @@ class Classifier:
     def _body(self, shape: tuple[int, ...], classes: int) -> EncoderUNetModel | MlpEncoder:
         if self.net == "mlp":
             return MlpEncoder(shape, outputs=classes, width=self.width, blocks=self.depth)
-        if len(shape) != 3 or shape[1] != shape[2]:
-            raise ValueError(f"net: 'unet' is for square images, but the data have shape {list(shape)}: choose 'mlp'")
         return EncoderUNetModel(
-            shape[1],
+            square_size(shape, self.net),
             shape[0],
             self.width,
             classes,

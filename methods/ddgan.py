@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.checks import require
+from methods.core.checks import check_channels, check_ema, check_linear_fall, require, require_at_least
 from methods.core.process.chains import Chain, cosine_betas, geometric_betas, look_up, vp_betas
 from methods.core.process.posterior import Posterior, diffuse
 from methods.core.rng import ImageRng, StepRng
@@ -68,31 +68,22 @@ class DDGAN:
     Sampling = Sampling
 
     def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
+        require_at_least(1, steps=self.steps)
         if self.schedule != "cosine":
             require(0 < self.beta_min < self.beta_max, "beta_min", self.beta_min, "more than 0 and less than beta_max")
         geometric = self.schedule == "geometric"
         require(not geometric or self.beta_max < 1, "beta_max", self.beta_max, "a variance below 1 (geometric)")
         told = self.conditional and self.net in MIXTURES
         require(not told, "conditional", self.conditional, f"false beside net {self.net!r}")
-        require(self.latent >= 1, "latent", self.latent, "at least 1")
-        require(self.width is None or self.width >= 1, "width", self.width, "at least 1, or none")
-        require(self.depth is None or self.depth >= 1, "depth", self.depth, "at least 1, or none")
-        require(len(self.channel_mult) >= 1, "channel_mult", self.channel_mult, "at least one resolution")
-        require(min(self.channel_mult) >= 1, "channel_mult", self.channel_mult, "factors of at least 1")
+        require_at_least(1, latent=self.latent, width=self.width, depth=self.depth, style_width=self.style_width)
+        require_at_least(1, judge_width=self.judge_width, r1_every=self.r1_every, epochs=self.epochs)
+        require_at_least(0, mapping_layers=self.mapping_layers, r1_gamma=self.r1_gamma, lr_min=self.lr_min)
+        require_at_least(0, generator_lr=self.generator_lr, discriminator_lr=self.discriminator_lr)
+        check_channels(self.channel_mult)
         require(0 <= self.dropout < 1, "dropout", self.dropout, "a probability below 1")
         require(self.net == "ncsnpp" or not self.dropout, "dropout", self.dropout, f"none beside net {self.net!r}")
-        require(self.style_width >= 1, "style_width", self.style_width, "at least 1")
-        require(self.mapping_layers >= 0, "mapping_layers", self.mapping_layers, "at least 0")
-        require(self.judge_width >= 1, "judge_width", self.judge_width, "at least 1")
-        since = self.lr_linear_from
-        require(since is None or 0 <= since < 1, "lr_linear_from", since, "a share below 1, or none")
-        require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
-        for rate in ("generator_lr", "discriminator_lr", "lr_min"):
-            require(getattr(self, rate) >= 0, rate, getattr(self, rate), "at least 0")
-        require(self.r1_gamma >= 0, "r1_gamma", self.r1_gamma, "at least 0")
-        require(self.r1_every >= 1, "r1_every", self.r1_every, "at least 1")
-        require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        check_linear_fall(self.lr_linear_from)
+        check_ema(self.ema)
 
     def players(self) -> tuple[Player, ...]:
         law = self._cosine if self.lr_linear_from is None else self._linear

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from methods.classifier_guidance import Classifier, Said, Trunk
-from methods.core.checks import check_labels, require
+from methods.core.checks import check_labels, require, require_at_least
 from methods.core.guidance import Guide, WeightLaw, boosted, switched
 from methods.core.process.noise import CosineVP, LinearVP
 from methods.core.rng import StepRng
@@ -94,15 +94,14 @@ class Discriminator:
     Use = Use
 
     def __post_init__(self) -> None:
-        require(self.width >= 1, "width", self.width, "at least 1")
-        require(self.depth >= 1, "depth", self.depth, "at least 1")
+        require_at_least(1, width=self.width, depth=self.depth)
         require(0 <= self.dropout < 1, "dropout", self.dropout, "a probability below 1")
         require(self.body == "conv" or self.dropout == 0, "dropout", self.dropout, "none but for conv")
         wanted = "a classifier for the head, and for nothing else"
         require((self.body == "head") == (self.trunk is not None), "trunk", self.trunk, wanted)
         require(0 < self.time_min < 1, "time_min", self.time_min, "between 0 and 1")
         require(self.lr > 0, "lr", self.lr, "more than 0")
-        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+        require_at_least(0, weight_decay=self.weight_decay)
 
     def players(self) -> tuple[Player, ...]:
         adam = Adam(lambda progress: self.lr, weight_decay=self.weight_decay, decoupled=self.decoupled)

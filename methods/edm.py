@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from methods.core.checks import require
+from methods.core.checks import check_channels, check_label_dropout, require, require_at_least
 from methods.core.labels import asked, dropped
 from methods.core.process.denoise import EDMScheme, Preconditioned, denoising_errors
 from methods.core.process.noise import GeometricVE, LinearVP, SubVP, edm_grid
@@ -31,6 +31,7 @@ from methods.core.types import (
 )
 from methods.nets.edm.dhariwal_unet import DhariwalUNet
 from methods.nets.edm.song_unet import SongUNet
+from methods.nets.shapes import square_size
 from methods.nets.small.mlp import ResidualMlp
 
 AUGMENT = "augment_"  # before the names of Transform's fields among a step's draws
@@ -73,16 +74,15 @@ class Sampling:
         solvers, processes = ("heun", "euler", "rk45", "sde"), ("edm", *PATHS)
         require(self.solver in solvers, "solver", self.solver, f"one of {', '.join(solvers)}")
         require(self.process in processes, "process", self.process, f"one of {', '.join(processes)}")
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
+        require_at_least(1, steps=self.steps, boost_period=self.boost_period)
         require(self.sigma_min > 0, "sigma_min", self.sigma_min, "more than 0")
         require(self.sigma_max > self.sigma_min, "sigma_max", self.sigma_max, f"more than sigma_min, {self.sigma_min},")
         require(self.rho > 0, "rho", self.rho, "more than 0")
-        require(self.churn >= 0, "churn", self.churn, "at least 0")
+        require_at_least(0, churn=self.churn)
         require(self.churn_noise > 0, "churn_noise", self.churn_noise, "more than 0")
         require(
             self.boost_churn is None or self.boost_churn > 0, "boost_churn", self.boost_churn, "more than 0 or none"
         )
-        require(self.boost_period >= 1, "boost_period", self.boost_period, "at least 1")
         require(self.tolerance > 0, "tolerance", self.tolerance, "more than 0")
         stirs = self.churn_law is not None
         require(
@@ -132,20 +132,17 @@ class EDM:
     Sampling = Sampling
 
     def __post_init__(self) -> None:
-        require(self.width >= 1, "width", self.width, "at least 1")
-        require(self.depth >= 1, "depth", self.depth, "at least 1")
-        require(len(self.channel_mult) >= 1, "channel_mult", self.channel_mult, "at least one resolution")
+        require_at_least(1, width=self.width, depth=self.depth)
+        check_channels(self.channel_mult)
         require(0 <= self._dropout < 1, "dropout", self.dropout, "a probability below 1")
-        require(0 <= self.label_dropout < 1, "label_dropout", self.label_dropout, "a probability below 1")
-        hides = self.conditional or not self.label_dropout
-        require(hides, "label_dropout", self.label_dropout, "none for an unconditional model")
+        check_label_dropout(self.label_dropout, self.conditional)
         require(self.net != "mlp" or self._dropout == 0, "dropout", self.dropout, "none for the mlp (leave it out)")
         require(0 <= self._augment <= 1, "augment", self.augment, "a probability")
         require(self.net != "mlp" or self._augment == 0, "augment", self.augment, "none for the mlp (leave it out)")
         require(self.sigma_data is None or self.sigma_data > 0, "sigma_data", self.sigma_data, "more than 0 or none")
         require(self.p_std > 0, "p_std", self.p_std, "more than 0")
         require(self.lr > 0, "lr", self.lr, "more than 0")
-        require(self.lr_rampup_images >= 0, "lr_rampup_images", self.lr_rampup_images, "at least 0")
+        require_at_least(0, lr_rampup_images=self.lr_rampup_images)
         require(self.ema_halflife_images > 0, "ema_halflife_images", self.ema_halflife_images, "more than 0")
         require(self.ema_rampup is None or self.ema_rampup > 0, "ema_rampup", self.ema_rampup, "more than 0 or none")
 
@@ -237,9 +234,7 @@ class EDM:
     def _body(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         if self.net == "mlp":
             return ResidualMlp(shape, label_dim=classes, width=self.width, blocks=self.depth)
-        if len(shape) != 3 or shape[1] != shape[2]:
-            raise ValueError(f"net: {self.net!r} is for square images, but the data have shape {shape}: choose 'mlp'")
-        channels, pixels, _ = shape
+        channels, pixels = shape[0], square_size(shape, self.net)
         shared: dict[str, Any] = {
             "label_dim": classes,
             "augment_dim": LABELS if self._augment else 0,

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.checks import require
+from methods.core.checks import check_ema, check_linear_fall, require, require_at_least
 from methods.core.rng import ImageRng, StepRng
 from methods.core.training.adversarial import loss_on_fake, loss_on_real, squared_gradient, standing
 from methods.core.training.rates import averaging, falling
@@ -47,17 +47,12 @@ class GAN:
     def __post_init__(self) -> None:
         told = self.conditional and self.net != "mlp"
         require(not told, "conditional", self.conditional, f"false beside net {self.net!r}")
-        require(self.latent >= 1, "latent", self.latent, "at least 1")
-        require(self.width >= 1, "width", self.width, "at least 1")
-        require(self.depth >= 1, "depth", self.depth, "at least 1")
-        since = self.lr_linear_from
-        require(since is None or 0 <= since < 1, "lr_linear_from", since, "a share below 1, or none")
-        require(self.ema is None or 0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1, or none")
+        require_at_least(1, latent=self.latent, width=self.width, depth=self.depth, r1_every=self.r1_every)
+        require_at_least(0, generator_lr=self.generator_lr, discriminator_lr=self.discriminator_lr)
+        require_at_least(0, r1_gamma=self.r1_gamma)
+        check_linear_fall(self.lr_linear_from)
+        check_ema(self.ema)
         require(not self.ema_warmup or self.ema is not None, "ema_warmup", self.ema_warmup, "an ema beside it")
-        for rate in ("generator_lr", "discriminator_lr"):
-            require(getattr(self, rate) >= 0, rate, getattr(self, rate), "at least 0")
-        require(self.r1_gamma >= 0, "r1_gamma", self.r1_gamma, "at least 0")
-        require(self.r1_every >= 1, "r1_every", self.r1_every, "at least 1")
 
     def players(self) -> tuple[Player, ...]:
         discriminator, generator = (

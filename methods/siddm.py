@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from methods.core.checks import require
+from methods.core.checks import check_channels, check_ema, check_linear_fall, require, require_at_least
 from methods.core.process.continuous import Times, pair_of_times
 from methods.core.process.posterior import Posterior, diffuse, implicit_step, posterior
 from methods.core.rng import ImageRng, StepRng
@@ -34,7 +34,7 @@ class Sampling:
     noise: Literal["fresh", "kept"] = "fresh"  # between calls: a draw from the posterior, or DDIM's step without one
 
     def __post_init__(self) -> None:
-        require(self.steps is None or self.steps >= 1, "steps", self.steps, "at least 1, or none")
+        require_at_least(1, steps=self.steps)
 
 
 class Play(NamedTuple):
@@ -88,29 +88,20 @@ class SIDDM:
     Sampling = Sampling
 
     def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
-        require(self.latent >= 0, "latent", self.latent, "at least 0")
+        require_at_least(1, steps=self.steps, width=self.width, depth=self.depth, head_width=self.head_width)
+        require_at_least(1, r1_every=self.r1_every)
+        require_at_least(0, latent=self.latent, adversarial_weight=self.adversarial_weight, afd_weight=self.afd_weight)
+        require_at_least(0, generator_lr=self.generator_lr, discriminator_lr=self.discriminator_lr)
+        require_at_least(0, clean_weight=self.clean_weight, r1_gamma=self.r1_gamma)
         told = self.conditional and self.net in MIXTURES
         require(not told, "conditional", self.conditional, f"false beside net {self.net!r}")
-        require(self.width is None or self.width >= 1, "width", self.width, "at least 1, or none")
-        require(self.depth is None or self.depth >= 1, "depth", self.depth, "at least 1, or none")
-        require(len(self.channel_mult) >= 1, "channel_mult", self.channel_mult, "at least one resolution")
-        require(min(self.channel_mult) >= 1, "channel_mult", self.channel_mult, "factors of at least 1")
-        require(self.head_width >= 1, "head_width", self.head_width, "at least 1")
+        check_channels(self.channel_mult)
         require(0 <= self._dropout < 1, "dropout", self.dropout, "a probability below 1")
         require(self.net == "unet" or not self.dropout, "dropout", self.dropout, f"none beside net {self.net!r}")
-        require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
-        require(self.adversarial_weight >= 0, "adversarial_weight", self.adversarial_weight, "at least 0")
-        require(self.afd_weight >= 0, "afd_weight", self.afd_weight, "at least 0")
+        check_ema(self.ema)
         require(self.afd_clip is None or self.afd_clip > 0, "afd_clip", self.afd_clip, "more than 0, or none")
-        require(self.clean_weight is None or self.clean_weight >= 0, "clean_weight", self.clean_weight, "at least 0")
         self._check_annealing()
-        since = self.lr_linear_from
-        require(since is None or 0 <= since < 1, "lr_linear_from", since, "a share below 1, or none")
-        for rate in ("generator_lr", "discriminator_lr"):
-            require(getattr(self, rate) >= 0, rate, getattr(self, rate), "at least 0")
-        require(self.r1_gamma >= 0, "r1_gamma", self.r1_gamma, "at least 0")
-        require(self.r1_every >= 1, "r1_every", self.r1_every, "at least 1")
+        check_linear_fall(self.lr_linear_from)
 
     def players(self) -> tuple[Player, ...]:
         generator, discriminator = (

@@ -12,11 +12,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.checks import require
+from methods.core.checks import check_channels, check_ema, check_linear_fall, require, require_at_least
 from methods.core.process.chains import Chain, Schedule, chain_of, look_up
 from methods.core.process.posterior import diffuse
 from methods.core.rng import ImageRng, StepRng
-from methods.core.sampling.ancestral import StepNet, chain_denoiser, walk
+from methods.core.sampling.ancestral import StepNet, chain_denoiser, check_steps_back, walk
 from methods.core.training.adversarial import loss_on_fake, loss_on_real, squared_gradient, standing
 from methods.core.training.rates import averaging, falling
 from methods.core.types import (
@@ -50,10 +50,7 @@ class Sampling:
     clip: bool | None = None  # the predicted image, to [-1, 1]; None: in ancestral steps only (official code)
 
     def __post_init__(self) -> None:
-        require(self.eta is None or 0 <= self.eta <= 1, "eta", self.eta, "between 0 and 1, or none")
-        require(
-            self.eta is None or self.variance == "large", "variance", self.variance, "none beside eta (leave it out)"
-        )
+        check_steps_back(self.eta, self.variance)
 
 
 @dataclass(frozen=True)
@@ -93,20 +90,15 @@ class TDPM:
         require(0 <= self.kept <= last, "kept", self.kept, f"between 0 and {last}")
         told = self.conditional and self.judge != "residual-mlp"
         require(not told, "judge", self.judge, "'residual-mlp' beside conditional")
-        require(self.width >= 1, "width", self.width, "at least 1")
-        require(self.depth >= 1, "depth", self.depth, "at least 1")
-        require(len(self.channel_mult) >= 1, "channel_mult", self.channel_mult, "at least one resolution")
-        require(min(self.channel_mult) >= 1, "channel_mult", self.channel_mult, "factors of at least 1")
+        require_at_least(1, width=self.width, depth=self.depth, r1_every=self.r1_every)
+        require_at_least(1, judge_base=self.judge_base, judge_max=self.judge_max)
+        require_at_least(0, denoiser_lr=self.denoiser_lr, prior_lr=self.prior_lr, r1_gamma=self.r1_gamma)
+        require_at_least(0, discriminator_lr=self.discriminator_lr)
+        check_channels(self.channel_mult)
         require(0 <= self._dropout < 1, "dropout", self.dropout, "a probability below 1")
         require(self.net == "unet" or not self.dropout, "dropout", self.dropout, "none for the mlp (leave it out)")
-        require(min(self.judge_base, self.judge_max) >= 1, "judge_base", self.judge_base, "channels of at least 1")
-        since = self.lr_linear_from
-        require(since is None or 0 <= since < 1, "lr_linear_from", since, "a share below 1, or none")
-        for rate in ("denoiser_lr", "prior_lr", "discriminator_lr"):
-            require(getattr(self, rate) >= 0, rate, getattr(self, rate), "at least 0")
-        require(self.r1_gamma >= 0, "r1_gamma", self.r1_gamma, "at least 0")
-        require(self.r1_every >= 1, "r1_every", self.r1_every, "at least 1")
-        require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
+        check_linear_fall(self.lr_linear_from)
+        check_ema(self.ema)
 
     def players(self) -> tuple[Player, ...]:
         """The average is taken between the denoiser's step and the prior's on the same network."""

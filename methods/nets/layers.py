@@ -37,6 +37,11 @@ def scaled(draw: Draw, factor: float) -> Draw:
     return lambda shape, fan_in, fan_out: draw(shape, fan_in, fan_out) * factor
 
 
+UNIT_SUM = math.sqrt(0.5)  # keeps the variance of a sum of two
+EPS = 1e-6  # of the normalisations of DDPM's and NCSN++'s networks
+NEAR_ZERO = scaled(xavier_uniform, 1e-5)
+
+
 class Linear(nn.Module):
     """[..., inputs] -> [..., outputs]; bias None: without one."""
 
@@ -98,6 +103,14 @@ class Conv2d(nn.Module):
         return F.conv2d(x, self.weight.to(x.dtype), bias, self.stride, self.padding)
 
 
+def xavier_linear(inputs: int, outputs: int) -> Linear:
+    return Linear(inputs, outputs, weight=xavier_uniform, bias=zeros)
+
+
+def xavier_conv(inputs: int, outputs: int, weight: Draw = xavier_uniform, kernel: int = 3) -> Conv2d:
+    return Conv2d(inputs, outputs, kernel, weight=weight, bias=zeros)
+
+
 class GroupNorm(nn.GroupNorm):
     """Evaluated in float32 where activations are narrower."""
 
@@ -105,6 +118,16 @@ class GroupNorm(nn.GroupNorm):
         wide = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
         weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
         return F.group_norm(wide, self.num_groups, weight, bias, self.eps).to(input.dtype)
+
+
+def groups_of(channels: int) -> int:
+    """At least four channels to a group, 32 groups at most."""
+    return min(channels // 4, 32)
+
+
+def group_norm(channels: int, eps: float) -> GroupNorm:
+    """A `GroupNorm` of `groups_of` the channels."""
+    return GroupNorm(groups_of(channels), channels, eps)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

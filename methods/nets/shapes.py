@@ -17,6 +17,12 @@ def square_size(shape: tuple[int, ...], net: str) -> int:
     return shape[1]
 
 
+def require_halvings(pixels: int, halvings: int) -> None:
+    """A U-Net halves its images this many times."""
+    if pixels % 2**halvings:
+        raise ValueError(f"{pixels} pixels cannot be halved {halvings} times: shorten channel_mult")
+
+
 def shape_of(net: nn.Module) -> tuple[int, ...]:
     """Of one of its samples: every network that samples start from remembers it."""
     shape = net.shape

@@ -11,13 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.nets.fir import TAPS, conv_down
-from methods.nets.layers import zeros
+from methods.nets.layers import UNIT_SUM, zeros
 from methods.nets.minibatch_std import with_deviation
 from methods.nets.resample import Resampling
 
 SMALLEST = 4  # pixels per side of the last features
 GAIN = math.sqrt(2)  # keeps the variance through a leaky rectifier
-UNIT_SUM = math.sqrt(0.5)
 
 
 class StyleGAN2Discriminator(nn.Module):

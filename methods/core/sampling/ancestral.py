@@ -22,6 +22,12 @@ Predicts: TypeAlias = Literal["noise", "image"]
 Net: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # x_vp [B, ...], step [B] int64 of the training chain -> output
 
 
+def check_steps_back(eta: float | None, variance: Variance = "large") -> None:
+    """Of a `Sampling`: eta in [0, 1] chooses DDIM's steps, whose variance it fixes; None ancestral ones."""
+    require(eta is None or 0 <= eta <= 1, "eta", eta, "between 0 and 1, or none")
+    require(eta is None or variance == "large", "variance", variance, "none beside eta (leave it out)")
+
+
 class StepNet(nn.Module):
     """A network that is told the step of the chain it was trained on.
 

@@ -1,7 +1,7 @@
 """The blocks of ADM's networks (Dhariwal and Nichol 2021, arXiv:2105.05233), with the released parameter names."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,19 +12,33 @@ from methods.nets.layers import Conv1d, Conv2d, GroupNorm, Linear, attend, zeros
 GROUPS = 32  # every width is a multiple
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BlockStyle:
-    """What all blocks of one network have in common; most fields are rows of the paper's ablation."""
+    """Settings shared by all blocks of one network; most are rows of the paper's ablation. Defaults: improved DDPM's,
+    which also sets use_scale_shift_norm."""
 
     emb_channels: int
+    dropout: float = 0.0
+    num_heads: int = 1  # unless num_head_channels is set
+    num_head_channels: int | None = None  # width of a head, however many
+    use_scale_shift_norm: bool = False  # AdaGN: the embedding scales and shifts, or only shifts
+    resblock_updown: bool = False  # resample inside residual blocks (BigGAN)
+    conv_resample: bool = True  # or else: with a convolution
+    use_new_attention_order: bool = False  # see `split_heads`
+    skip_scale: float = 1.0  # of residual sums; sqrt(1/2) is the ablation "rescale residual connections"
+
+
+class StyleOptions(TypedDict, total=False):
+    """The fields of `BlockStyle` that a network takes as arguments; any may be left out."""
+
     dropout: float
-    num_heads: int  # unless num_head_channels is set
+    num_heads: int
     num_head_channels: int | None
-    use_scale_shift_norm: bool  # AdaGN: the embedding scales and shifts, or only shifts
-    resblock_updown: bool  # resample inside residual blocks (BigGAN)
-    conv_resample: bool  # or else: with a convolution
+    use_scale_shift_norm: bool
+    resblock_updown: bool
+    conv_resample: bool
     use_new_attention_order: bool
-    skip_scale: float  # of residual sums
+    skip_scale: float
 
 
 def adm_norm(channels: int) -> GroupNorm:

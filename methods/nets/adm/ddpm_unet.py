@@ -14,7 +14,7 @@ from methods.nets.adm.blocks import GROUPS, Upsample
 from methods.nets.adm.trunk import level_widths
 from methods.nets.edm.trunk import add_condition
 from methods.nets.embeddings import sinusoids
-from methods.nets.layers import Conv2d, GroupNorm, Linear, attend
+from methods.nets.layers import EPS, Conv2d, GroupNorm, Linear, attend
 
 
 class DDPMUNet(nn.Module):
@@ -185,4 +185,4 @@ class Downsample(nn.Module):
 
 
 def _norm(channels: int) -> GroupNorm:
-    return GroupNorm(GROUPS, channels, eps=1e-6)
+    return GroupNorm(GROUPS, channels, EPS)

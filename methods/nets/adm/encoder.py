@@ -5,12 +5,12 @@ it. Parameter names and shapes are those of the released checkpoints of both.
 """
 
 import math
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from methods.nets.adm.blocks import BlockStyle, adm_norm, head_count, split_heads
+from methods.nets.adm.blocks import BlockStyle, StyleOptions, adm_norm, head_count, split_heads
 from methods.nets.adm.trunk import descend, embed, level_widths, middle_block, time_embedding, way_down
 from methods.nets.choices import require_choice
 from methods.nets.layers import Conv1d, Conv2d, Linear, attend, zeros
@@ -24,8 +24,8 @@ class EncoderUNetModel(nn.Module):
 
     image_size: pixels per side, halved len(channel_mult) - 1 times; attention_resolutions count in the same pixels.
     pool: average of the last features, attention over them, or averages of every block's output and two layers.
-    num_classes: rows of the embedding of a class *input*, which a classifier has not; None: none.
-    The other arguments are those of `UNetModel`.
+    num_classes: rows of the embedding of a class *input*, which a classifier does not have; None: none.
+    options: fields of `BlockStyle`.
     """
 
     def __init__(
@@ -37,32 +37,15 @@ class EncoderUNetModel(nn.Module):
         *,
         num_res_blocks: int,
         attention_resolutions: tuple[int, ...],
-        dropout: float = 0.0,
         channel_mult: tuple[float, ...] = (1, 2, 4, 8),
-        conv_resample: bool = True,
         num_classes: int | None = None,
-        num_heads: int = 1,
-        num_head_channels: int | None = None,
-        use_scale_shift_norm: bool = False,
-        resblock_updown: bool = False,
-        use_new_attention_order: bool = False,
-        skip_scale: float = 1.0,
         pool: Pool = "adaptive",
+        **options: Unpack[StyleOptions],
     ) -> None:
         super().__init__()
         require_choice("pool", pool, Pool)
         emb_channels = 4 * model_channels
-        style = BlockStyle(
-            emb_channels=emb_channels,
-            dropout=dropout,
-            num_heads=num_heads,
-            num_head_channels=num_head_channels,
-            use_scale_shift_norm=use_scale_shift_norm,
-            resblock_updown=resblock_updown,
-            conv_resample=conv_resample,
-            use_new_attention_order=use_new_attention_order,
-            skip_scale=skip_scale,
-        )
+        style = BlockStyle(emb_channels=emb_channels, **options)
         widths = level_widths(image_size, model_channels, channel_mult)
         self.pool: Pool = pool
         self.time_embed = time_embedding(model_channels, emb_channels)
@@ -71,7 +54,7 @@ class EncoderUNetModel(nn.Module):
             image_size, in_channels, widths, num_res_blocks, attention_resolutions, style
         )
         self.middle_block = middle_block(widths[-1], style)
-        heads = head_count(widths[-1], num_heads, num_head_channels)
+        heads = head_count(widths[-1], style.num_heads, style.num_head_channels)
         smallest = image_size >> (len(widths) - 1)
         self.out = _pool(pool, widths[-1], sum(handed) + widths[-1], smallest, heads, out_channels)
 

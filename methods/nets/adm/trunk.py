@@ -5,13 +5,12 @@ from torch import Tensor, nn
 from methods.nets.adm.blocks import AttentionBlock, BlockStyle, ResBlock, Stage, resample_layer
 from methods.nets.embeddings import cos_sin_embedding
 from methods.nets.layers import Conv2d, Linear
+from methods.nets.shapes import require_halvings
 
 
 def level_widths(image_size: int, model_channels: int, channel_mult: tuple[float, ...]) -> list[int]:
     """Channels of every level, finest first."""
-    halvings = len(channel_mult) - 1
-    if image_size % 2**halvings:
-        raise ValueError(f"{image_size} pixels cannot be halved {halvings} times: shorten channel_mult")
+    require_halvings(image_size, len(channel_mult) - 1)
     return [int(mult * model_channels) for mult in channel_mult]
 
 

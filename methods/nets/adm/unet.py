@@ -3,10 +3,12 @@
 Parameter names and shapes are those of the released checkpoints.
 """
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 
-from methods.nets.adm.blocks import BlockStyle, ResBlock, Stage, adm_norm, resample_layer
+from methods.nets.adm.blocks import BlockStyle, ResBlock, Stage, StyleOptions, adm_norm, resample_layer
 from methods.nets.adm.trunk import attention_at, descend, embed, level_widths, middle_block, time_embedding, way_down
 from methods.nets.layers import Conv2d, zeros
 
@@ -17,9 +19,7 @@ class UNetModel(nn.Module):
     image_size: pixels per side, halved len(channel_mult) - 1 times; attention_resolutions count in the same pixels.
     out_channels: twice in_channels where the variance is learned.
     num_classes: rows of the class embedding; None: unconditional.
-    num_head_channels: attention heads of this width, however many; None: num_heads of them.
-    skip_scale: sqrt(1/2) is the ablation "rescale residual connections".
-    The other switches are described at `BlockStyle`; iDDPM is use_scale_shift_norm=True and the rest as it stands.
+    options: fields of `BlockStyle`; improved DDPM is use_scale_shift_norm=True and the other defaults.
     """
 
     def __init__(
@@ -31,30 +31,13 @@ class UNetModel(nn.Module):
         *,
         num_res_blocks: int,
         attention_resolutions: tuple[int, ...],
-        dropout: float = 0.0,
         channel_mult: tuple[float, ...] = (1, 2, 4, 8),
-        conv_resample: bool = True,
         num_classes: int | None = None,
-        num_heads: int = 1,
-        num_head_channels: int | None = None,
-        use_scale_shift_norm: bool = False,
-        resblock_updown: bool = False,
-        use_new_attention_order: bool = False,
-        skip_scale: float = 1.0,
+        **options: Unpack[StyleOptions],
     ) -> None:
         super().__init__()
         emb_channels = 4 * model_channels
-        style = BlockStyle(
-            emb_channels=emb_channels,
-            dropout=dropout,
-            num_heads=num_heads,
-            num_head_channels=num_head_channels,
-            use_scale_shift_norm=use_scale_shift_norm,
-            resblock_updown=resblock_updown,
-            conv_resample=conv_resample,
-            use_new_attention_order=use_new_attention_order,
-            skip_scale=skip_scale,
-        )
+        style = BlockStyle(emb_channels=emb_channels, **options)
         widths = level_widths(image_size, model_channels, channel_mult)
         self.time_embed = time_embedding(model_channels, emb_channels)
         self.label_emb = None if num_classes is None else nn.Embedding(num_classes, emb_channels)

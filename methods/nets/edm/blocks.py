@@ -9,31 +9,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.core.shapes import per_channel
-from methods.nets.layers import Conv2d, Draw, GroupNorm, Linear, attend, zeros
+from methods.nets.layers import Conv2d, Draw, Linear, attend, group_norm, torch_uniform, zeros
 from methods.nets.resample import Resample, Resampling
 
 
 @dataclass(frozen=True)
 class BlockStyle:
-    """What all blocks of one network have in common."""
+    """Settings shared by all blocks of one network."""
 
     emb_channels: int
     dropout: float
-    heads: Callable[[int], int]  # of an attention layer on that many channels
-    eps: float  # of the normalisations
-    skip_scale: float  # of every residual sum
-    adaptive_scale: bool  # the embedding scales and shifts, or only shifts
-    resample_proj: bool  # a 1x1 convolution on the skip of every resampling block
-    taps: tuple[int, ...]
-    weight: Draw
-    bias: Draw
-    residual_weight: Draw  # of the last layer of a residual branch, whose bias is zero
-    attention_weight: Draw  # of queries, keys and values
-
-
-def edm_norm(channels: int, eps: float) -> GroupNorm:
-    """At least four channels to a group, 32 groups at most."""
-    return GroupNorm(min(32, channels // 4), channels, eps)
+    heads: Callable[[int], int] = lambda channels: 0  # of an attention layer on that many channels
+    eps: float = 1e-5  # of the normalisations
+    skip_scale: float = 1.0  # of every residual sum
+    adaptive_scale: bool = True  # the embedding scales and shifts, or only shifts
+    resample_proj: bool = False  # a 1x1 convolution on the skip of every resampling block
+    taps: tuple[int, ...] = (1, 1)  # of the resampling filter
+    weight: Draw = torch_uniform
+    bias: Draw = torch_uniform
+    residual_weight: Draw = torch_uniform  # of the last layer of a residual branch, whose bias is zero
+    attention_weight: Draw = torch_uniform  # of queries, keys and values
 
 
 class UNetBlock(nn.Module):
@@ -55,16 +50,16 @@ class UNetBlock(nn.Module):
         self.dropout, self.skip_scale, self.adaptive_scale = style.dropout, style.skip_scale, style.adaptive_scale
         weight, bias = style.weight, style.bias
         resampling = None if resample is None else Resampling(resample, style.taps)
-        self.norm0 = edm_norm(in_channels, style.eps)
+        self.norm0 = group_norm(in_channels, style.eps)
         self.conv0 = Conv2d(in_channels, out_channels, 3, resampling=resampling, weight=weight, bias=bias)
         conditions = out_channels * (2 if style.adaptive_scale else 1)
         self.affine = Linear(style.emb_channels, conditions, weight=weight, bias=bias)
-        self.norm1 = edm_norm(out_channels, style.eps)
+        self.norm1 = group_norm(out_channels, style.eps)
         self.conv1 = Conv2d(out_channels, out_channels, 3, weight=style.residual_weight, bias=zeros)
         self.skip = _skip(in_channels, out_channels, style, resampling)
         self.heads = style.heads(out_channels) if attention else 0
         if self.heads:
-            self.norm2 = edm_norm(out_channels, style.eps)
+            self.norm2 = group_norm(out_channels, style.eps)
             self.qkv = Conv2d(out_channels, 3 * out_channels, 1, weight=style.attention_weight, bias=bias)
             self.proj = Conv2d(out_channels, out_channels, 1, weight=style.residual_weight, bias=zeros)
 

@@ -1,6 +1,6 @@
 """ADM's U-Net in EDM's form (Dhariwal and Nichol 2021, arXiv:2105.05233; Karras et al. 2022, arXiv:2206.00364).
 
-Parameter names and shapes are those of the released EDM checkpoint; for ADM's own, see `adm_unet`.
+Parameter names and shapes are those of the released EDM checkpoint; for ADM's own, see `adm/unet.py`.
 """
 
 import math
@@ -8,13 +8,12 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.nets.edm.blocks import BlockStyle, edm_norm
+from methods.nets.edm.blocks import BlockStyle
 from methods.nets.edm.trunk import Trunk, add_condition
 from methods.nets.embeddings import cos_sin_embedding
-from methods.nets.layers import Conv2d, Linear, kaiming_normal, scaled, torch_uniform, zeros
+from methods.nets.layers import Conv2d, Linear, group_norm, kaiming_normal, scaled, zeros
 
 HEAD_CHANNELS = 64
-EPS = 1e-5
 
 
 class DhariwalUNet(nn.Module):
@@ -47,24 +46,13 @@ class DhariwalUNet(nn.Module):
         label_weight = scaled(kaiming_normal, math.sqrt(label_dim))
         self.map_label = Linear(label_dim, emb_channels, weight=label_weight, bias=None) if label_dim else None
         style = BlockStyle(
-            emb_channels=emb_channels,
-            dropout=dropout,
-            heads=lambda channels: channels // HEAD_CHANNELS,
-            eps=EPS,
-            skip_scale=1.0,
-            adaptive_scale=True,
-            resample_proj=False,
-            taps=(1, 1),
-            weight=torch_uniform,
-            bias=torch_uniform,
-            residual_weight=zeros,
-            attention_weight=torch_uniform,
+            emb_channels, dropout, heads=lambda channels: channels // HEAD_CHANNELS, residual_weight=zeros
         )
         widths = tuple(model_channels * mult for mult in channel_mult)
         self.trunk = Trunk.of(img_resolution, widths, num_blocks, tuple(attn_resolutions))
         self.enc, skips = self.trunk.encoder(Conv2d(in_channels, widths[0], 3), widths[0], style)
         self.dec = self.trunk.decoder(skips, style, attend_in_every_block=True)
-        self.out_norm = edm_norm(widths[0], EPS)
+        self.out_norm = group_norm(widths[0], style.eps)
         self.out_conv = Conv2d(widths[0], out_channels, 3, weight=zeros, bias=zeros)
 
     def forward(

@@ -10,16 +10,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.nets.choices import require_choice
-from methods.nets.edm.blocks import BlockStyle, edm_norm
+from methods.nets.edm.blocks import BlockStyle
 from methods.nets.edm.trunk import Trunk, add_condition
 from methods.nets.embeddings import FourierEmbedding, SinCosEmbedding
 from methods.nets.fir import FusedConvDown
-from methods.nets.layers import Conv2d, Linear, scaled, xavier_uniform, zeros
+from methods.nets.layers import (
+    EPS,
+    NEAR_ZERO,
+    UNIT_SUM,
+    Linear,
+    group_norm,
+    scaled,
+    xavier_conv,
+    xavier_linear,
+    xavier_uniform,
+    zeros,
+)
 from methods.nets.resample import Resample, Resampling
-
-UNIT_SUM = math.sqrt(0.5)  # keeps the variance of a sum of two
-NEAR_ZERO = scaled(xavier_uniform, 1e-5)
-EPS = 1e-6
 
 EmbeddingType = Literal["positional", "fourier"]
 EncoderType = Literal["standard", "skip", "residual"]
@@ -65,29 +72,16 @@ class SongUNet(nn.Module):
         noise_channels, emb_channels = model_channels * channel_mult_noise, model_channels * channel_mult_emb
         positional = embedding_type == "positional"
         self.map_noise = SinCosEmbedding(noise_channels) if positional else FourierEmbedding(noise_channels)
-        self.map_label = _linear(label_dim, noise_channels) if label_dim else None
+        self.map_label = xavier_linear(label_dim, noise_channels) if label_dim else None
         self.map_augment = (
             Linear(augment_dim, noise_channels, weight=xavier_uniform, bias=None) if augment_dim else None
         )
-        self.map_layer0 = _linear(noise_channels, emb_channels)
-        self.map_layer1 = _linear(emb_channels, emb_channels)
-        style = BlockStyle(
-            emb_channels=emb_channels,
-            dropout=dropout,
-            heads=lambda channels: 1,
-            eps=EPS,
-            skip_scale=UNIT_SUM,
-            adaptive_scale=False,
-            resample_proj=True,
-            taps=tuple(resample_filter),
-            weight=xavier_uniform,
-            bias=zeros,
-            residual_weight=NEAR_ZERO,
-            attention_weight=scaled(xavier_uniform, math.sqrt(0.2)),
-        )
+        self.map_layer0 = xavier_linear(noise_channels, emb_channels)
+        self.map_layer1 = xavier_linear(emb_channels, emb_channels)
+        style = _style(emb_channels, dropout, tuple(resample_filter))
         widths = tuple(model_channels * mult for mult in channel_mult)
         self.trunk = Trunk.of(img_resolution, widths, num_blocks, tuple(attn_resolutions))
-        stem = Conv2d(in_channels, model_channels, 3, weight=xavier_uniform, bias=zeros)
+        stem = xavier_conv(in_channels, model_channels)
         self.enc, skips = self.trunk.encoder(stem, model_channels, style)
         self._image_inputs(in_channels, style.taps)
         self.dec = self.trunk.decoder(skips, style, attend_in_every_block=False)
@@ -99,7 +93,7 @@ class SongUNet(nn.Module):
         for name, width in zip(self.trunk.names[1:], self.trunk.widths):
             if self.encoder_type == "skip":
                 self.enc[f"{name}_aux_down"] = Resample(Resampling("down", taps))
-                self.enc[f"{name}_aux_skip"] = Conv2d(channels, width, 1, weight=xavier_uniform, bias=zeros)
+                self.enc[f"{name}_aux_skip"] = xavier_conv(channels, width, kernel=1)
             if self.encoder_type == "residual":
                 down = FusedConvDown(channels, width, 3, taps=taps, weight=xavier_uniform, bias=zeros)
                 self.enc[f"{name}_aux_residual"] = down
@@ -109,8 +103,8 @@ class SongUNet(nn.Module):
         """The finest level's image; with "skip", a sum of every level's."""
         for name, width in zip(self.trunk.names, self.trunk.widths):
             if decoder_type == "skip" or name == self.trunk.names[0]:
-                self.dec[f"{name}_aux_norm"] = edm_norm(width, EPS)
-                self.dec[f"{name}_aux_conv"] = Conv2d(width, out_channels, 3, weight=NEAR_ZERO, bias=zeros)
+                self.dec[f"{name}_aux_norm"] = group_norm(width, EPS)
+                self.dec[f"{name}_aux_conv"] = xavier_conv(width, out_channels, NEAR_ZERO)
             if decoder_type == "skip" and name != self.trunk.names[-1]:
                 self.dec[f"{name}_aux_up"] = Resample(Resampling("up", taps))
 
@@ -152,5 +146,18 @@ class SongUNet(nn.Module):
         return image if coarser is None else self.dec[f"{name}_aux_up"](coarser) + image
 
 
-def _linear(inputs: int, outputs: int) -> Linear:
-    return Linear(inputs, outputs, weight=xavier_uniform, bias=zeros)
+def _style(emb_channels: int, dropout: float, taps: tuple[int, ...]) -> BlockStyle:
+    return BlockStyle(
+        emb_channels=emb_channels,
+        dropout=dropout,
+        heads=lambda channels: 1,
+        eps=EPS,
+        skip_scale=UNIT_SUM,
+        adaptive_scale=False,
+        resample_proj=True,
+        taps=taps,
+        weight=xavier_uniform,
+        bias=zeros,
+        residual_weight=NEAR_ZERO,
+        attention_weight=scaled(xavier_uniform, math.sqrt(0.2)),
+    )

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from methods.nets.edm.blocks import BlockStyle, UNetBlock
 from methods.nets.layers import Conv2d, Linear, one_hot
+from methods.nets.shapes import require_halvings
 
 Join = Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor]]  # (level, features, image) -> both, changed
 
@@ -25,9 +26,7 @@ class Trunk:
     def of(
         cls, img_resolution: int, widths: tuple[int, ...], num_blocks: int, attn_resolutions: tuple[int, ...]
     ) -> "Trunk":
-        halvings = len(widths) - 1
-        if img_resolution % 2**halvings:
-            raise ValueError(f"{img_resolution} pixels cannot be halved {halvings} times: shorten channel_mult")
+        require_halvings(img_resolution, len(widths) - 1)
         resolutions = tuple(img_resolution >> level for level in range(len(widths)))
         return cls(resolutions, widths, num_blocks, tuple(r in attn_resolutions for r in resolutions))
 

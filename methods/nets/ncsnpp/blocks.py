@@ -13,12 +13,23 @@ from torch import Tensor, nn
 
 from methods.core.shapes import per_channel
 from methods.nets.fir import Fir
-from methods.nets.layers import Conv2d, Draw, GroupNorm, Linear, attend, scaled, xavier_uniform, zeros
+from methods.nets.layers import (
+    EPS,
+    NEAR_ZERO,
+    UNIT_SUM,
+    Draw,
+    Linear,
+    attend,
+    group_norm,
+    groups_of,
+    scaled,
+    xavier_conv,
+    xavier_linear,
+    xavier_uniform,
+    zeros,
+)
 
-EPS = 1e-6
-NEAR_ZERO = scaled(xavier_uniform, 1e-5)
 NormAfter = Literal["adaptive", "plain"]
-UNIT_SUM = math.sqrt(0.5)  # keeps the variance of a sum of two
 
 
 @dataclass(frozen=True)
@@ -30,15 +41,6 @@ class BlockStyle:
     dropout: float
     taps: tuple[int, ...]
     norm_after: NormAfter  # the second normalisation: by the latent too (BigGAN), or ordinary
-
-
-def groups_of(channels: int) -> int:
-    """At least four channels to a group, 32 groups at most."""
-    return min(channels // 4, 32)
-
-
-def plain_norm(channels: int) -> GroupNorm:
-    return GroupNorm(groups_of(channels), channels, EPS)
 
 
 class PixelNorm(nn.Module):
@@ -84,7 +86,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.GroupNorm_0 = plain_norm(channels)
+        self.GroupNorm_0 = group_norm(channels, EPS)
         small = scaled(xavier_uniform, math.sqrt(0.1))
         self.NIN_0, self.NIN_1, self.NIN_2 = (Nin(channels, small) for _ in range(3))
         self.NIN_3 = Nin(channels, NEAR_ZERO)
@@ -105,13 +107,13 @@ class ResBlock(nn.Module):
         self.dropout = style.dropout
         self.GroupNorm_0 = AdaptiveGroupNorm(inputs, style.style_channels)
         self.fir = nn.Identity() if resample is None else Fir(resample, style.taps)
-        self.Conv_0 = Conv2d(inputs, outputs, 3, weight=xavier_uniform, bias=zeros)
-        self.Dense_0 = Linear(style.time_channels, outputs, weight=xavier_uniform, bias=zeros)
+        self.Conv_0 = xavier_conv(inputs, outputs)
+        self.Dense_0 = xavier_linear(style.time_channels, outputs)
         adaptive = style.norm_after == "adaptive"
-        self.GroupNorm_1 = AdaptiveGroupNorm(outputs, style.style_channels) if adaptive else plain_norm(outputs)
-        self.Conv_1 = Conv2d(outputs, outputs, 3, weight=NEAR_ZERO, bias=zeros)
+        self.GroupNorm_1 = AdaptiveGroupNorm(outputs, style.style_channels) if adaptive else group_norm(outputs, EPS)
+        self.Conv_1 = xavier_conv(outputs, outputs, NEAR_ZERO)
         if inputs != outputs or resample is not None:
-            self.Conv_2 = Conv2d(inputs, outputs, 1, weight=xavier_uniform, bias=zeros)
+            self.Conv_2 = xavier_conv(inputs, outputs, kernel=1)
         else:
             self.Conv_2 = nn.Identity()
 
@@ -129,7 +131,7 @@ class Combine(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.Conv_0 = Conv2d(inputs, outputs, 1, weight=xavier_uniform, bias=zeros)
+        self.Conv_0 = xavier_conv(inputs, outputs, kernel=1)
 
     def forward(self, image: Tensor, features: Tensor) -> Tensor:
         return self.Conv_0(image) + features

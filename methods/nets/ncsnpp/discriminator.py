@@ -14,11 +14,10 @@ from methods.core.shapes import per_channel
 from methods.nets.choices import require_choice
 from methods.nets.discriminator_output import Verdict
 from methods.nets.edm.trunk import add_condition
-from methods.nets.embeddings import sinusoids
+from methods.nets.embeddings import TimeEmbedding
 from methods.nets.fir import Fir
-from methods.nets.layers import Conv2d, Linear, xavier_uniform, zeros
+from methods.nets.layers import NEAR_ZERO, UNIT_SUM, Conv2d, Linear, xavier_conv, xavier_linear, xavier_uniform
 from methods.nets.minibatch_std import with_deviation
-from methods.nets.ncsnpp.blocks import NEAR_ZERO, UNIT_SUM
 
 Size = Literal["small", "large"]
 WIDTHS: dict[Size, tuple[int, ...]] = {"small": (2, 2, 4, 8, 8), "large": (2, 4, 8, 8, 8, 8, 8)}  # in model_channels
@@ -44,16 +43,17 @@ class DDGANDiscriminator(nn.Module):
         require_choice("size", size, Size)
         widths = [mult * model_channels for mult in WIDTHS[size]]
         self.classes = classes
-        self.t_embed = TimeEmbedding(time_channels)
+        first, second = (xavier_linear(time_channels, time_channels) for _ in range(2))
+        self.t_embed = TimeEmbedding(time_channels, nn.Sequential(first, nn.LeakyReLU(0.2), second))
         self.label_emb = Linear(classes, time_channels, bias=None) if classes else None
-        self.start_conv = Conv2d(2 * channels, widths[0], 1, weight=xavier_uniform, bias=zeros)
+        self.start_conv = xavier_conv(2 * channels, widths[0], kernel=1)
         self.depth = len(widths) - 1
         for i in range(self.depth):
             halves = i > 0 or size == "large"
             self.add_module(f"conv{i + 1}", DownBlock(widths[i], widths[i + 1], time_channels, halves))
         last = NEAR_ZERO if size == "small" else xavier_uniform
-        self.final_conv = Conv2d(widths[-1] + 1, widths[-1], 3, weight=last, bias=zeros)
-        self.end_linear = Linear(widths[-1], 1, weight=xavier_uniform, bias=zeros)
+        self.final_conv = xavier_conv(widths[-1] + 1, widths[-1], last)
+        self.end_linear = xavier_linear(widths[-1], 1)
 
     def forward(self, x_s: Tensor, index: Tensor, x_t: Tensor, labels: Tensor | None = None) -> Verdict:
         """x_s, x_t: x_i and x_{i+1} [B, C, H, W]; index [B]: i, or any time; labels [B] int or None -> logits [B]."""
@@ -66,28 +66,15 @@ class DDGANDiscriminator(nn.Module):
         return Verdict(self.end_linear(h.sum(dim=(2, 3))).squeeze(1))
 
 
-class TimeEmbedding(nn.Module):
-    """[B] float -> [B, width]."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        first, second = (Linear(width, width, weight=xavier_uniform, bias=zeros) for _ in range(2))
-        self.width = width
-        self.main = nn.Sequential(first, nn.LeakyReLU(0.2), second)
-
-    def forward(self, time: Tensor) -> Tensor:
-        return self.main(sinusoids(time, self.width))
-
-
 class DownBlock(nn.Module):
     """x [B, inputs, H, W], time [B, T] -> [B, outputs, H, W], or half the size."""
 
     def __init__(self, inputs: int, outputs: int, time_channels: int, halves: bool) -> None:
         super().__init__()
         self.fir = Fir("down") if halves else nn.Identity()
-        self.conv1 = nn.Sequential(Conv2d(inputs, outputs, 3, weight=xavier_uniform, bias=zeros))
-        self.conv2 = nn.Sequential(Conv2d(outputs, outputs, 3, weight=NEAR_ZERO, bias=zeros))
-        self.dense_t1 = Linear(time_channels, outputs, weight=xavier_uniform, bias=zeros)
+        self.conv1 = nn.Sequential(xavier_conv(inputs, outputs))
+        self.conv2 = nn.Sequential(xavier_conv(outputs, outputs, NEAR_ZERO))
+        self.dense_t1 = xavier_linear(time_channels, outputs)
         self.skip = nn.Sequential(Conv2d(inputs, outputs, 1, weight=xavier_uniform, bias=None))
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:

@@ -15,18 +15,16 @@ from methods.nets.choices import require_choice
 from methods.nets.edm.trunk import add_condition
 from methods.nets.embeddings import sinusoids
 from methods.nets.fir import TAPS, Fir, FirConv
-from methods.nets.layers import Conv2d, Draw, Linear, xavier_uniform, zeros
+from methods.nets.layers import EPS, NEAR_ZERO, UNIT_SUM, Linear, group_norm, xavier_conv, xavier_linear
 from methods.nets.ncsnpp.blocks import (
-    NEAR_ZERO,
-    UNIT_SUM,
     AttentionBlock,
     BlockStyle,
     Combine,
     NormAfter,
     PixelNorm,
     ResBlock,
-    plain_norm,
 )
+from methods.nets.shapes import require_halvings, square_size
 
 Pyramid = Literal["none", "skip", "residual"]
 
@@ -65,10 +63,8 @@ class NCSNppGenerator(nn.Module):
         require_choice("norm_after", norm_after, NormAfter)
         require_choice("image_in", image_in, Pyramid)
         require_choice("image_out", image_out, Pyramid)
-        channels, height, width = shape
-        halvings = len(channel_mult) - 1
-        if height != width or height % 2**halvings:
-            raise ValueError(f"images of {height}x{width} pixels: square ones that halve {halvings} times were wanted")
+        channels, height = shape[0], square_size(shape, "ncsnpp")
+        require_halvings(height, len(channel_mult) - 1)
         self.shape, self.image_in, self.image_out, self.tanh = tuple(shape), image_in, image_out, tanh
         self.model_channels, self.num_res_blocks = model_channels, num_res_blocks
         self.taps, self.classes = taps, classes
@@ -78,18 +74,7 @@ class NCSNppGenerator(nn.Module):
         self.pyramid_down, self.pyramid_up = Fir("down", taps), Fir("up", taps)
         self.z_transform = _mapping(latent, style_channels, mapping_layers)
         self.label_emb = Linear(classes, self.style.time_channels, bias=None) if classes else None
-        handed: list[int] = []
-        self.all_modules = nn.ModuleList(
-            [
-                _linear(model_channels, self.style.time_channels),
-                _linear(self.style.time_channels, self.style.time_channels),
-                *self._layers_down(channels, handed),
-                ResBlock(self.widths[-1], self.widths[-1], self.style),
-                AttentionBlock(self.widths[-1]),
-                ResBlock(self.widths[-1], self.widths[-1], self.style),
-                *self._layers_up(channels, handed),
-            ]
-        )
+        self.all_modules = nn.ModuleList(self._layers(channels))
 
     def forward(self, x: Tensor, index: Tensor, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """x [B, C, H, W], index [B] or any time, z [B, latent], labels [B] int or None -> [B, C, H, W]."""
@@ -109,10 +94,21 @@ class NCSNppGenerator(nn.Module):
         """Of the weights, in which times are embedded."""
         return next(self.all_modules.parameters()).dtype
 
+    def _layers(self, channels: int) -> Iterator[nn.Module]:
+        """All layers, in the order of their use."""
+        handed: list[int] = []
+        yield xavier_linear(self.model_channels, self.style.time_channels)
+        yield xavier_linear(self.style.time_channels, self.style.time_channels)
+        yield from self._layers_down(channels, handed)
+        yield ResBlock(self.widths[-1], self.widths[-1], self.style)
+        yield AttentionBlock(self.widths[-1])
+        yield ResBlock(self.widths[-1], self.widths[-1], self.style)
+        yield from self._layers_up(channels, handed)
+
     def _layers_down(self, channels: int, handed: list[int]) -> Iterator[nn.Module]:
         """Appends to `handed` the channels of everything the way up takes over."""
         width = self.model_channels
-        yield _conv(channels, width)
+        yield xavier_conv(channels, width)
         handed.append(width)
         for level, wide in enumerate(self.widths):
             for _ in range(self.num_res_blocks):
@@ -156,15 +152,15 @@ class NCSNppGenerator(nn.Module):
                 yield AttentionBlock(width)
             coarsest = level == len(self.widths) - 1
             if self.image_out == "skip":
-                yield from (plain_norm(width), _conv(width, channels, NEAR_ZERO))
+                yield from (group_norm(width, EPS), xavier_conv(width, channels, NEAR_ZERO))
             elif self.image_out == "residual" and coarsest:
-                yield from (plain_norm(width), _conv(width, width))
+                yield from (group_norm(width, EPS), xavier_conv(width, width))
             elif self.image_out == "residual":
                 yield _Resampled(self.widths[level + 1], width, "up", self.taps)
             if level > 0:
                 yield ResBlock(width, width, self.style, "up")
         if self.image_out != "skip":
-            yield from (plain_norm(width), _conv(width, channels, NEAR_ZERO))
+            yield from (group_norm(width, EPS), xavier_conv(width, channels, NEAR_ZERO))
 
     def _up(self, layers: Iterator[nn.Module], h: Tensor, handed: list[Tensor], time: Tensor, style: Tensor) -> Tensor:
         image = h
@@ -204,15 +200,7 @@ class _Resampled(nn.Module):
 
 
 def _mapping(latent: int, width: int, hidden: int) -> nn.Sequential:
-    layers: list[nn.Module] = [PixelNorm(), _linear(latent, width), nn.SiLU()]
+    layers: list[nn.Module] = [PixelNorm(), xavier_linear(latent, width), nn.SiLU()]
     for _ in range(hidden):
-        layers += [_linear(width, width), nn.SiLU()]
+        layers += [xavier_linear(width, width), nn.SiLU()]
     return nn.Sequential(*layers)
-
-
-def _linear(inputs: int, outputs: int) -> Linear:
-    return Linear(inputs, outputs, weight=xavier_uniform, bias=zeros)
-
-
-def _conv(inputs: int, outputs: int, weight: Draw = xavier_uniform) -> Conv2d:
-    return Conv2d(inputs, outputs, 3, weight=weight, bias=zeros)

@@ -7,8 +7,8 @@ doubles it last, so that it always convolves at the smaller size (Imagen's effic
 import torch
 from torch import Tensor, nn
 
-from methods.nets.adm.blocks import BlockStyle, Downsample, ResBlock, Stage, Upsample, adm_norm
-from methods.nets.adm.trunk import attention_at, descend, embed, level_widths, middle_block, time_embedding
+from methods.nets.adm.blocks import AttentionBlock, BlockStyle, Downsample, ResBlock, Stage, Upsample, adm_norm
+from methods.nets.adm.trunk import descend, embed, level_widths, middle_block, time_embedding
 from methods.nets.discriminator_output import Verdict
 from methods.nets.layers import Conv2d, zeros
 
@@ -39,36 +39,17 @@ class Trunk(nn.Module):
         style = BlockStyle(
             emb_channels=4 * model_channels + latent,
             dropout=dropout,
-            num_heads=1,
             num_head_channels=num_head_channels,
             use_scale_shift_norm=True,
-            resblock_updown=False,
             conv_resample=False,
-            use_new_attention_order=False,
-            skip_scale=1.0,
         )
         widths = level_widths(size, model_channels, channel_mult)
         self.width = widths[0]
         self.time_embed = time_embedding(model_channels, 4 * model_channels)
         self.label_emb = nn.Embedding(classes, 4 * model_channels) if classes else None
-        down, handed = [Stage([Conv2d(channels, widths[0], 3)])], [widths[0]]
-        for level, width in enumerate(widths):
-            for index in range(num_res_blocks):
-                halves = level > 0 and index == 0
-                first = [Downsample(handed[-1], with_conv=False)] if halves else []
-                attention = attention_at(level, size, attn_resolutions, width, style)
-                down.append(Stage([*first, ResBlock(handed[-1], width, style), *attention]))
-                handed.append(width)
-        up, inputs = [], widths[-1]
-        for level, width in reversed(list(enumerate(widths))):
-            count = num_res_blocks + (level == 0)  # the finest level also takes the first convolution's output
-            for index in range(count):
-                doubles = level > 0 and index == count - 1
-                last = [Upsample(width, with_conv=False)] if doubles else []
-                attention = attention_at(level, size, attn_resolutions, width, style)
-                up.append(Stage([ResBlock(inputs + handed.pop(), width, style), *attention, *last]))
-                inputs = width
-        self.input_blocks, self.output_blocks = nn.ModuleList(down), nn.ModuleList(up)
+        attends = [size >> level in attn_resolutions for level in range(len(widths))]
+        self.input_blocks, skips = _way_down(channels, widths, num_res_blocks, attends, style)
+        self.output_blocks = _way_up(widths, skips, num_res_blocks, attends, style)
         self.middle_block = middle_block(widths[-1], style)
         self.out = nn.Sequential(adm_norm(widths[0]), nn.SiLU())
 
@@ -82,6 +63,34 @@ class Trunk(nn.Module):
         for block in self.output_blocks:
             h = block(torch.cat([h, handed.pop()], dim=1), emb)
         return self.out(h)
+
+
+def _way_down(
+    channels: int, widths: list[int], num_res_blocks: int, attends: list[bool], style: BlockStyle
+) -> tuple[nn.ModuleList, list[int]]:
+    """`input_blocks`, and the channels of each block's output."""
+    blocks, skips = [Stage([Conv2d(channels, widths[0], 3)])], [widths[0]]
+    for level, width in enumerate(widths):
+        for index in range(num_res_blocks):
+            first = [Downsample(skips[-1], with_conv=False)] if level > 0 and index == 0 else []
+            attention = [AttentionBlock(width, style)] if attends[level] else []
+            blocks.append(Stage([*first, ResBlock(skips[-1], width, style), *attention]))
+            skips.append(width)
+    return nn.ModuleList(blocks), skips
+
+
+def _way_up(
+    widths: list[int], skips: list[int], num_res_blocks: int, attends: list[bool], style: BlockStyle
+) -> nn.ModuleList:
+    blocks, channels, skips = [], widths[-1], list(skips)
+    for level, width in reversed(list(enumerate(widths))):
+        count = num_res_blocks + (level == 0)  # the finest level also takes the first convolution's output
+        for index in range(count):
+            last = [Upsample(width, with_conv=False)] if level > 0 and index == count - 1 else []
+            attention = [AttentionBlock(width, style)] if attends[level] else []
+            blocks.append(Stage([ResBlock(channels + skips.pop(), width, style), *attention, *last]))
+            channels = width
+    return nn.ModuleList(blocks)
 
 
 class SIDDMGenerator(nn.Module):

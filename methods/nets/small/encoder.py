@@ -6,8 +6,8 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.nets.edm.blocks import BlockStyle, UNetBlock, edm_norm
-from methods.nets.layers import Conv2d, Linear, torch_uniform
+from methods.nets.edm.blocks import BlockStyle, UNetBlock
+from methods.nets.layers import UNIT_SUM, Conv2d, Linear, group_norm
 from methods.nets.small.mlp import Conditioning, FilmTrunk
 
 SMALLEST = 4  # pixels per side of the last features
@@ -69,7 +69,7 @@ class ConvEncoder(nn.Module):
         if halvings < 1:
             raise ValueError(f"images of {height}x{width} pixels: use MlpEncoder below {2 * SMALLEST}")
         self.outputs = outputs
-        style = _style(4 * model_channels, dropout)
+        style = BlockStyle(4 * model_channels, dropout, skip_scale=UNIT_SUM)
         self.condition = Conditioning(style.emb_channels, label_dim)
         self.first = Conv2d(channels, model_channels, 3)
         widths = [model_channels * 2 ** min(level, 2) for level in range(halvings + 1)]
@@ -77,7 +77,7 @@ class ConvEncoder(nn.Module):
         for narrow, wide in pairwise(widths):
             self.blocks.append(UNetBlock(narrow, wide, style, resample="down"))
             self.blocks.extend(UNetBlock(wide, wide, style) for _ in range(num_blocks - 1))
-        self.norm = edm_norm(widths[-1], style.eps)
+        self.norm = group_norm(widths[-1], style.eps)
         pixels = (height >> halvings) * (width >> halvings)
         self.last = Linear(widths[-1] * pixels, outputs or 1)
 
@@ -89,20 +89,3 @@ class ConvEncoder(nn.Module):
             h = block(h, emb)
         logits = self.last(F.silu(self.norm(h)).flatten(1))
         return logits.squeeze(1) if self.outputs is None else logits
-
-
-def _style(emb_channels: int, dropout: float) -> BlockStyle:
-    return BlockStyle(
-        emb_channels=emb_channels,
-        dropout=dropout,
-        heads=lambda channels: 0,
-        eps=1e-5,
-        skip_scale=math.sqrt(0.5),
-        adaptive_scale=True,
-        resample_proj=False,
-        taps=(1, 1),
-        weight=torch_uniform,
-        bias=torch_uniform,
-        residual_weight=torch_uniform,
-        attention_weight=torch_uniform,
-    )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from methods.nets.discriminator_output import Verdict
 from methods.nets.small.layers import Later, first_layer, louden
-from methods.nets.small.mixture_mlp import TimeEmbedding
+from methods.nets.small.mixture_mlp import time_embedding
 
 OCTAVES = 5  # frequencies 1, 2, 4, 8, 16
 LOUDNESS = 3.0
@@ -58,14 +58,14 @@ class FourierGenerator(nn.Module):
         super().__init__()
         self.shape = (dims,)
         self.coordinates = Coordinates(dims, std)
-        self.t_embed = TimeEmbedding(time_width)
+        self.t_embed = time_embedding(time_width)
         seen = self.coordinates.width
         self.decode = ResidualLayers(seen + time_width + latent, hidden, depth, loud=seen)
         self.said = Later(hidden, dims)
         self.out = nn.Linear(2 * dims, dims)
 
     def forward(self, x: Tensor, time: Tensor, z: Tensor) -> Tensor:
-        h = self.decode(self.coordinates(x), self.t_embed(time, x), z)
+        h = self.decode(self.coordinates(x), self.t_embed(time.to(x)), z)
         return self.out(torch.cat([self.said(h), x], dim=1))
 
 
@@ -86,7 +86,7 @@ class FourierDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.coordinates = Coordinates(dims, std)
-        self.t_embed = TimeEmbedding(time_width)
+        self.t_embed = time_embedding(time_width)
         seen = (1 + pair) * self.coordinates.width
         self.encode = ResidualLayers(seen + time_width, hidden, depth, loud=seen)
         self.logits = Later(hidden, 2)
@@ -95,5 +95,5 @@ class FourierDiscriminator(nn.Module):
 
     def forward(self, x_s: Tensor, time: Tensor, x_t: Tensor | None = None) -> Verdict:
         seen = [self.coordinates(x) for x in (x_s, x_t) if x is not None]
-        h = self.encode(*seen, self.t_embed(time, x_s))
+        h = self.encode(*seen, self.t_embed(time.to(x_s)))
         return Verdict(self.logits(h), *(None if head is None else head(h) for head in (self.noisier, self.clean)))

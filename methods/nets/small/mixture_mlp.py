@@ -6,22 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from methods.nets.discriminator_output import Verdict
-from methods.nets.embeddings import sinusoids
+from methods.nets.embeddings import TimeEmbedding
 from methods.nets.small.layers import Later, first_layer, louden
 
 
-class TimeEmbedding(nn.Module):
-    """[B] time, as the method scales it -> [B, width]."""
-
-    def __init__(self, width: int = 128) -> None:
-        super().__init__()
-        self.width = width
-        self.main = nn.Sequential(
-            nn.Linear(width, width), nn.LeakyReLU(0.2), nn.Linear(width, width), nn.LeakyReLU(0.2)
-        )
-
-    def forward(self, time: Tensor, like: Tensor) -> Tensor:
-        return self.main(sinusoids(time.to(like), self.width))
+def time_embedding(width: int) -> TimeEmbedding:
+    layers = (nn.Linear(width, width), nn.LeakyReLU(0.2), nn.Linear(width, width), nn.LeakyReLU(0.2))
+    return TimeEmbedding(width, nn.Sequential(*layers))
 
 
 def mlp(inputs: int, outputs: int, hidden: int = 100, depth: int = 3) -> nn.Sequential:
@@ -53,13 +44,13 @@ class MixtureGenerator(nn.Module):
         super().__init__()
         outputs = outputs or dims
         self.shape = (dims,)
-        self.t_embed = TimeEmbedding(time_width)
+        self.t_embed = time_embedding(time_width)
         self.decode = mlp(dims + time_width + latent, outputs, hidden, depth)
         self.out = nn.Linear(outputs + dims, outputs)
         louden(self.decode[0], slice(dims), loudness)
 
     def forward(self, x: Tensor, time: Tensor, z: Tensor | None = None) -> Tensor:
-        parts = x, self.t_embed(time, x), *([] if z is None else [z])
+        parts = x, self.t_embed(time.to(x)), *([] if z is None else [z])
         said = self.decode[1:](first_layer(self.decode[0], *parts))
         return self.out(torch.cat([said, x], 1))
 
@@ -79,7 +70,7 @@ class MixtureDiscriminator(nn.Module):
         loudness: float = 1.0,
     ) -> None:
         super().__init__()
-        self.t_embed = TimeEmbedding(time_width)
+        self.t_embed = time_embedding(time_width)
         self.encode = nn.Sequential(*mlp(2 * dims + time_width, 2, hidden, depth)[:-1])
         self.gan_linear = Later(hidden, 2)
         self.noisier = Later(hidden, dims) if heads else None
@@ -89,7 +80,7 @@ class MixtureDiscriminator(nn.Module):
 
     def forward(self, x_s: Tensor, time: Tensor, x_t: Tensor | None = None) -> Verdict:
         seen = torch.zeros_like(x_s) if x_t is None else x_t
-        features = self.encode[1:](first_layer(self.encode[0], x_s, self.t_embed(time, x_s), seen))
+        features = self.encode[1:](first_layer(self.encode[0], x_s, self.t_embed(time.to(x_s)), seen))
         if self.noisier is None or self.clean is None:
             return Verdict(self.gan_linear(features))
         return Verdict(self.gan_linear(features), self.noisier(features), self.clean(features))
