@@ -23,7 +23,14 @@ from methods.nets import fir
 from methods.nets.resample import Resampling
 
 METHOD = DDGAN(
-    net="ncsnpp", width=32, depth=1, channel_mult=(1, 2, 2), attention=(8,), latent=16, style_width=64, judge_width=16
+    net="ncsnpp",
+    width=32,
+    depth=1,
+    channel_mult=(1, 2, 2),
+    attention=(8,),
+    latent=16,
+    style_width=64,
+    discriminator_width=16,
 )
 DATA = DataSpec((3, 16, 16), 0, 0.5)
 BATCH, ITERATIONS, REPEATS = 16, 4, 7

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.core.checks import check_chain_steps, check_ema, check_label_dropout, require_at_least
-from methods.core.labels import asked, dropped
+from methods.core.labels import drop_labels, with_classifier_free_guidance
 from methods.core.process.chains import Chain, chain_of, look_up
 from methods.core.process.posterior import diffuse
 from methods.core.rng import ImageRng, StepRng
@@ -88,7 +88,7 @@ class DDPM:
         x_t = diffuse(batch.images, look_up(self.chain.alpha_bar, draws["index"]), draws["noise"])
         labels = batch.labels
         if self.label_dropout:
-            labels = dropped(labels, draws["hide"], self.label_dropout)
+            labels = drop_labels(labels, draws["hide"], self.label_dropout)
         predicted = nets["denoiser"](x_t, draws["index"], labels)
         loss = (draws["noise"] - predicted).square().mean()
         return loss, {"loss": loss.detach()}
@@ -109,7 +109,9 @@ class DDPM:
         net = nets["denoiser"]
         assert isinstance(net, StepNet)
         denoise = wrap(
-            asked(lambda of: self.denoiser(net, of), labels, net.classes, self.label_dropout, sampling.cfg_weight)
+            with_classifier_free_guidance(
+                lambda of: self.denoiser(net, of), labels, net.classes, self.label_dropout, sampling.cfg_weight
+            )
         )
         x, chain = rng.normal(*net.shape), self.chain.spaced(sampling.spacing)
         return walk(denoise, x, chain, rng, sampling.eta, sampling.variance, sampling.clip, source)

@@ -6,13 +6,13 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor, nn
 
 from methods.core.checks import check_channels, check_label_dropout, require, require_at_least
-from methods.core.labels import asked, dropped
+from methods.core.labels import drop_labels, with_classifier_free_guidance
 from methods.core.process.denoise import EDMScheme, Preconditioned, denoising_errors
 from methods.core.process.noise import GeometricVE, LinearVP, SubVP, edm_grid
 from methods.core.rng import ImageRng, StepRng
 from methods.core.sampling.flow import begin, flow, grid_along, reverse_sde, sub_vp_path, ve_path, vp_path
 from methods.core.sampling.samplers import LINEAR, BoostedChurn, Churn, ChurnLaw, Path, follow, heun
-from methods.core.training.augment import LABELS, Transform, augment, draw_transform, labels_of
+from methods.core.training.augment import AUGMENT_LABELS, Transform, augment, draw_transform, labels_of
 from methods.core.types import (
     Adam,
     Batch,
@@ -34,11 +34,11 @@ from methods.nets.edm.song_unet import SongUNet
 from methods.nets.shapes import square_size
 from methods.nets.small.mlp import ResidualMlp
 
-AUGMENT = "augment_"  # before the names of Transform's fields among a step's draws
+AUGMENT = "augment_"  # prefix of Transform's fields among a step's draws
 
 
 class Curve(NamedTuple):
-    """What a solver follows."""
+    """The path that a solver follows and its noise levels."""
 
     path: Path
     sigmas: Tensor  # [steps + 1] falling to 0
@@ -63,10 +63,12 @@ class Sampling:
     churn_min: float = 0.0  # S_min, S_max: churn at noise levels between these
     churn_max: float = float("inf")
     churn_noise: float = 1.0  # S_noise
-    boost_churn: float | None = None  # S_churn for samples that a guiding discriminator doubts (EDM-G++: 4)
+    boost_churn: float | None = None  # S_churn for samples whose discriminator's log odds are below 0 (EDM-G++: 4)
     boost_period: int = 5  # every how many steps
     solver: Literal["heun", "euler", "rk45", "sde"] = "heun"  # sde: the reverse SDE, by Euler and Maruyama
-    process: Literal["edm", "vp", "sub-vp", "ve"] = "edm"  # whose curve is followed; score SDEs': levels even in time
+    process: Literal["edm", "vp", "sub-vp", "ve"] = (
+        "edm"  # the process whose path is followed; score SDEs': levels uniform in time
+    )
     tolerance: float = 1e-5  # of rk45, relative and absolute
     cfg_weight: float = 0.0  # classifier-free guidance: 0 none (Ho and Salimans' w; DiT's and DG's scale is 1 + w)
 
@@ -84,9 +86,9 @@ class Sampling:
             self.boost_churn is None or self.boost_churn > 0, "boost_churn", self.boost_churn, "more than 0 or none"
         )
         require(self.tolerance > 0, "tolerance", self.tolerance, "more than 0")
-        stirs = self.churn_law is not None
+        churns = self.churn_law is not None
         require(
-            not stirs or self.solver in ("heun", "euler"), "solver", self.solver, "heun or euler, as there is churn,"
+            not churns or self.solver in ("heun", "euler"), "solver", self.solver, "heun or euler, as there is churn,"
         )
         even = self.process == "edm" or self.rho == 7.0
         require(even, "rho", self.rho, f"none beside process {self.process} (leave it out)")
@@ -99,7 +101,7 @@ class Sampling:
         return usual if self.churn else None
 
     def curve(self, low: float, high: float) -> Curve:
-        """low, high: the network's noise levels, within which it stays."""
+        """low, high: the network's least and largest noise level; the curve stays within them."""
         low, high = max(self.sigma_min, low), min(self.sigma_max, high)
         if self.process == "edm":
             return Curve(LINEAR, edm_grid(self.steps, low, high, self.rho))
@@ -175,7 +177,7 @@ class EDM:
         sigma = (draws["level"] * self.p_std + self.p_mean).exp()
         labels = batch.labels if net.classes else None
         if self.label_dropout:
-            labels = dropped(labels, draws["hide"], self.label_dropout)
+            labels = drop_labels(labels, draws["hide"], self.label_dropout)
         errors = denoising_errors(net, images, sigma, draws["noise"], labels, hints)
         loss = errors.flatten(1).sum(1).mean()
         return loss, {"loss": loss.detach()}
@@ -192,10 +194,10 @@ class EDM:
         return 0.5 ** (progress.batch / max(halflife, 1e-8))
 
     def denoiser(self, net: nn.Module, labels: Tensor | None) -> Denoiser:
-        """The network as a `Denoiser`; labels [B] of the images asked for, unused by an unconditional network."""
+        """The network as a `Denoiser`; labels [B] of the images to generate, unused by an unconditional network."""
         assert isinstance(net, Preconditioned)
-        asked = labels if net.classes else None
-        return lambda x, at: Prediction(net(x, at.sigma, asked))
+        bound = labels if net.classes else None
+        return lambda x, at: Prediction(net(x, at.sigma, bound))
 
     def sample(
         self,
@@ -210,7 +212,9 @@ class EDM:
         scheme, churn = net.scheme, sampling.churn_law
         path, sigmas = sampling.curve(scheme.sigma_min, scheme.sigma_max)
         denoise = wrap(
-            asked(lambda of: self.denoiser(net, of), labels, net.classes, self.label_dropout, sampling.cfg_weight)
+            with_classifier_free_guidance(
+                lambda of: self.denoiser(net, of), labels, net.classes, self.label_dropout, sampling.cfg_weight
+            )
         )
         x, sigmas = begin(rng.normal(*net.shape).double(), sigmas, source)
         match sampling.solver:
@@ -237,7 +241,7 @@ class EDM:
         channels, pixels = shape[0], square_size(shape, self.net)
         shared: dict[str, Any] = {
             "label_dim": classes,
-            "augment_dim": LABELS if self._augment else 0,
+            "augment_dim": AUGMENT_LABELS if self._augment else 0,
             "model_channels": self.width,
             "channel_mult": self.channel_mult,
             "num_blocks": self.depth,

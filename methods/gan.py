@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from methods.core.checks import check_ema, check_linear_fall, require, require_at_least
 from methods.core.rng import ImageRng, StepRng
-from methods.core.training.adversarial import loss_on_fake, loss_on_real, squared_gradient, standing
+from methods.core.training.adversarial import collapse_statistics, loss_on_fake, loss_on_real, squared_gradient
 from methods.core.training.rates import averaging, falling
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player
 from methods.nets.layers import Linear
 from methods.nets.shapes import point_dims
-from methods.nets.small.film_gan import StateJudge, within_range
+from methods.nets.small.film_gan import StateDiscriminator, within_range
 from methods.nets.small.mixture_fourier import Coordinates, ResidualLayers
 from methods.nets.small.mixture_mlp import mlp
 from methods.nets.small.mlp import FilmTrunk
@@ -22,14 +22,16 @@ from methods.nets.small.mlp import FilmTrunk
 
 @dataclass(frozen=True)
 class Sampling:
-    """Nothing to choose: one network call."""
+    """No options: one network call."""
 
 
 @dataclass(frozen=True)
 class GAN:
     """Multilayer perceptrons. Defaults: the simulation's widths and rates."""
 
-    net: Literal["plain", "mixture-fourier", "mlp"] = "plain"  # ours: for points, fine detail; mlp: residual, for all
+    net: Literal["plain", "mixture-fourier", "mlp"] = (
+        "plain"  # mixture-fourier: ours, for points with fine detail; mlp: residual, for all
+    )
     conditional: bool = False  # on the classes, where the data have any; mlp only
     latent: int = 2  # length of z, uniform in [0, 1)
     width: int = 100
@@ -45,8 +47,10 @@ class GAN:
     Sampling = Sampling
 
     def __post_init__(self) -> None:
-        told = self.conditional and self.net != "mlp"
-        require(not told, "conditional", self.conditional, f"false beside net {self.net!r}")
+        takes_classes = self.net == "mlp"
+        require(
+            takes_classes or not self.conditional, "conditional", self.conditional, f"false beside net {self.net!r}"
+        )
         require_at_least(1, latent=self.latent, width=self.width, depth=self.depth, r1_every=self.r1_every)
         require_at_least(0, generator_lr=self.generator_lr, discriminator_lr=self.discriminator_lr)
         require_at_least(0, r1_gamma=self.r1_gamma)
@@ -70,35 +74,35 @@ class GAN:
         match self.net:
             case "mlp":
                 classes = data.classes if self.conditional else 0
-                maker = TimelessMlp(self.latent, data.shape, classes, width, depth)
-                judge = StateJudge(data.shape, classes, width, depth)
+                layers = TimelessMlp(self.latent, data.shape, classes, width, depth)
+                discriminator = StateDiscriminator(data.shape, classes, width, depth)
             case "mixture-fourier":
                 seen = Coordinates(point_dims(data.shape, self.net), data.std)
-                maker = nn.Sequential(ResidualLayers(self.latent, width, depth), nn.Linear(width, values))
+                layers = nn.Sequential(ResidualLayers(self.latent, width, depth), nn.Linear(width, values))
                 hidden = ResidualLayers(seen.width, width, depth + 1, loud=seen.width)
-                judge = nn.Sequential(seen, hidden, nn.Linear(width, 1))
+                discriminator = nn.Sequential(seen, hidden, nn.Linear(width, 1))
             case _:
-                judge = nn.Sequential(nn.Flatten(), mlp(values, 1, width, depth + 1))
-                maker = mlp(self.latent, values, width, depth)
-        return {"generator": Maker(maker, data.shape), "discriminator": judge}
+                discriminator = nn.Sequential(nn.Flatten(), mlp(values, 1, width, depth + 1))
+                layers = mlp(self.latent, values, width, depth)
+        return {"generator": LatentGenerator(layers, data.shape), "discriminator": discriminator}
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
         return {"z": rng.uniform(len(batch.images), self.latent)}
 
     def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
-        told = [batch.labels] if self.conditional else []
+        given = [batch.labels] if self.conditional else []
         with torch.set_grad_enabled(player == "generator"):
-            fake = nets["generator"](draws["z"], *told)
-        on_fake = nets["discriminator"](fake, *told)
+            fake = nets["generator"](draws["z"], *given)
+        on_fake = nets["discriminator"](fake, *given)
         if player == "generator":
             loss = loss_on_real(on_fake)
             return loss, {"generator_loss": loss.detach()}
         due = self.r1_gamma > 0 and step % self.r1_every == 0
         real = batch.images.detach().requires_grad_(due)
-        on_real = nets["discriminator"](real, *told)
+        on_real = nets["discriminator"](real, *given)
         loss = loss_on_real(on_real) + loss_on_fake(on_fake)
         metrics = {"discriminator_loss": loss.detach()}
-        metrics |= standing(on_real, on_fake, batch.images, fake, *told)
+        metrics |= collapse_statistics(on_real, on_fake, batch.images, fake, *given)
         if due:
             r1 = self.r1_gamma / 2 * squared_gradient(on_real, real)
             loss, metrics["r1"] = loss + r1, r1.detach()
@@ -106,26 +110,26 @@ class GAN:
 
     @torch.no_grad()
     def sample(self, nets: Nets, sampling: Sampling, labels: Tensor | None, rng: ImageRng) -> Tensor:
-        told = [labels] if self.conditional else []
-        return nets["generator"](rng.uniform(self.latent), *told).float()
+        given = [labels] if self.conditional else []
+        return nets["generator"](rng.uniform(self.latent), *given).float()
 
 
-class Maker(nn.Module):
+class LatentGenerator(nn.Module):
     """z [B, latent], perhaps labels [B] int -> [B, *shape]."""
 
     def __init__(self, layers: nn.Module, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.layers, self.shape = layers, shape
 
-    def forward(self, z: Tensor, *labels: Tensor | None) -> Tensor:
-        return self.layers(z, *labels).reshape(-1, *self.shape)
+    def forward(self, z: Tensor, *given: Tensor | None) -> Tensor:
+        return self.layers(z, *given).reshape(-1, *self.shape)
 
 
 class TimelessMlp(nn.Module):
-    """A denoiser's trunk that is always told time 0; images stay within (-1, 1).
+    """A denoiser's trunk at time 0; images stay within (-1, 1).
 
-    z is made of variance 1, and the last layer does not begin with zeros: fresh images that are all alike give nothing
-    to tell apart, and digits then stay at one image per class (1,500 steps, 1 seed: recall 0).
+    z is scaled to variance 1, and the last layer is not initialised to zeros: if all first images are equal, the
+    discriminator has nothing to separate, and digits stay at one image per class (1,500 steps, 1 seed: recall 0).
     """
 
     def __init__(self, latent: int, shape: tuple[int, ...], classes: int, width: int, blocks: int) -> None:

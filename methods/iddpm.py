@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from methods.core.checks import check_chain_steps, check_ema, check_label_dropout, require_at_least
 from methods.core.density.variational import bound_terms
-from methods.core.labels import asked, dropped
+from methods.core.labels import drop_labels, with_classifier_free_guidance
 from methods.core.process.chains import Chain, chain_of, look_up
 from methods.core.process.posterior import diffuse
 from methods.core.rng import ImageRng, StepRng
@@ -82,7 +82,7 @@ class IDDPM:
     predicts: Predicts = "noise"
     variance: Variance = "learned"
     times: Literal["uniform", "loss-aware"] = "uniform"  # of training; loss-aware: for the bound alone (section 3.3)
-    rescale_times: bool = True  # tell the network 1000 / T times the step
+    rescale_times: bool = True  # the network's time input is 1000 / T times the step
     net: Literal["unet", "mlp"] = "unet"  # ADM's U-Net for square images; mlp for points too
     conditional: bool = False  # on the classes, where the data have any
     label_dropout: float = 0.0  # probability that an image's class is hidden, for classifier-free guidance (0.1)
@@ -132,7 +132,7 @@ class IDDPM:
         else:
             index = draws["index"]
         if self.label_dropout:
-            labels = dropped(labels, draws["hide"], self.label_dropout)
+            labels = drop_labels(labels, draws["hide"], self.label_dropout)
         x_t = diffuse(batch.images, look_up(self.chain.alpha_bar, index), noise)
         output = nets["denoiser"](x_t, index, labels)
         losses = self.losses(self.chain, output, batch.images, noise, index)
@@ -146,7 +146,7 @@ class IDDPM:
         return weighted.mean(), metrics | {"loss": weighted.detach().mean(), "notes": notes}
 
     def remember(self, player: str, nets: Nets, notes: Tensor) -> None:
-        """The losses of the times that were drawn, for the next draws. notes: [global batch, 2]."""
+        """Record the losses of the times that were drawn, for the next draws. notes: [global batch, 2]."""
         history_of(nets["history"]).remember(notes[:, 0].long(), notes[:, 1])
 
     def losses(self, chain: Chain, output: Tensor, x0: Tensor, noise: Tensor, index: Tensor) -> Losses:
@@ -157,8 +157,8 @@ class IDDPM:
         """
         x_t = diffuse(x0, look_up(chain.alpha_bar, index), noise)
         if self.objective in ("kl", "rescaled-kl"):
-            said = read_output(chain, output, x_t, index, self.predicts, self.variance)
-            bound = bound_terms(chain, said, x0, x_t, index, self.variance)
+            reading = read_output(chain, output, x_t, index, self.predicts, self.variance)
+            bound = bound_terms(chain, reading, x0, x_t, index, self.variance)
             return Losses(bound * (len(chain) if self.objective == "rescaled-kl" else 1), bound=bound)
         predicted = output[:, : x0.shape[1]]
         target = noise if self.predicts == "noise" else x0
@@ -166,8 +166,8 @@ class IDDPM:
         if self.variance != "learned":
             return Losses(mse, mse)
         frozen = torch.cat([predicted.detach(), output[:, x0.shape[1] :]], 1)
-        said = read_output(chain, frozen, x_t, index, self.predicts, self.variance)
-        bound = bound_terms(chain, said, x0, x_t, index, self.variance)
+        reading = read_output(chain, frozen, x_t, index, self.predicts, self.variance)
+        bound = bound_terms(chain, reading, x0, x_t, index, self.variance)
         if self.objective == "rescaled-mse":
             bound = bound * (len(chain) / 1000)
         return Losses(mse + bound, mse, bound)
@@ -188,7 +188,9 @@ class IDDPM:
         net = nets["denoiser"]
         assert isinstance(net, StepNet)
         denoise = wrap(
-            asked(lambda of: self.denoiser(net, of), labels, net.classes, self.label_dropout, sampling.cfg_weight)
+            with_classifier_free_guidance(
+                lambda of: self.denoiser(net, of), labels, net.classes, self.label_dropout, sampling.cfg_weight
+            )
         )
         x, chain = rng.normal(*net.shape), self.chain.spaced(sampling.spacing or str(min(self.steps, 250)))
         return walk(denoise, x, chain, rng, sampling.eta, self.variance, sampling.clip, source)

@@ -1,7 +1,7 @@
-"""What every network here is made of.
+"""Layers that the networks share.
 
 Precision follows the activations: parameters are cast to their dtype, so a float32 network runs in half precision on
-half-precision images, with normalisation still in float32. Weights are drawn by the layer that owns them.
+half-precision images, with normalisation still in float32. Each layer draws its own initial weights.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from methods.nets.resample import Resampling
 
-Draw = Callable[[tuple[int, ...], int, int], Tensor]  # (shape, fan_in, fan_out) -> fresh values
+Draw = Callable[[tuple[int, ...], int, int], Tensor]  # (shape, fan_in, fan_out) -> initial values
 
 
 def zeros(shape: tuple[int, ...], fan_in: int, fan_out: int) -> Tensor:
@@ -21,7 +21,7 @@ def zeros(shape: tuple[int, ...], fan_in: int, fan_out: int) -> Tensor:
 
 
 def torch_uniform(shape: tuple[int, ...], fan_in: int, fan_out: int) -> Tensor:
-    """U(-1, 1) / sqrt(fan_in): what torch gives convolutions and linear layers, biases included."""
+    """U(-1, 1) / sqrt(fan_in): torch's initialisation of convolutions and linear layers, biases included."""
     return torch.empty(shape).uniform_(-1, 1) / math.sqrt(fan_in)
 
 
@@ -135,10 +135,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     First derivatives only, unless run under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
     """
-    q, k, v = (part.mT.contiguous() for part in (q, k, v))  # the memory-saving kernels want this layout
+    q, k, v = (part.mT.contiguous() for part in (q, k, v))  # the layout of the memory-saving kernels
     return F.scaled_dot_product_attention(q, k, v).mT
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
-    """Class vectors [B, classes] of labels [B] int; what is a matrix already is handed back."""
+    """Class vectors [B, classes] of labels [B] int; a matrix is returned unchanged."""
     return F.one_hot(labels, classes) if labels.ndim == 1 else labels

@@ -122,9 +122,9 @@ def _field(corrected: Denoiser) -> np.ndarray:
     """[SIDE, SIDE, 2] what guidance adds to the score, along x then y."""
     line = torch.linspace(-REACH, REACH, SIDE, dtype=torch.float64)
     x = torch.cartesian_prod(line, line)
-    push = corrected(x, At(torch.full((len(x),), FIELD_SIGMA, dtype=torch.float64), 0)).push
-    assert push is not None
-    return push.reshape(SIDE, SIDE, 2).numpy()
+    guidance_score = corrected(x, At(torch.full((len(x),), FIELD_SIGMA, dtype=torch.float64), 0)).guidance_score
+    assert guidance_score is not None
+    return guidance_score.reshape(SIDE, SIDE, 2).numpy()
 
 
 def _row(name: str, guide: str, world: World, corrected: Denoiser) -> dict[str, str | float]:

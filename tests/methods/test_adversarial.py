@@ -20,7 +20,7 @@ METHODS = (
     DDGAN(**MLP, steps=2),
     SIDDM(**MLP, steps=2),
     SIDDM(**MLP, steps=2, trained_times="visited"),
-    TDPM(**MLP, kept=3, judge="residual-mlp"),
+    TDPM(**MLP, kept=3, discriminator="residual-mlp"),
     GAN(**MLP),
 )
 PICTURES = DataSpec((1, 4, 4), 2, 0.5)

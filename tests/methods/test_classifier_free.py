@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from methods.core.density.mixtures import Mixture
 from methods.core.guidance import classifier_free, constant, switched
-from methods.core.labels import dropped
+from methods.core.labels import drop_labels
 from methods.core.rng import SeededRng, StepRng
 from methods.core.types import At, Batch, DataSpec, Prediction
 from methods.ddpm import DDPM
@@ -80,7 +80,7 @@ def test_it_moves_samples_only_where_it_has_weight(name: str) -> None:
 @every_method
 def test_labels_are_hidden_from_the_share_of_images_that_was_asked_for(name: str) -> None:
     draws = METHODS[name].draw("denoiser", Batch(torch.zeros(4000, 2)), StepRng(0, 0, "denoiser"))
-    share = float((dropped(torch.zeros(4000, dtype=torch.int64), draws["hide"], 0.5) < 0).double().mean())
+    share = float((drop_labels(torch.zeros(4000, dtype=torch.int64), draws["hide"], 0.5) < 0).double().mean())
     assert abs(share - 0.5) < 0.04
     without = dataclasses.replace(METHODS[name], label_dropout=0.0)
     assert "hide" not in without.draw("denoiser", Batch(X), StepRng(0, 0, "denoiser"))
@@ -106,13 +106,13 @@ def test_what_it_cannot_do_is_named_before_sampling(name: str) -> None:
 
 
 def test_other_guides_add_to_it() -> None:
-    """The push that a prediction brings stays, and the class moves the image as it would have without."""
+    """The guidance score that a prediction brings stays, and the class moves the image as it would have without."""
     x = torch.zeros(2, 2).double()
 
     def pushed(x: Tensor, at: At) -> Prediction:
-        return ONE.denoise(x, at)._replace(push=torch.ones_like(x))
+        return ONE.denoise(x, at)._replace(guidance_score=torch.ones_like(x))
 
     said = classifier_free(pushed, ALL.denoise, constant(1.0))(x, at(2))
-    assert said.push is not None
-    assert said.push.eq(1).all()
+    assert said.guidance_score is not None
+    assert said.guidance_score.eq(1).all()
     assert torch.equal(said.x0, classifier_free(ONE.denoise, ALL.denoise, constant(1.0))(x, at(2)).x0)

@@ -29,12 +29,12 @@ def test_the_guide_pulls_towards_its_label_and_leaves_other_rows_alone() -> None
     nets = METHOD.build(POINTS)
     model = DDPM(net="mlp", steps=40, width=16, depth=1)
     denoise = model.denoiser(model.build(POINTS)["denoiser"], None)
-    pushes = []
+    scores = []
     for labels in (torch.tensor([0, 1]), torch.tensor([0, 2])):
         steered = guided(denoise, METHOD.guide(nets, labels, Use(scale=2.0)))
-        pushes.append(steered(X[:2], at(2)).push)
-    assert torch.equal(pushes[0][0], pushes[1][0])
-    assert not torch.equal(pushes[0][1], pushes[1][1])
+        scores.append(steered(X[:2], at(2)).guidance_score)
+    assert torch.equal(scores[0][0], scores[1][0])
+    assert not torch.equal(scores[0][1], scores[1][1])
 
 
 def at(count: int) -> At:

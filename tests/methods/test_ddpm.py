@@ -52,22 +52,22 @@ class Shared:
 
 
 def test_a_push_shifts_the_ancestral_mean_by_the_variance_times_the_gradient() -> None:
-    x, push, fresh = noise(4, 2), torch.tensor([[0.3, -2.0]]).double(), torch.zeros(4, 2).double()
+    x, guidance_score, fresh = noise(4, 2), torch.tensor([[0.3, -2.0]]).double(), torch.zeros(4, 2).double()
     for index in (0, 1, 500, 999):
         plain, pushed = (
             ancestral_step(denoise, x, CHAIN, index, InjectedRng(fresh), "large")
-            for denoise in (ROUND.denoise, lambda x, at: ROUND.denoise(x, at)._replace(push=push))
+            for denoise in (ROUND.denoise, lambda x, at: ROUND.denoise(x, at)._replace(guidance_score=guidance_score))
         )
-        by_x_vp = push / CHAIN.alpha_bar[index].sqrt()
+        by_x_vp = guidance_score / CHAIN.alpha_bar[index].sqrt()
         assert_close(pushed.x - plain.x, (CHAIN.variance_large[index] * by_x_vp).expand(4, 2), atol=1e-12, rtol=1e-6)
         assert torch.equal(pushed.x0, plain.x0)
 
 
 def test_ddim_moves_the_noise_after_clipping() -> None:
-    x, push = noise(4, 2), torch.tensor([[0.3, -2.0]]).double()
-    far = Prediction(torch.full((4, 2), 5.0).double(), push)
+    x, guidance_score = noise(4, 2), torch.tensor([[0.3, -2.0]]).double()
+    far = Prediction(torch.full((4, 2), 5.0).double(), guidance_score)
     step = ddim_step(clipped(lambda x, at: far), x, CHAIN, 500, InjectedRng(), 0.0)
-    assert_close(step.x0, (1 + CHAIN.sigma[500] ** 2 * push).expand(4, 2))
+    assert_close(step.x0, (1 + CHAIN.sigma[500] ** 2 * guidance_score).expand(4, 2))
 
 
 def test_a_guide_that_prefers_nothing_changes_no_bit() -> None:

@@ -73,8 +73,8 @@ def test_training_approaches_the_exact_discriminators_loss(taught: TrainState):
 def test_the_learned_correction_points_where_the_exact_one_does(taught: TrainState):
     x = DATA.sample(2000, StepRng(0, 0, "x")).double() + 0.3 * torch.randn(2000, 2).double()
     at = At(torch.full((2000,), 0.3, dtype=torch.float64), 0)
-    ours = guided(MODEL.denoise, MLP.guide(taught.nets, None, Use(1.0)))(x, at).push
-    exact = guided(MODEL.denoise, density_ratio_guide(exact_log_odds, Use(1.0)))(x, at).push
+    ours = guided(MODEL.denoise, MLP.guide(taught.nets, None, Use(1.0)))(x, at).guidance_score
+    exact = guided(MODEL.denoise, density_ratio_guide(exact_log_odds, Use(1.0)))(x, at).guidance_score
     assert ours is not None
     assert exact is not None
     assert torch.cosine_similarity(ours, exact).median() > 0.9
@@ -122,12 +122,12 @@ def test_every_body_guides_a_denoiser_of_pictures(method: Discriminator):
 
 def test_labels_matter_to_a_conditional_discriminator_alone():
     x, tau, labels = torch.randn(4, 1, 8, 8), torch.full((4,), 0.3, dtype=torch.float64), torch.arange(4)
-    judge = CONV.build(PICTURES)["discriminator"]
-    assert not torch.equal(judge(x, tau, labels), judge(x, tau, labels + 1))
+    discriminate = CONV.build(PICTURES)["discriminator"]
+    assert not torch.equal(discriminate(x, tau, labels), discriminate(x, tau, labels + 1))
     with pytest.raises(ValueError, match="labels"):
-        judge(x, tau)
-    judge = dataclasses.replace(CONV, conditional=False).build(PICTURES)["discriminator"]
-    assert torch.equal(judge(x, tau, labels), judge(x, tau))
+        discriminate(x, tau)
+    discriminate = dataclasses.replace(CONV, conditional=False).build(PICTURES)["discriminator"]
+    assert torch.equal(discriminate(x, tau, labels), discriminate(x, tau))
 
 
 def test_where_the_discriminator_is_certain_it_does_not_push():
@@ -137,10 +137,10 @@ def test_where_the_discriminator_is_certain_it_does_not_push():
     x = torch.tensor([[0.5, 0.0], [0.0, 0.0]], dtype=torch.float64)
     at = At(torch.full((2,), 0.5, dtype=torch.float64), 0)
     said = guided(MODEL.denoise, density_ratio_guide(certain, Use(1.0, clip=1e-5)))(x, at)
-    assert said.push is not None
+    assert said.guidance_score is not None
     assert said.log_ratio is not None
-    assert said.push[0].eq(0).all()
-    assert said.push[1, 0] > 0
+    assert said.guidance_score[0].eq(0).all()
+    assert said.guidance_score[1, 0] > 0
     assert_close(said.log_ratio[0].item(), 11.51291546)
 
 
@@ -198,8 +198,8 @@ def test_other_density_ratios_train_and_guide_as_the_discriminator_does(kind):
     assert metrics[-1].keys() == {kind, "accuracy"}
     x = DATA.sample(2000, StepRng(0, 0, "x")).double() + 0.3 * torch.randn(2000, 2).double()
     at = At(torch.full((2000,), 0.3, dtype=torch.float64), 0)
-    ours = guided(MODEL.denoise, method.guide(state.nets, None, Use(1.0)))(x, at).push
-    exact = guided(MODEL.denoise, density_ratio_guide(exact_log_odds, Use(1.0)))(x, at).push
+    ours = guided(MODEL.denoise, method.guide(state.nets, None, Use(1.0)))(x, at).guidance_score
+    exact = guided(MODEL.denoise, density_ratio_guide(exact_log_odds, Use(1.0)))(x, at).guidance_score
     assert ours is not None
     assert exact is not None
     assert torch.cosine_similarity(ours, exact).median() > 0.8
@@ -227,14 +227,14 @@ def test_with_norm_scaling_it_pushes_as_hard_as_the_classifier():
     slope = torch.tensor([3.0, -4.0]).double()
     other = Guide(lambda x, at: (x * slope).sum(1), constant(0.5))
     ratio = density_ratio_guide(exact_log_odds, Use(2.0, norm_scaling=True))
-    plain = guided(MODEL.denoise, density_ratio_guide(exact_log_odds, Use(1.0)))(x, at).push
+    plain = guided(MODEL.denoise, density_ratio_guide(exact_log_odds, Use(1.0)))(x, at).guidance_score
     for guides in ((other, ratio), (ratio, other)):
-        push = guided(MODEL.denoise, *guides)(x, at).push
-        assert push is not None
+        guidance_score = guided(MODEL.denoise, *guides)(x, at).guidance_score
+        assert guidance_score is not None
         assert plain is not None
-        assert_close(push, 0.5 * slope + 2 * 5 * plain / plain.norm(dim=1, keepdim=True))
+        assert_close(guidance_score, 0.5 * slope + 2 * 5 * plain / plain.norm(dim=1, keepdim=True))
     blind = density_ratio_guide(lambda x_vp, tau: 0 * x_vp.sum(1), Use(2.0, norm_scaling=True))
-    assert_close(guided(MODEL.denoise, other, blind)(x, at).push, (0.5 * slope).expand(64, 2))
+    assert_close(guided(MODEL.denoise, other, blind)(x, at).guidance_score, (0.5 * slope).expand(64, 2))
     with pytest.raises(ValueError, match="norm_scaling"):
         guided(MODEL.denoise, ratio)
 

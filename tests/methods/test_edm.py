@@ -11,7 +11,7 @@ from methods.core.density.mixtures import Mixture
 from methods.core.loop import TrainState, train_steps
 from methods.core.process.denoise import Preconditioned
 from methods.core.rng import SeededRng, StepRng
-from methods.core.training.augment import LABELS, Transform, augment, draw_transform, identity, labels_of
+from methods.core.training.augment import AUGMENT_LABELS, Transform, augment, draw_transform, identity, labels_of
 from methods.core.types import At, Batch, DataSpec, Denoiser, Prediction, Progress
 from methods.edm import EDM
 
@@ -197,7 +197,7 @@ def test_a_translation_by_four_pixels_shifts_by_four_pixels():
 
 def test_unchanged_images_are_told_to_be_so():
     assert labels_of(identity(4)).eq(0).all()
-    assert labels_of(identity(4)).shape == (4, LABELS)
+    assert labels_of(identity(4)).shape == (4, AUGMENT_LABELS)
 
 
 def test_each_augmentation_has_its_probability():

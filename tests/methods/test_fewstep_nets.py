@@ -149,13 +149,13 @@ def test_networks_for_labels_heed_them_and_others_refuse_them():
     x, index, z = play()
     labels = torch.tensor([0, 1, 2, 0])
     made = NCSNppGenerator(SHAPE, latent=4, model_channels=8, channel_mult=(1, 2), num_res_blocks=1, classes=3)
-    judge, denoiser = discriminator(classes=3), unet(classes=3)
+    discriminate, denoiser = discriminator(classes=3), unet(classes=3)
     calls: list[Callable[[Tensor | None], Tensor]] = [
         lambda y: made(x, index, z, y),
-        lambda y: judge(x, index, x, y).logits,
+        lambda y: discriminate(x, index, x, y).logits,
         lambda y: denoiser(x, index, y),
     ]
-    for net in (made, judge, denoiser):
+    for net in (made, discriminate, denoiser):
         for parameter in net.parameters():
             nn.init.normal_(parameter, std=0.3)
     for call in calls:

@@ -29,14 +29,19 @@ NCSNPP: dict[str, Any] = {
     "latent": 4,
     "style_width": 8,
     "mapping_layers": 1,
-    "judge_width": 4,
+    "discriminator_width": 4,
 }
 UNET: dict[str, Any] = {"net": "unet", "width": 32, "depth": 1, "channel_mult": (1, 1), "attention": (4,)}
 SIDDM_UNET = UNET | {"channel_mult": (2, 2), "head_width": 32}
 MLP: dict[str, Any] = {"net": "mlp", "width": 16, "depth": 2}
 SHORT: dict[str, Any] = {"lr_linear_from": 0.3, "ema": 0.99, "ema_warmup": True}
 R1: dict[str, Any] = {"r1_gamma": 0.2, "r1_every": 1}
-STYLEGAN: dict[str, Any] = {"judge": "stylegan2", "judge_base": 64, "judge_max": 16, "discriminator_lr": 2.5e-3}
+STYLEGAN: dict[str, Any] = {
+    "discriminator": "stylegan2",
+    "discriminator_base": 64,
+    "discriminator_max": 16,
+    "discriminator_lr": 2.5e-3,
+}
 FOURIER: dict[str, Any] = {"net": "mixture-fourier", "width": 16}
 
 ON_PICTURES: dict[str, Callable[[], Any]] = {
@@ -49,9 +54,11 @@ ON_PICTURES: dict[str, Callable[[], Any]] = {
     "siddm-mlp": lambda: SIDDM(**MLP, **SHORT, **R1, conditional=True, latent=16, trained_times="visited"),
     "siddm-mlp-pair": lambda: SIDDM(**MLP, sees_pair=True, c_target=None, clean_weight=None),
     "tdpm-unet": lambda: TDPM(kept=3, **UNET, **STYLEGAN),
-    "tdpm-unet-separate": lambda: TDPM(kept=3, **UNET, prior="separate", conditional=True, judge="residual-mlp"),
-    "tdpm-mlp": lambda: TDPM(kept=3, **MLP, **SHORT, **R1, conditional=True, judge="residual-mlp"),
-    "tdpm-without-a-chain": lambda: TDPM(kept=0, **MLP, conditional=True, judge="residual-mlp"),
+    "tdpm-unet-separate": lambda: TDPM(
+        kept=3, **UNET, prior="separate", conditional=True, discriminator="residual-mlp"
+    ),
+    "tdpm-mlp": lambda: TDPM(kept=3, **MLP, **SHORT, **R1, conditional=True, discriminator="residual-mlp"),
+    "tdpm-without-a-chain": lambda: TDPM(kept=0, **MLP, conditional=True, discriminator="residual-mlp"),
     "gan-mlp": lambda: GAN(**MLP, **SHORT, **R1, conditional=True, latent=16),
     "gan-plain": lambda: GAN(),
 }
@@ -112,7 +119,7 @@ def test_unlabelled_data_need_no_other_settings(name: str) -> None:
         (lambda: DDGAN(conditional=True), "conditional"),
         (lambda: SIDDM(net="mixture-fourier", conditional=True), "conditional"),
         (lambda: GAN(conditional=True), "conditional"),
-        (lambda: TDPM(conditional=True), "judge"),
+        (lambda: TDPM(conditional=True), "discriminator"),
         (lambda: DDGAN(net="mlp", dropout=0.1), "dropout"),
         (lambda: TDPM(dropout=0.1), "dropout"),
         (lambda: SIDDM(net="unet", dropout=1.0), "dropout"),

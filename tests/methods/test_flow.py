@@ -118,7 +118,9 @@ def test_every_diffusion_samples_from_a_source(name: str) -> None:
 
     assert sample(Source(images, 0.5)).shape == (6, 2)
     assert not torch.equal(sample(Source(images, 0.5)), sample(None))
-    pushed = sample(Source(images, 0.5), lambda denoise: lambda x, at: denoise(x, at)._replace(push=torch.ones_like(x)))
+    pushed = sample(
+        Source(images, 0.5), lambda denoise: lambda x, at: denoise(x, at)._replace(guidance_score=torch.ones_like(x))
+    )
     assert not torch.equal(pushed, sample(Source(images, 0.5)))
     with pytest.raises(ValueError, match=r"source\.sigma: 1000\.0 came"):
         sample(Source(images, 1000.0))

@@ -116,7 +116,7 @@ def test_outside_its_window_a_guide_is_not_called_and_doubts_nobody():
     guide = Guide(never, constant(1.0), sigma_min=0.1, sigma_max=1.0, is_density_ratio=True)
     for sigma in (0.05, 2.0):
         said = guided(MODEL.denoise, guide)(NOISE, At(torch.full((64,), sigma, dtype=torch.float64), 0))
-        assert said.push is None
+        assert said.guidance_score is None
         assert (said.log_ratio == OUTSIDE).all()
 
 
@@ -124,11 +124,11 @@ def test_each_sample_has_its_own_window_unless_the_batch_stays_together():
     sigma = torch.tensor([0.5] * 32 + [2.0] * 32, dtype=torch.float64)
     guide = Guide(log_ratio(DATA, MODEL), constant(1.0), sigma_max=1.0, is_density_ratio=True)
     alone = guided(MODEL.denoise, guide)(NOISE, At(sigma, 0))
-    assert alone.push[:32].ne(0).any()
-    assert alone.push[32:].eq(0).all()
+    assert alone.guidance_score[:32].ne(0).any()
+    assert alone.guidance_score[32:].eq(0).all()
     assert (alone.log_ratio[32:] == OUTSIDE).all()
     together = Guide(guide.log_weight, guide.weight, sigma_max=1.0, is_density_ratio=True, together=True)
-    assert guided(MODEL.denoise, together)(NOISE, At(sigma, 0)).push[32:].ne(0).any()
+    assert guided(MODEL.denoise, together)(NOISE, At(sigma, 0)).guidance_score[32:].ne(0).any()
 
 
 def test_a_guide_of_first_orders_is_not_called_in_second_ones():
@@ -154,7 +154,7 @@ def test_only_density_ratios_are_told_to_the_sampler():
     said = guided(MODEL.denoise, Guide(log_ratio(DATA, MODEL), constant(1.0)))(
         NOISE, At(torch.ones(64, dtype=torch.float64), 0)
     )
-    assert said.push is not None
+    assert said.guidance_score is not None
     assert said.log_ratio is None
 
 

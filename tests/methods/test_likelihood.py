@@ -59,7 +59,7 @@ def test_the_flows_likelihood_is_the_exact_density() -> None:
 
 
 def test_a_guided_denoisers_likelihood_is_that_of_the_guided_law() -> None:
-    """A wrong denoiser guided by the exact density ratio is the right one: the push has its share in the divergence."""
+    """A wrong denoiser guided by the exact density ratio is the right one: its score changes the divergence."""
     wrong = Mixture(WORLD.means + 0.3, 0.3, WORLD.weights)
     corrected = guided(wrong.denoise, Guide(log_ratio(WORLD, wrong), constant(1.0)))
     x, probe = WORLD.means + 0.1, torch.ones(2, 2).double()

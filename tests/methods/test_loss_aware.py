@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from methods.core.loop import TrainState, train_steps
 from methods.core.rng import SeededRng, StepRng
-from methods.core.training.loss_aware import KEPT, UNIFORM, LossHistory
+from methods.core.training.loss_aware import LOSSES_PER_TIME, UNIFORM_SHARE, LossHistory
 from methods.core.types import Batch, Remembering
 from methods.iddpm import IDDPM, Sampling
 from tests.methods.toy import LABELS, POINTS, X, in_lockstep
@@ -44,7 +44,10 @@ def flat(state: TrainState) -> Tensor:
 
 def test_until_every_time_was_seen_enough_all_are_alike() -> None:
     memory = LossHistory(4)
-    memory.remember(torch.tensor([0] * 50 + [1, 2] * KEPT + [3] * (KEPT - 1)), torch.rand(50 + 3 * KEPT - 1))
+    memory.remember(
+        torch.tensor([0] * 50 + [1, 2] * LOSSES_PER_TIME + [3] * (LOSSES_PER_TIME - 1)),
+        torch.rand(50 + 3 * LOSSES_PER_TIME - 1),
+    )
     assert_close(memory.probabilities(), torch.full((4,), 0.25).double())
     memory.remember(torch.tensor([3]), torch.tensor([5.0]))
     assert memory.probabilities()[3] > 0.25
@@ -57,12 +60,12 @@ def test_a_time_is_drawn_as_often_as_the_root_mean_square_of_its_last_losses() -
     memory.remember(torch.tensor([1, 0, 1, 1]), torch.tensor([2.0, 20.0, 3.0, 4.0]))
     last = [torch.tensor([*range(6, 15), 20.0]), torch.tensor([9.0] * 7 + [2.0, 3.0, 4.0])]
     weights = torch.stack([kept.double().square().mean().sqrt() for kept in last])
-    assert_close(memory.probabilities(), (1 - UNIFORM) * weights / weights.sum() + UNIFORM / 2)
+    assert_close(memory.probabilities(), (1 - UNIFORM_SHARE) * weights / weights.sum() + UNIFORM_SHARE / 2)
 
 
 def test_weights_make_the_mean_that_of_uniform_times() -> None:
     memory, losses = LossHistory(5), torch.tensor([1.0, 8.0, 0.5, 3.0, 2.0])
-    memory.remember(torch.arange(5).repeat(KEPT), losses.repeat(KEPT))
+    memory.remember(torch.arange(5).repeat(LOSSES_PER_TIME), losses.repeat(LOSSES_PER_TIME))
     index, weights = memory.draw((torch.arange(100_000) + 0.5) / 100_000)
     assert_close(index.bincount() / 100_000, memory.probabilities().float(), atol=1e-4, rtol=0)
     assert_close((weights * losses[index]).mean(), losses.double().mean(), atol=1e-3, rtol=0)

@@ -11,9 +11,9 @@ from methods.core.process.continuous import pair_of_times
 from methods.core.process.posterior import diffuse
 from methods.core.rng import SeededRng, StepRng
 from methods.core.types import Batch
-from methods.nets.discriminator_output import Verdict
+from methods.nets.discriminator_output import DiscriminatorOutput
 from methods.nets.small.mixture_mlp import MixtureGenerator
-from methods.siddm import SIDDM, Play, Sampling
+from methods.siddm import SIDDM, Sampling, StepTensors
 from tests.methods.toy import POINTS, STANDING, X, trained
 
 METHOD = SIDDM()
@@ -65,10 +65,10 @@ def test_each_head_learns_from_its_own_side() -> None:
 
 def test_c_judges_fakes_and_r_judges_reals() -> None:
     nets, draws = game(METHOD)
-    seen: list[tuple[Tensor, Verdict]] = []
+    seen: list[tuple[Tensor, DiscriminatorOutput]] = []
     nets["discriminator"].register_forward_hook(lambda net, given, said: seen.append((given[0], said)))
     _, metrics = METHOD.loss("discriminator", nets, BATCH, draws, 0)
-    made = METHOD.play(nets["generator"], X, draws)
+    made = METHOD.step_tensors(nets["generator"], X, draws)
     (on_fake, verdict), (on_real, _) = seen
     assert torch.equal(on_fake, made.fake)
     assert torch.equal(on_real, made.x_s)
@@ -81,10 +81,10 @@ def test_the_regulariser_also_joins_ddgans_game() -> None:
     """SIDDM on pairs without the forward terms is DDGAN in continuous time."""
     ddgan = replace(METHOD, sees_pair=True, afd_weight=0.0, c_target=None)
     nets, draws = game(ddgan)
-    made = ddgan.play(nets["generator"], X, draws)
+    made = ddgan.step_tensors(nets["generator"], X, draws)
     loss, _ = ddgan.loss("discriminator", nets, BATCH, draws, 0)
     without, _ = replace(ddgan, clean_weight=None).loss("discriminator", nets, BATCH, draws, 0)
-    guess = ddgan.judge(nets["discriminator"], made, made.x_s).clean
+    guess = ddgan.discriminate(nets["discriminator"], made, made.x_s).clean
     assert guess is not None
     assert_close(loss - without, (guess - X).square().mean())
 
@@ -96,7 +96,7 @@ def test_the_discriminator_step_leaves_the_generator_alone() -> None:
     assert all(p.grad is None for p in nets["generator"].parameters())
 
 
-def play(count: int, beta_s_to_u: tuple[float, float]) -> Play:
+def step_tensors(count: int, beta_s_to_u: tuple[float, float]) -> StepTensors:
     """x'_s far from x_s, and many noises of the forward step."""
     s, u = (torch.full((count,), time).double() for time in beta_s_to_u)
     times, generator = pair_of_times(s, u), torch.Generator().manual_seed(0)
@@ -106,11 +106,11 @@ def play(count: int, beta_s_to_u: tuple[float, float]) -> Play:
     )
     noises = torch.randn(2, count, 2, generator=generator, dtype=torch.float64)
     x_u, renoised = (diffuse(x, 1 - times.beta, noise) for x, noise in zip((x_s, fake), noises))
-    return Play(times, x_s, x_u, fake, fake, renoised)
+    return StepTensors(times, x_s, x_u, fake, fake, renoised)
 
 
 def test_the_three_cross_entropies_agree_in_expectation_when_the_fake_ignores_x_u() -> None:
-    recorded = play(200_000, (0.25, 0.5))
+    recorded = step_tensors(200_000, (0.25, 0.5))
     beta = recorded.times.beta[0]
     paper, exact, renoise = (
         SIDDM(afd=afd, afd_clip=None).cross_entropy(recorded).mean() for afd in ("paper", "exact", "renoise")
@@ -120,7 +120,7 @@ def test_the_three_cross_entropies_agree_in_expectation_when_the_fake_ignores_x_
 
 
 def test_the_weight_of_a_step_of_almost_no_noise_is_clipped() -> None:
-    recorded = play(10, (0.0, 1e-4))
+    recorded = step_tensors(10, (0.0, 1e-4))
     clipped, free = (SIDDM(afd_clip=clip).cross_entropy(recorded) for clip in (10.0, None))
     assert (free > 1000 * clipped).all()
 
@@ -128,9 +128,9 @@ def test_the_weight_of_a_step_of_almost_no_noise_is_clipped() -> None:
 def test_the_discriminator_sees_the_marginal_unless_told_otherwise() -> None:
     for method, sees in ((METHOD, False), (replace(METHOD, sees_pair=True), True)):
         nets, draws = game(method)
-        made = method.play(nets["generator"], X, draws)
+        made = method.step_tensors(nets["generator"], X, draws)
         other = made._replace(x_u=made.x_u + 1)
-        said = [method.judge(nets["discriminator"], p, made.fake).logits for p in (made, other)]
+        said = [method.discriminate(nets["discriminator"], p, made.fake).logits for p in (made, other)]
         assert torch.equal(*said) != sees
 
 

@@ -1,4 +1,4 @@
-"""What a wrong score costs where the true one is known, and what a guide wins back (Kim et al. 2023, theorems 1, 2).
+"""Error of a score where the true one is known, and its reduction by a guide (Kim et al. 2023, theorems 1 and 2).
 
 In nats, over noise levels from sigma_min to sigma_max: KL(data || model) at sigma_min is at most KL(data || model) at
 sigma_max plus the error of the score that the model samples by,
@@ -21,7 +21,7 @@ from methods.core.rng import StepRng
 from methods.core.shapes import per_sample
 from methods.core.types import At, Denoiser
 
-WIDTHS = 12.0  # standard deviations beyond the outermost means that quadrature covers
+QUADRATURE_STDS = 12.0  # standard deviations beyond the outermost means that quadrature covers
 
 
 class Estimate(NamedTuple):
@@ -34,7 +34,7 @@ class Estimate(NamedTuple):
 
 
 class Levels(NamedTuple):
-    """Noise levels between which a score is judged: those of EDM's samplers."""
+    """Noise levels between which a score's error is integrated: those of EDM's samplers."""
 
     sigma_min: float = 0.002
     sigma_max: float = 80.0
@@ -42,7 +42,7 @@ class Levels(NamedTuple):
 
 def kl_by_quadrature(p: Mixture, q: Mixture, sigma: float = 0.0, points: int = 20_001) -> float:
     """KL(p || q) of one-dimensional mixtures with noise sigma added."""
-    reach = WIDTHS * math.hypot(p.std, sigma)
+    reach = QUADRATURE_STDS * math.hypot(p.std, sigma)
     x = torch.linspace(p.means.min() - reach, p.means.max() + reach, points, dtype=torch.float64)
     level = torch.full_like(x, sigma)
     log_p, log_q = (law.log_density(x[:, None], level) for law in (p, q))
@@ -60,8 +60,8 @@ def kl_by_sampling(p: Mixture, q: Mixture, rng: StepRng, sigma: float = 0.0, poi
 def kl_of_flow(data: Mixture, sample: Callable[[Tensor], Tensor], cells: int = 4000, reach: float = 5.0) -> float:
     """KL(data || sampler) of a deterministic, rising sampler of one-dimensional points, however few its steps.
 
-    sample: standard normal latents [N, 1] -> points [N, 1]. Exact over `cells` between latents: the sampler has there
-    what the normal has, the data what lies between the points.
+    sample: standard normal latents [N, 1] -> points [N, 1]. Exact over `cells` between latents: a cell's model
+    probability is the normal's between two latents, its data probability that between their points.
     """
     latents = torch.linspace(-reach, reach, cells - 1, dtype=torch.float64)
     points = sample(latents[:, None]).double().flatten()
@@ -78,10 +78,10 @@ def score_error(data: Mixture, denoise: Denoiser, rng: StepRng, levels: Levels, 
     """E of the denoiser's guided score."""
     x0 = data.sample(points, rng).double()
     x, sigma = _noised(x0, rng, levels)
-    said = denoise(x, At(sigma, 0))
-    score = (said.x0.double() - x) / per_sample(sigma**2, x)
-    if said.push is not None:
-        score = score + said.push
+    prediction = denoise(x, At(sigma, 0))
+    score = (prediction.x0.double() - x) / per_sample(sigma**2, x)
+    if prediction.guidance_score is not None:
+        score = score + prediction.guidance_score
     error = (sigma**2) * (data.score(x, sigma) - score).square().flatten(1).sum(1)
     return Estimate.of(error * math.log(levels.sigma_max / levels.sigma_min))
 
@@ -93,12 +93,12 @@ def gain(denoise: Denoiser, adjusted: Denoiser, x0: Tensor, rng: StepRng, levels
     """
     x0 = x0.double()
     x, sigma = _noised(x0, rng, levels)
-    said = adjusted(x, At(sigma, 0))
-    if said.push is None:
+    score = adjusted(x, At(sigma, 0)).guidance_score
+    if score is None:
         return Estimate(0.0, 0.0)
-    left = (denoise(x, At(sigma, 0)).x0.double() - x0) * said.push
-    won = -2 * left.flatten(1).sum(1) - sigma**2 * said.push.square().flatten(1).sum(1)
-    return Estimate.of(won * math.log(levels.sigma_max / levels.sigma_min))
+    left = (denoise(x, At(sigma, 0)).x0.double() - x0) * score
+    gained = -2 * left.flatten(1).sum(1) - sigma**2 * score.square().flatten(1).sum(1)
+    return Estimate.of(gained * math.log(levels.sigma_max / levels.sigma_min))
 
 
 def _noised(x0: Tensor, rng: StepRng, levels: Levels) -> tuple[Tensor, Tensor]:

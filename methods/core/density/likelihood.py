@@ -2,7 +2,7 @@
 a variational bound, both truncated at a least time (Kim et al. 2022, Soft Truncation, arXiv:2106.05527).
 
 All in the variance-preserving coordinates of `process`, time from time_min to 1; vp_between(0.002, 80) keeps to the
-noise levels of EDM's networks. A guided denoiser's push belongs to its score; its weights must not depend on the step.
+noise levels of EDM's networks. Guidance is part of a denoiser's score; its weights must not depend on the step.
 """
 
 import math
@@ -17,7 +17,7 @@ from methods.core.sampling.ode import rk45
 from methods.core.shapes import per_sample
 from methods.core.types import At, Denoiser
 
-LEVELS = 256  # of grey
+GREY_LEVELS = 256
 
 
 class Likelihood(NamedTuple):
@@ -63,12 +63,12 @@ def bits_per_dim(
 
 def dequantised(images: Tensor, u: Tensor) -> Tensor:
     """Pictures with 256 grey levels, -1 to 1, spread over [-1, 1) by u, uniform in [0, 1) and of their shape."""
-    return ((images.double() + 1) * ((LEVELS - 1) / 2) + u) * (2 / LEVELS) - 1
+    return ((images.double() + 1) * ((GREY_LEVELS - 1) / 2) + u) * (2 / GREY_LEVELS) - 1
 
 
 def bits_per_dimension(log_density: Tensor, dimensions: int) -> Tensor:
     """Of pictures with 256 grey levels dequantised in [-1, 1]: a level is 1/128 wide, which costs 7 bits."""
-    return -log_density / (dimensions * math.log(2)) + math.log2(LEVELS / 2)
+    return -log_density / (dimensions * math.log(2)) + math.log2(GREY_LEVELS / 2)
 
 
 def flow_likelihood(
@@ -140,9 +140,9 @@ def _bound_at_ends(x: Tensor, process: LinearVP, time_min: float) -> Tensor:
 
 
 def _noise_in(denoise: Denoiser, x_t: Tensor, process: LinearVP, time: Tensor) -> Tensor:
-    """The noise that the guided denoiser sees in x_t: -std * score."""
+    """The guided denoiser's estimate of the noise in x_t: -std * score."""
     mean, sigma = per_sample(process.mean(time), x_t), per_sample(process.sigma(time), x_t)
     x = x_t / mean
-    said = denoise(x, At(sigma.flatten(), 0))
-    noise = (x - said.x0.double()) / sigma
-    return noise if said.push is None else noise - sigma * said.push.double()
+    prediction = denoise(x, At(sigma.flatten(), 0))
+    noise, score = (x - prediction.x0.double()) / sigma, prediction.guidance_score
+    return noise if score is None else noise - sigma * score.double()

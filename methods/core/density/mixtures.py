@@ -1,4 +1,4 @@
-"""Mixtures of round Gaussians: worlds in which the score, the denoiser and density ratios are known exactly."""
+"""Mixtures of round Gaussians: the score, the denoiser and density ratios are known in closed form."""
 
 import math
 from dataclasses import dataclass

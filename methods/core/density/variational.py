@@ -11,18 +11,18 @@ from methods.core.sampling.ancestral import Reading, Variance, learned_log_varia
 from methods.core.shapes import per_sample
 
 
-def bound_terms(chain: Chain, said: Reading, x0: Tensor, x_t: Tensor, index: Tensor, variance: Variance) -> Tensor:
+def bound_terms(chain: Chain, reading: Reading, x0: Tensor, x_t: Tensor, index: Tensor, variance: Variance) -> Tensor:
     """[B] the term of each state's index [B]: KL of q(x_{t-1} | x_t, x_0) to the model's; at index 0 -log p(x_0 | x_1).
 
-    x0, x_t: [B, ...]; said: the network of x_t, its variance learned or else the chain's.
+    x0, x_t: [B, ...]; reading: the network's at x_t; its variance is learned, or else the chain's.
     """
     back = Posterior(*(look_up(table, index) for table in chain.posterior))
     true_log_variance = _entries(chain.log_variance_small, index, x_t)
-    if said.variance_share is not None:
-        log_variance = learned_log_variance(chain, said.variance_share, index)
+    if reading.variance_share is not None:
+        log_variance = learned_log_variance(chain, reading.variance_share, index)
     else:
         log_variance = true_log_variance if variance == "small" else _entries(chain.variance_large.log(), index, x_t)
-    mean = back.mean(said.x0, x_t)
+    mean = back.mean(reading.x0, x_t)
     divergence = gaussian_kl(back.mean(x0, x_t), true_log_variance, mean, log_variance)
     surprise = -discretized_log_likelihood(x0, mean, log_variance / 2)
     return _bits(torch.where(per_sample(index == 0, x0), surprise, divergence))

@@ -20,7 +20,7 @@ class Chain:
     """Tables of a chain of T steps, all float64 [T] on the CPU."""
 
     betas: Tensor
-    steps: Tensor  # int64: index in the chain the network was trained on, which networks and classifiers are told
+    steps: Tensor  # int64: index in the chain the network was trained on: the time input of networks and classifiers
 
     @classmethod
     def of(cls, betas: Tensor) -> "Chain":

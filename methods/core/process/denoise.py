@@ -14,7 +14,7 @@ from methods.core.shapes import per_sample
 
 
 class Coefficients(NamedTuple):
-    """Each [B]; `time` is what the network is told of the noise level (c_noise)."""
+    """Each [B]; `time` is the network's noise input (c_noise)."""
 
     skip: Tensor
     out: Tensor

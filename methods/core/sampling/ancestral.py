@@ -1,6 +1,6 @@
-"""Walking a chain from noise to an image: DDPM's ancestral steps and DDIM's.
+"""Sampling along a chain from noise to an image: DDPM's ancestral steps and DDIM's.
 
-States are in variance-preserving coordinates here; a denoiser is asked in variance-exploding ones,
+States are in variance-preserving coordinates here; a denoiser takes variance-exploding ones,
 x_ve = x_vp / sqrt(alpha_bar) = x_vp sqrt(1 + sigma^2).
 """
 
@@ -29,10 +29,10 @@ def check_steps_back(eta: float | None, variance: Variance = "large") -> None:
 
 
 class StepNet(nn.Module):
-    """A network that is told the step of the chain it was trained on.
+    """A network conditioned on the step of the chain it was trained on.
 
     body(x_vp [B, *shape], time [B] = time_scale * step, labels [B] int64 or None); classes 0 if it is unconditional.
-    has_null: the body knows one class more, for none.
+    has_null: the body has one class more, for no class.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class StepNet(nn.Module):
 
 
 class Reading(NamedTuple):
-    """A network's output, understood."""
+    """The image and the variance that a network's output encodes."""
 
     x0: Tensor
-    variance_share: Tensor | None  # of the state before, as in `Prediction`; None unless the network learned it
+    variance_share: Tensor | None  # of the state before, as in `Prediction`; None unless it is learned
 
 
 def read_output(
@@ -111,38 +111,39 @@ class Step(NamedTuple):
     x0: Tensor  # the clean image it was aimed at
 
 
-def ask(denoise: Denoiser, x: Tensor, chain: Chain, index: int) -> tuple[Prediction, float]:
-    """What the denoiser says of state x [B, ...] of the chain, and the state's alpha_bar."""
+def predict(denoise: Denoiser, x: Tensor, chain: Chain, index: int) -> tuple[Prediction, float]:
+    """The denoiser's prediction for state x [B, ...] of the chain, and the state's alpha_bar."""
     alpha_bar, sigma = float(chain.alpha_bar[index]), float(chain.sigma[index])
     at = At(x.new_full((len(x),), sigma), step=len(chain) - 1 - index)
     return denoise(x / alpha_bar**0.5, at), alpha_bar
 
 
 def clipped(denoise: Denoiser) -> Denoiser:
-    """With the predicted image kept within [-1, 1]; what guides add stays as it is."""
+    """The predicted image clamped to [-1, 1]; the guidance score is unchanged."""
 
     def clipped_denoise(x: Tensor, at: At) -> Prediction:
-        said = denoise(x, at)
-        return said._replace(x0=said.x0.clamp(-1, 1))
+        prediction = denoise(x, at)
+        return prediction._replace(x0=prediction.x0.clamp(-1, 1))
 
     return clipped_denoise
 
 
 def ancestral_step(denoise: Denoiser, x: Tensor, chain: Chain, index: int, rng: ImageRng, variance: Variance) -> Step:
-    """Draw the state before x from N(posterior mean + variance * push, variance). DDPM alg. 2; ADM alg. 1."""
-    said, alpha_bar = ask(denoise, x, chain, index)
+    """Draw the state before x from N(posterior mean + variance * guidance score, variance). DDPM alg. 2; ADM alg. 1."""
+    prediction, alpha_bar = predict(denoise, x, chain, index)
     coef_x0, coef_xt, _ = (float(table[index]) for table in chain.posterior)
-    mean, spread = coef_x0 * said.x0 + coef_xt * x, _variance(said, chain, index, variance)
-    if said.push is not None:
-        mean = mean + spread * said.push / alpha_bar**0.5  # the gradient by x_vp
-    return Step(mean + spread**0.5 * rng.normal(*x.shape[1:]).to(x) if index else mean, said.x0)
+    mean, spread = coef_x0 * prediction.x0 + coef_xt * x, _variance(prediction, chain, index, variance)
+    if prediction.guidance_score is not None:
+        mean = mean + spread * prediction.guidance_score / alpha_bar**0.5  # the gradient by x_vp
+    return Step(mean + spread**0.5 * rng.normal(*x.shape[1:]).to(x) if index else mean, prediction.x0)
 
 
 def ddim_step(denoise: Denoiser, x: Tensor, chain: Chain, index: int, rng: ImageRng, eta: float) -> Step:
     """DDIM eq. 12, eta = 0 deterministic; guidance moves the predicted noise (ADM alg. 2)."""
-    said, alpha_bar = ask(denoise, x, chain, index)
+    prediction, alpha_bar = predict(denoise, x, chain, index)
     before, sigma = float(chain.alpha_bar_before[index]), float(chain.sigma[index])
-    x0 = said.x0 if said.push is None else said.x0 + sigma**2 * said.push
+    x0, score = prediction.x0, prediction.guidance_score
+    x0 = x0 if score is None else x0 + sigma**2 * score
     noise = (x / alpha_bar**0.5 - x0) / sigma
     std = eta * float(chain.variance_small[index]) ** 0.5
     mean = before**0.5 * x0 + (1 - before - std**2) ** 0.5 * noise
@@ -200,10 +201,10 @@ def begin_chain(source: Source, noise: Tensor, chain: Chain) -> tuple[Tensor, Ch
     return x, chain.kept(torch.arange(int(index) + 1))
 
 
-def _variance(said: Prediction, chain: Chain, index: int, variance: Variance) -> Tensor | float:
+def _variance(prediction: Prediction, chain: Chain, index: int, variance: Variance) -> Tensor | float:
     if variance == "learned":
-        share = said.variance_share
-        assert share is not None, "the denoiser learned no variance"
+        share = prediction.variance_share
+        assert share is not None, "this denoiser predicts no variance"
         at = torch.full((len(share),), index, device=share.device)
         return learned_log_variance(chain, share, at).exp()
     return float((chain.variance_small if variance == "small" else chain.variance_large)[index])

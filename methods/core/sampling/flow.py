@@ -14,7 +14,15 @@ from methods.core.checks import check_source, require
 from methods.core.process.noise import GeometricVE, LinearVP, SubVP
 from methods.core.rng import ImageRng
 from methods.core.sampling.ode import rk45
-from methods.core.sampling.samplers import Path, everywhere, fresh_noise, guided_image, slope_at, vp_scaled, vp_schedule
+from methods.core.sampling.samplers import (
+    Path,
+    expand_level,
+    fresh_noise,
+    guided_image,
+    slope_at,
+    vp_scaled,
+    vp_schedule,
+)
 from methods.core.shapes import per_sample
 from methods.core.types import At, Denoiser, Source
 
@@ -54,15 +62,15 @@ def flow(
     """The probability-flow ODE by Runge-Kutta 4(5), then one Euler step to 0. float64 [B, *shape].
 
     x: [B, *shape] = x0 + sigma_max noise. One step size for the batch. Every evaluation but the last counts as step 0,
-    so that what an adaptive guide adds is a function of x and sigma: a law by steps would have no solution.
+    so that an adaptive guide's weight is a function of x and sigma: weights that change by step have no ODE.
     """
     start, stop = path.time(torch.tensor([sigma_max, sigma_min], dtype=torch.float64)).tolist()
 
     def slope(time: float, state: Tensor) -> Tensor:
-        t = everywhere(time, state)
+        t = expand_level(time, state)
         return slope_at(denoise, state, t, path, At(path.sigma(t), 0))[0]
 
-    first, last = everywhere(start, x), everywhere(stop, x)
+    first, last = expand_level(start, x), expand_level(stop, x)
     x = rk45(slope, x.double() * per_sample(path.scale(first), x), start, stop, tolerance, tolerance).y
     return guided_image(denoise, x / per_sample(path.scale(last), x), At(path.sigma(last), 1))[0]
 
@@ -75,14 +83,14 @@ def reverse_sde(denoise: Denoiser, x: Tensor, sigmas: Tensor, path: Path, rng: I
     less the drift f = s'/s x, with g^2 = 2 s^2 sigma sigma'.
     """
     times = [path.time(level).item() for level in sigmas[:-1].double()]
-    x = x.double() * per_sample(path.scale(everywhere(times[0], x)), x)
+    x = x.double() * per_sample(path.scale(expand_level(times[0], x)), x)
     for step, (time, after) in enumerate(pairwise(times)):
-        t, stride = everywhere(time, x), after - time
+        t, stride = expand_level(time, x), after - time
         slope, _ = slope_at(denoise, x, t, path, At(path.sigma(t), step))
         drift = per_sample(path.scale_slope(t) / path.scale(t), x) * x
         spread = (2 * path.sigma(t) * path.sigma_slope(t) * abs(stride)).sqrt() * path.scale(t)
         x = x + stride * (2 * slope - drift) + per_sample(spread, x) * fresh_noise(rng, x)
-    last = everywhere(times[-1], x)
+    last = expand_level(times[-1], x)
     return guided_image(denoise, x / per_sample(path.scale(last), x), At(path.sigma(last), len(times) - 1))[0]
 
 

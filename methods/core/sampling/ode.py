@@ -18,8 +18,8 @@ STAGES = (
     (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
 )  # the last one is the fifth-order solution itself
 ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)  # fifth less fourth order
-SAFETY, LEAST, MOST = 0.9, 0.2, 10.0  # of the change of the step
-SMALLEST = 1e-12  # step, as a share of the interval
+SAFETY, MIN_GROWTH, MAX_GROWTH = 0.9, 0.2, 10.0  # factors on the step's length
+MIN_STEP_SHARE = 1e-12  # shortest step, as a share of the interval
 
 
 class Solution(NamedTuple):
@@ -39,7 +39,7 @@ def rk45(slope: Slope, y: Tensor, start: float, stop: float, rtol: float = 1e-5,
     while direction * (stop - t) > 0:
         is_last = step >= direction * (stop - t)
         step = direction * (stop - t) if is_last else step
-        if not step >= SMALLEST * abs(stop - start):  # NaN included
+        if not step >= MIN_STEP_SHARE * abs(stop - start):  # NaN included
             raise ValueError(f"integration is stuck at t = {t:.6g}: the slope is too steep there, or not finite")
         slopes = [first]
         reached = y
@@ -49,12 +49,12 @@ def rk45(slope: Slope, y: Tensor, start: float, stop: float, rtol: float = 1e-5,
         calls += len(STAGES)
         error = step * sum(weight * k for weight, k in zip(ERROR, slopes))
         size = _rms(error / (atol + rtol * torch.maximum(y.abs(), reached.abs())))
-        factor = MOST if size == 0 else SAFETY * size**-0.2 if size == size else LEAST
+        factor = MAX_GROWTH if size == 0 else SAFETY * size**-0.2 if size == size else MIN_GROWTH
         if size <= 1:
             t, y, first = stop if is_last else t + direction * step, reached, slopes[-1]
-            step *= min(MOST if may_grow else 1.0, max(LEAST, factor))
+            step *= min(MAX_GROWTH if may_grow else 1.0, max(MIN_GROWTH, factor))
         else:
-            step *= max(LEAST, min(1.0, factor))
+            step *= max(MIN_GROWTH, min(1.0, factor))
         may_grow = size <= 1
     return Solution(y, calls)
 

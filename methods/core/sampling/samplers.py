@@ -1,7 +1,7 @@
 """Solvers of the probability-flow ODE and its stochastic relatives (EDM, algorithms 1 and 2).
 
-State and levels are float64, the network keeps its own dtype. Guidance enters as `push` alone: the score of the guided
-law is (D - x) / sigma^2 + push, so D becomes D + sigma^2 push.
+State and levels are float64, the network keeps its own dtype. Guidance enters as `guidance_score` alone: the score of
+the guided distribution is (D - x) / sigma^2 + guidance_score, so D becomes D + sigma^2 guidance_score.
 """
 
 import math
@@ -18,17 +18,17 @@ from methods.core.rng import ImageRng
 from methods.core.shapes import per_sample
 from methods.core.types import At, Denoiser
 
-Round: TypeAlias = Callable[[Tensor], Tensor]  # sigma [B] -> the nearest level the network knows
+Round: TypeAlias = Callable[[Tensor], Tensor]  # sigma [B] -> the nearest level that the network was trained at
 
 
-class Stir(NamedTuple):
+class ChurnAmount(NamedTuple):
     """How much fresh noise a step adds, per sample [B]: S_churn and S_noise of algorithm 2."""
 
     churn: Tensor
     noise: Tensor
 
 
-ChurnLaw: TypeAlias = Callable[[At, Tensor | None], Stir]  # where, and the last first-order log_ratio [B] if any
+ChurnLaw: TypeAlias = Callable[[At, Tensor | None], ChurnAmount]  # of the state and the last first-order log_ratio [B]
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Churn:
     sigma_max: float = math.inf
     noise: float = 1.0
 
-    def __call__(self, at: At, log_ratio: Tensor | None) -> Stir:
+    def __call__(self, at: At, log_ratio: Tensor | None) -> ChurnAmount:
         inside = (at.sigma >= self.sigma_min) & (at.sigma <= self.sigma_max)
-        return Stir(inside.to(at.sigma) * self.churn, torch.full_like(at.sigma, self.noise))
+        return ChurnAmount(inside.to(at.sigma) * self.churn, torch.full_like(at.sigma, self.noise))
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,19 @@ class BoostedChurn:
     churn: float = 4.0
     period: int = 5
 
-    def __call__(self, at: At, log_ratio: Tensor | None) -> Stir:
-        stir = self.usual(at, log_ratio)
+    def __call__(self, at: At, log_ratio: Tensor | None) -> ChurnAmount:
+        amount = self.usual(at, log_ratio)
         if log_ratio is None or at.step % self.period:
-            return stir
+            return amount
         more = Churn(self.churn, self.usual.sigma_min, self.usual.sigma_max)(at, log_ratio)
         unlikely = log_ratio < 0
-        return Stir(torch.where(unlikely, more.churn, stir.churn), torch.where(unlikely, more.noise, stir.noise))
+        return ChurnAmount(
+            torch.where(unlikely, more.churn, amount.churn), torch.where(unlikely, more.noise, amount.noise)
+        )
 
 
 def as_is(sigma: Tensor) -> Tensor:
-    """The rounding of a network that knows every noise level."""
+    """No rounding, for networks trained at every noise level."""
     return sigma
 
 
@@ -79,19 +81,19 @@ def heun(
     """EDM algorithm 2; without churn, algorithm 1: 2 N - 1 network calls for N steps. float64 [B, *shape].
 
     x: [B, *shape] noise at level sigmas[0]; sigmas: [N + 1] falling to 0. With churn a draw of noise is taken from
-    rng at every step, so that whether a sample is stirred changes no other step's noise.
+    rng at every step, so that the noise of a step does not depend on earlier amounts.
     """
     x = x.double()
     levels = sigmas.tolist()
     log_ratio: Tensor | None = None
     for step, (level, after) in enumerate(pairwise(levels)):
-        sigma, follows = everywhere(level, x), everywhere(after, x)
+        sigma, follows = expand_level(level, x), expand_level(after, x)
         hat, x = sigma, x
         if churn is not None:
-            stir = churn(At(sigma, step), log_ratio)
-            hat = round_sigma(sigma * (1 + _gamma(stir, len(levels) - 1)))
+            amount = churn(At(sigma, step), log_ratio)
+            hat = round_sigma(sigma * (1 + _gamma(amount, len(levels) - 1)))
             added = (hat**2 - sigma**2).clamp(min=0).sqrt()
-            x = x + per_sample(added * stir.noise, x) * fresh_noise(rng, x)
+            x = x + per_sample(added * amount.noise, x) * fresh_noise(rng, x)
         x_hat, stride = x, per_sample(follows - hat, x)
         target, log_ratio = guided_image(denoise, x_hat, At(hat, step))
         slope = (x_hat - target) / per_sample(hat, x)
@@ -148,19 +150,19 @@ def follow(
     """
     noise = noise.double()
     times = [path.time(level).item() for level in sigmas[:-1].double()] + [0.0]
-    t0 = everywhere(times[0], noise)
+    t0 = expand_level(times[0], noise)
     x = noise * per_sample(path.sigma(t0) * path.scale(t0), noise)
     log_ratio: Tensor | None = None
     for step, (time, after) in enumerate(pairwise(times)):
-        t = everywhere(time, x)
+        t = expand_level(time, x)
         t_hat, x_hat = t, x
         if churn is not None:
             sigma = path.sigma(t)
-            stir = churn(At(sigma, step), log_ratio)
-            t_hat = path.time(round_sigma(sigma * (1 + _gamma(stir, len(times) - 1))))
-            added = (path.sigma(t_hat) ** 2 - sigma**2).clamp(min=0).sqrt() * path.scale(t_hat) * stir.noise
+            amount = churn(At(sigma, step), log_ratio)
+            t_hat = path.time(round_sigma(sigma * (1 + _gamma(amount, len(times) - 1))))
+            added = (path.sigma(t_hat) ** 2 - sigma**2).clamp(min=0).sqrt() * path.scale(t_hat) * amount.noise
             x_hat = per_sample(path.scale(t_hat) / path.scale(t), x) * x + per_sample(added, x) * fresh_noise(rng, x)
-        stride = everywhere(after, x) - t_hat
+        stride = expand_level(after, x) - t_hat
         slope, log_ratio = slope_at(denoise, x_hat, t_hat, path, At(path.sigma(t_hat), step))
         x = x_hat + per_sample(stride, x) * slope
         if alpha is not None and after > 0:
@@ -182,14 +184,14 @@ def slope_at(denoise: Denoiser, x: Tensor, t: Tensor, path: Path, at: At) -> tup
 
 def guided_image(denoise: Denoiser, x: Tensor, at: At) -> tuple[Tensor, Tensor | None]:
     """The guided denoised image and the log density ratio."""
-    said = denoise(x, at)
-    if said.push is None:
-        return said.x0.to(x), said.log_ratio
-    return said.x0.to(x) + per_sample(at.sigma**2, x) * said.push, said.log_ratio
+    x0, score, _, log_ratio = denoise(x, at)
+    if score is None:
+        return x0.to(x), log_ratio
+    return x0.to(x) + per_sample(at.sigma**2, x) * score, log_ratio
 
 
-def _gamma(stir: Stir, steps: int) -> Tensor:
-    return (stir.churn / steps).clamp(max=math.sqrt(2) - 1)
+def _gamma(amount: ChurnAmount, steps: int) -> Tensor:
+    return (amount.churn / steps).clamp(max=math.sqrt(2) - 1)
 
 
 def fresh_noise(rng: ImageRng | None, x: Tensor) -> Tensor:
@@ -198,6 +200,6 @@ def fresh_noise(rng: ImageRng | None, x: Tensor) -> Tensor:
     return rng.normal(*x.shape[1:]).to(x)
 
 
-def everywhere(value: float, x: Tensor) -> Tensor:
-    """[B] float64."""
+def expand_level(value: float, x: Tensor) -> Tensor:
+    """The same level for every sample: [B] float64, B = len(x)."""
     return torch.full((len(x),), value, dtype=torch.float64, device=x.device)

@@ -1,4 +1,4 @@
-"""The non-saturating adversarial game in logits, the R1 penalty, and what shows how the game stands."""
+"""The non-saturating adversarial game in logits, the R1 penalty, and statistics that show collapse."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -13,12 +13,12 @@ T = TypeVar("T", bound=tuple)
 
 
 def loss_on_real(logits: Tensor) -> Tensor:
-    """-log sigmoid(D), mean over batch and logits: what a discriminator pays for reals, a generator for fakes."""
+    """-log sigmoid(D), mean over batch and logits: a discriminator's loss on reals, a generator's on fakes."""
     return softplus(-logits).mean()
 
 
 def loss_on_fake(logits: Tensor) -> Tensor:
-    """-log(1 - sigmoid(D)), mean over batch and logits: what a discriminator pays for fakes."""
+    """-log(1 - sigmoid(D)), mean over batch and logits: a discriminator's loss on fakes."""
     return softplus(logits).mean()
 
 
@@ -32,20 +32,20 @@ def squared_gradient(logits: Tensor, x: Tensor) -> Tensor:
     return gradient.flatten(1).square().sum(1).mean()
 
 
-def with_squared_gradient(judge: Callable[[Tensor], T], x: Tensor) -> tuple[T, Tensor]:
-    """What `judge` says of x, a named tuple with `logits`, and their `squared_gradient`; also under torch.func.vmap."""
+def with_squared_gradient(discriminate: Callable[[Tensor], T], x: Tensor) -> tuple[T, Tensor]:
+    """discriminate(x), a named tuple with `logits`, and the logits' `squared_gradient`; also under torch.func.vmap."""
 
     def logits(x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        verdict = cast(Any, judge(x))
-        kinds.append(type(verdict))
-        return verdict.logits.sum(), {name: said for name, said in verdict._asdict().items() if said is not None}
+        output = cast(Any, discriminate(x))
+        kinds.append(type(output))
+        return output.logits.sum(), {name: part for name, part in output._asdict().items() if part is not None}
 
     kinds: list[type[T]] = []
-    gradient, said = torch.func.grad(logits, has_aux=True)(x)
-    return kinds[0](**said), gradient.flatten(1).square().sum(1).mean()
+    gradient, parts = torch.func.grad(logits, has_aux=True)(x)
+    return kinds[0](**parts), gradient.flatten(1).square().sum(1).mean()
 
 
-def standing(
+def collapse_statistics(
     on_real: Tensor,
     on_fake: Tensor,
     real: Tensor,
@@ -54,10 +54,10 @@ def standing(
     *,
     counted: Tensor | None = None,
 ) -> Metrics:
-    """For those who look on: mean logits, and the spread of the images that are made next to that of real ones.
+    """Metrics to log, not trained on: mean logits, and the `spread` of generated images next to that of real ones.
 
-    counted: [B] bool, rows whose images are made from noise alone; where a noisy image is given, a generator that has
-    collapsed still copies it.
+    counted: [B] bool, rows whose images are generated from noise alone; from a less noisy input, even a collapsed
+    generator gives diverse images, because it copies the input.
     """
     return {
         "real_logit": on_real.detach().mean(),
@@ -70,7 +70,7 @@ def standing(
 @torch.no_grad()
 def spread(x: Tensor, labels: Tensor | None = None, counted: Tensor | None = None) -> Tensor:
     """Root mean square difference per value of neighbours in the batch x [B, *shape], of one class where there are
-    labels [B]; 0 if nobody has such a neighbour."""
+    labels [B]; 0 if there is no such pair."""
     group = torch.zeros(len(x), dtype=torch.int64, device=x.device) if labels is None else labels
     group = group if counted is None else group.masked_fill(~counted, -1)
     group, order = group.sort(stable=True)

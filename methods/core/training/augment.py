@@ -1,4 +1,4 @@
-"""Non-leaky augmentation: the network is told which transformation its images went through (EDM, appendix F.2).
+"""Non-leaky augmentation: the transformation of each image is an input of the network (EDM, appendix F.2).
 
 Geometry is that of StyleGAN2-ADA: flips, then one warp with a wavelet low-pass at twice the resolution.
 """
@@ -17,7 +17,7 @@ from methods.core.types import Draws
 
 Operation: TypeAlias = Literal["xflip", "yflip", "scale", "rotate", "aniso", "translate"]
 OPERATIONS: tuple[Operation, ...] = ("xflip", "yflip", "scale", "rotate", "aniso", "translate")
-LABELS = 9  # numbers that tell the network of all six operations
+AUGMENT_LABELS = 9  # length of the network's input that describes all six operations
 
 SCALE_STD = 0.2  # octaves, of both scalings
 TRANSLATE_STD = 0.125  # of the image's side
@@ -27,7 +27,7 @@ LOW_PASS = (
     *(0.4910559419267466, 0.787641141030194, 0.3379294217276218, -0.07263752278646252),
     *(-0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148),
 )
-HALF = len(LOW_PASS) // 2
+HALF_WIDTH = len(LOW_PASS) // 2
 
 
 class Transform(NamedTuple):
@@ -67,7 +67,7 @@ def identity(count: int) -> Transform:
 
 
 def labels_of(transform: Transform, operations: Sequence[Operation] = OPERATIONS) -> Tensor:
-    """[B, labels] what the network is told, operations in the order of OPERATIONS; all nine numbers for all six."""
+    """[B, labels] input of the network, in the order of OPERATIONS; nine numbers for all six."""
     t = transform
     columns = {
         "xflip": [t.xflip],
@@ -104,7 +104,7 @@ def warp(images: Tensor, matrix: Tensor) -> Tensor:
     images = _upsample(_upsample(images, low_pass, dim=3), low_pass, dim=2)
     matrix = _stretch(2.0, 2.0, matrix) @ matrix @ _stretch(0.5, 0.5, matrix)
     matrix = _shift(-0.5, -0.5, matrix) @ matrix @ _shift(0.5, 0.5, matrix)
-    out_width, out_height = 2 * (width + HALF), 2 * (height + HALF)
+    out_width, out_height = 2 * (width + HALF_WIDTH), 2 * (height + HALF_WIDTH)
     into = _stretch(2 / images.shape[3], 2 / images.shape[2], matrix)
     matrix = into @ matrix @ _stretch(out_width / 2, out_height / 2, matrix)
     grid = F.affine_grid(matrix[:, :2], [batch, channels, out_height, out_width], align_corners=False)
@@ -126,7 +126,7 @@ def _margins(matrix: Tensor, width: int, height: int) -> tuple[int, int, int, in
     cx, cy = (width - 1) / 2, (height - 1) / 2
     corners = matrix.new_tensor([[-cx, -cy, 1], [cx, -cy, 1], [cx, cy, 1], [-cx, cy, 1]])
     reached = (matrix @ corners.T)[:, :2].movedim(1, 0).flatten(1)  # [2, 4 B]
-    needed = torch.cat([-reached, reached]).amax(1) + matrix.new_tensor([HALF - cx, HALF - cy] * 2)
+    needed = torch.cat([-reached, reached]).amax(1) + matrix.new_tensor([HALF_WIDTH - cx, HALF_WIDTH - cy] * 2)
     limit = needed.new_tensor([width - 1, height - 1] * 2)
     left, top, right, bottom = needed.clamp(min=0).minimum(limit).ceil().long().tolist()
     return left, top, right, bottom
@@ -135,13 +135,13 @@ def _margins(matrix: Tensor, width: int, height: int) -> tuple[int, int, int, in
 def _upsample(images: Tensor, low_pass: Tensor, dim: int) -> Tensor:
     """Twice the samples less one: zeros between them, then the reversed filter."""
     spread = torch.stack([images, torch.zeros_like(images)], dim=dim + 1).flatten(dim, dim + 1)
-    return _filter(spread.narrow(dim, 0, spread.shape[dim] - 1), low_pass.flip(0), dim, padding=HALF, stride=1)
+    return _filter(spread.narrow(dim, 0, spread.shape[dim] - 1), low_pass.flip(0), dim, padding=HALF_WIDTH, stride=1)
 
 
 def _downsample(images: Tensor, low_pass: Tensor, dim: int) -> Tensor:
     """Half the samples, less the margin of the filter."""
-    halved = _filter(images, low_pass, dim, padding=HALF - 1, stride=2)
-    crop = HALF // 2
+    halved = _filter(images, low_pass, dim, padding=HALF_WIDTH - 1, stride=2)
+    crop = HALF_WIDTH // 2
     return halved.narrow(dim, crop, halved.shape[dim] - 2 * crop)
 
 

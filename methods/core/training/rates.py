@@ -1,20 +1,20 @@
-"""How learning rates fall and averages begin in short trainings. Ours; a paper's law stands with its method."""
+"""Learning rates that fall and averages that warm up, for short trainings. Ours, of no paper."""
 
 from collections.abc import Callable
 
 from methods.core.types import Progress
 
-LAST = 0.02  # of a learning rate, at the end of the training
+LAST_LR_SHARE = 0.02  # of the first learning rate, at the end of the training
 
 
 def falling(lr: float, since: float | None) -> Callable[[Progress], float]:
-    """lr; after a share `since` of the training linearly down to 2 % of it. None: constant."""
+    """lr until a share `since` of the training, then linearly down to 2 % of it. None: constant."""
 
     def law(progress: Progress) -> float:
         if since is None:
             return lr
         fallen = max(0.0, (progress.step / progress.steps - since) / (1 - since))
-        return lr * (1 - (1 - LAST) * fallen)
+        return lr * (1 - (1 - LAST_LR_SHARE) * fallen)
 
     return law
 

@@ -1,7 +1,7 @@
 """Many small models trained as one: the parameters of a network in one tensor [M, P], their steps in one batched step.
 
-Each model has its own draws, weights of the loss, learning rates and averages, so it comes out as `train_steps` alone
-would have made it, up to rounding. What it must share with the others is its method's `structure`.
+Each model has its own draws, weights of the loss, learning rates and averages, so its result is that of `train_steps`
+up to rounding. Models of one stack must have equal `structure`.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -22,7 +22,7 @@ Tensors = dict[str, Tensor]
 
 
 class Model(NamedTuple):
-    """One of a stack."""
+    """One model of a stack."""
 
     method: Weighed
     seed: int
@@ -30,7 +30,7 @@ class Model(NamedTuple):
 
 @dataclass
 class StackState:
-    """Everything a killed training needs to go on as if nothing had happened."""
+    """Everything a killed training needs to resume to the same bits."""
 
     skeletons: dict[str, nn.Module]  # by network, without weights
     parameters: Tensors  # by network [M, P]: its parameters one after another
@@ -71,7 +71,7 @@ class StackState:
         models = range(len(next(iter(flat.values()))))
         by_net = {name: _named(value, self.skeletons[name]) for name, value in flat.items()}
         return [
-            {name: {key: value[m].clone() for key, value in found.items()} for name, found in by_net.items()}
+            {name: {key: value[m].clone() for key, value in named.items()} for name, named in by_net.items()}
             for m in models
         ]
 
@@ -125,14 +125,14 @@ def _step(
     leaves = parameters[net] = {key: value.detach().requires_grad_() for key, value in parameters[net].items()}
 
     def terms(parameters: dict[str, Tensors], batch: Tensors, draws: Tensors) -> Tensors:
-        nets = {key: partial(_call, state.skeletons[key], found) for key, found in parameters.items()}
+        nets = {key: partial(_call, state.skeletons[key], named) for key, named in parameters.items()}
         return models[0].method.terms(name, cast(Nets, nets), Batch(**batch), draws, wanted)
 
-    lowered = {key: _lowered(found, state.skeletons[key], hidden) for key, found in parameters.items()}
+    lowered = {key: _lowered(named, state.skeletons[key], hidden) for key, named in parameters.items()}
     local = [{key: part for key, part in batch._asdict().items() if part is not None} for batch in whole]
     evaluate = torch.compile(vmap(terms), dynamic=False) if compiled else vmap(terms)
-    found = evaluate(lowered, _stacked(local, flat), _stacked(draws, flat))
-    loss = torch.stack([term @ flat.new_tensor([w.get(key, 0.0) for w in weights]) for key, term in found.items()])
+    losses = evaluate(lowered, _stacked(local, flat), _stacked(draws, flat))
+    loss = torch.stack([term @ flat.new_tensor([w.get(key, 0.0) for w in weights]) for key, term in losses.items()])
     gradients = torch.autograd.grad(loss.sum(), list(leaves.values()), materialize_grads=True)
     gradient = torch.cat([part.flatten(1) for part in gradients], 1)
     rates = [player.optimiser.lr(progress) for player in players]
@@ -140,7 +140,7 @@ def _step(
     if ema is not None:
         moved = [1 - player.ema.decay(progress) for player in players if player.ema is not None]
         state.averages[name].lerp_(flat, flat.new_tensor(moved)[:, None])
-    return {key: term.detach() for key, term in found.items()}
+    return {key: term.detach() for key, term in losses.items()}
 
 
 def _adam(
@@ -161,7 +161,7 @@ def _call(skeleton: nn.Module, parameters: Tensors, *given: Tensor | None) -> An
 
 
 def _stacked(by_model: Sequence[Tensors], beside: Tensor) -> Tensors:
-    return {key: like(torch.stack([found[key] for found in by_model]), beside) for key in by_model[0]}
+    return {key: like(torch.stack([tensors[key] for tensors in by_model]), beside) for key in by_model[0]}
 
 
 def _flat(net: nn.Module) -> Tensor:
@@ -176,7 +176,7 @@ def _named(flat: Tensor, skeleton: nn.Module) -> Tensors:
 
 
 def _lowered(parameters: Tensors, skeleton: nn.Module, hidden: torch.dtype | None) -> Tensors:
-    """Hidden layers in another precision, differentiably: those that say so themselves."""
+    """Hidden layers in another precision, differentiably: those with `may_be_lowered`."""
     if hidden is None:
         return parameters
     layers = tuple(f"{name}." for name, layer in skeleton.named_modules() if getattr(layer, "may_be_lowered", False))
@@ -184,22 +184,22 @@ def _lowered(parameters: Tensors, skeleton: nn.Module, hidden: torch.dtype | Non
 
 
 def groups(methods: Sequence[Weighed]) -> list[list[int]]:
-    """The numbers of those that may train as one."""
-    found: dict[Hashable, list[int]] = {}
+    """Indices of the methods that may train as one, group by group."""
+    by_structure: dict[Hashable, list[int]] = {}
     for number, method in enumerate(methods):
-        found.setdefault((type(method), method.structure()), []).append(number)
-    return list(found.values())
+        by_structure.setdefault((type(method), method.structure()), []).append(number)
+    return list(by_structure.values())
 
 
 def _check(models: Sequence[Model]) -> None:
-    """One line for what cannot be trained as one."""
+    """ValueError for models that cannot be trained as one."""
     apart = groups([model.method for model in models])
     if len(apart) > 1:
         raise ValueError(f"models {apart[0][0]} and {apart[1][0]} differ in structure: stack them apart")
     for player in models[0].method.players():
         adam = player.optimiser
         if player.every != 1 or adam != replace(Adam(adam.lr, adam.betas), eps=adam.eps):
-            raise ValueError(f"player {player.name}: a stack knows plain Adam at every step only")
+            raise ValueError(f"player {player.name}: a stack supports plain Adam at every step only")
 
 
 def _check_stackable(name: str, net: nn.Module) -> None:

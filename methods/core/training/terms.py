@@ -1,4 +1,4 @@
-"""Losses that are weighted sums of terms: what lets models that differ in weights, times and rates train as one."""
+"""Losses that are weighted sums of terms, so that models that differ only in weights, times and rates train as one."""
 
 from collections.abc import Collection, Hashable, Mapping
 from typing import Protocol
@@ -16,8 +16,8 @@ class Weighed(Trainable, Protocol):
         ...
 
     def terms(self, player: str, nets: Nets, batch: Batch, draws: Draws, wanted: Collection[str]) -> dict[str, Tensor]:
-        """A scalar for each wanted name of `weights`; pure, and fit for torch.func.vmap. If "standing" is wanted: what
-        onlookers are told besides."""
+        """A scalar for each wanted name of `weights`; pure, and fit for torch.func.vmap. "collapse_statistics" adds
+        the metrics of that function."""
         ...
 
     def structure(self) -> Hashable:

@@ -48,7 +48,7 @@ def adm_norm(channels: int) -> GroupNorm:
 
 
 class Stage(nn.ModuleList):
-    """Layers in turn; residual blocks among them are handed the embedding too."""
+    """Layers in sequence; residual blocks also take the embedding."""
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         for layer in self:
@@ -118,7 +118,7 @@ class Upsample(nn.Module):
 
 
 def resample_layer(channels: int, style: BlockStyle, resample: Literal["up", "down"]) -> nn.Module:
-    """What stands between two levels."""
+    """The layer between two levels."""
     if style.resblock_updown:
         return ResBlock(channels, channels, style, resample)
     return Downsample(channels, style.conv_resample) if resample == "down" else Upsample(channels, style.conv_resample)

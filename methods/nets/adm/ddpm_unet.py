@@ -47,17 +47,17 @@ class DDPMUNet(nn.Module):
         self.label_emb = Linear(classes, emb_channels, bias=None) if classes else None
         self.conv_in = Conv2d(channels, model_channels, 3)
         attends = [size >> level in attn_resolutions for level in range(len(widths))]
-        down, up, handed = [], [], [model_channels]
+        down, up, skips = [], [], [model_channels]
         for level, width in enumerate(widths):
-            inputs = [handed[-1], *[width] * (num_res_blocks - 1)]
+            inputs = [skips[-1], *[width] * (num_res_blocks - 1)]
             halves = level < len(widths) - 1
             down.append(LevelDown(inputs, width, emb_channels, dropout, attends[level], halves))
-            handed += [width] * (num_res_blocks + halves)
+            skips += [width] * (num_res_blocks + halves)
         self.down = nn.ModuleList(down)
         self.mid = Middle(widths[-1], emb_channels, dropout)
         for level, width in reversed(list(enumerate(widths))):
             below = widths[min(level + 1, len(widths) - 1)]
-            inputs = [h + handed.pop() for h in (below, *[width] * num_res_blocks)]
+            inputs = [h + skips.pop() for h in (below, *[width] * num_res_blocks)]
             up.append(LevelUp(inputs, width, emb_channels, dropout, attends[level], level > 0))
         self.up = nn.ModuleList(reversed(up))
         self.norm_out = _norm(widths[0])
@@ -67,12 +67,12 @@ class DDPMUNet(nn.Module):
         """x [B, C, H, W], time [B] or [1] (a step's index), labels [B] int or None -> [B, out_channels, H, W]."""
         emb = self.temb(time.to(self.conv_in.weight.dtype))
         emb = F.silu(add_condition(emb, self.label_emb, labels, "labels", gain=math.sqrt(self.classes)))
-        handed = [self.conv_in(x)]
+        skips = [self.conv_in(x)]
         for level in self.down:
-            handed += level(handed[-1], emb)
-        h = self.mid(handed[-1], emb)
+            skips += level(skips[-1], emb)
+        h = self.mid(skips[-1], emb)
         for level in reversed(self.up):
-            h = level(h, handed, emb)
+            h = level(h, skips, emb)
         return self.conv_out(F.silu(self.norm_out(h)))
 
 
@@ -101,7 +101,7 @@ class LevelDown(nn.Module):
         self.downsample = Downsample(width) if halves else None
 
     def forward(self, h: Tensor, emb: Tensor) -> list[Tensor]:
-        """All that the way up takes over."""
+        """The outputs that `LevelUp` concatenates, in order."""
         outputs = []
         for block, attention in zip(self.block, self.attn):
             h = attention(block(h, emb))
@@ -110,7 +110,7 @@ class LevelDown(nn.Module):
 
 
 class LevelUp(nn.Module):
-    """As `LevelDown`, but what it is handed joins every block's input."""
+    """As `LevelDown`, with one of the skips concatenated to every block's input."""
 
     def __init__(
         self, inputs: list[int], width: int, emb_channels: int, dropout: float, attends: bool, doubles: bool
@@ -120,9 +120,9 @@ class LevelUp(nn.Module):
         self.attn = nn.ModuleList(Attention(width) if attends else nn.Identity() for _ in inputs)
         self.upsample = Upsample(width, with_conv=True) if doubles else None
 
-    def forward(self, h: Tensor, handed: list[Tensor], emb: Tensor) -> Tensor:
+    def forward(self, h: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
         for block, attention in zip(self.block, self.attn):
-            h = attention(block(torch.cat([h, handed.pop()], dim=1), emb))
+            h = attention(block(torch.cat([h, skips.pop()], dim=1), emb))
         return h if self.upsample is None else self.upsample(h)
 
 

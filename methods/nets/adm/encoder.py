@@ -20,7 +20,7 @@ SPATIAL_WIDTH = 2048
 
 
 class EncoderUNetModel(nn.Module):
-    """Half a U-Net: images and timestep (and class, if wanted) to numbers.
+    """Half a U-Net: images and timestep (and class, optionally) to numbers.
 
     image_size: pixels per side, halved len(channel_mult) - 1 times; attention_resolutions count in the same pixels.
     pool: average of the last features, attention over them, or averages of every block's output and two layers.
@@ -50,13 +50,13 @@ class EncoderUNetModel(nn.Module):
         self.pool: Pool = pool
         self.time_embed = time_embedding(model_channels, emb_channels)
         self.label_emb = None if num_classes is None else nn.Embedding(num_classes, emb_channels)
-        self.input_blocks, handed = way_down(
+        self.input_blocks, skips = way_down(
             image_size, in_channels, widths, num_res_blocks, attention_resolutions, style
         )
         self.middle_block = middle_block(widths[-1], style)
         heads = head_count(widths[-1], style.num_heads, style.num_head_channels)
         smallest = image_size >> (len(widths) - 1)
-        self.out = _pool(pool, widths[-1], sum(handed) + widths[-1], smallest, heads, out_channels)
+        self.out = _pool(pool, widths[-1], sum(skips) + widths[-1], smallest, heads, out_channels)
 
     def features(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
         """The middle block's output [B, last width, h, w], before any pool."""
@@ -91,7 +91,7 @@ def _pool(pool: Pool, channels: int, all_channels: int, size: int, heads: int, o
 
 
 class AttentionPool(nn.Module):
-    """[B, C, size, size] -> [B, outputs]: what the mean of all positions attends to among them (as in CLIP)."""
+    """[B, C, size, size] -> [B, outputs]: attention with the mean of all positions as query (as in CLIP)."""
 
     def __init__(self, size: int, channels: int, heads: int, outputs: int) -> None:
         super().__init__()
@@ -104,5 +104,5 @@ class AttentionPool(nn.Module):
         x = x.flatten(2)
         x = torch.cat([x.mean(dim=2, keepdim=True), x], dim=2) + self.positional_embedding.to(x.dtype)
         q, k, v = split_heads(self.qkv_proj(x), self.heads, heads_first=False)
-        token = attend(q[..., :1], k, v)  # only the mean's answer is wanted
+        token = attend(q[..., :1], k, v)  # only the mean's query is needed
         return self.c_proj(token.flatten(1, 2)).squeeze(2)

@@ -1,4 +1,4 @@
-"""What ADM's U-Net and its classifier share: the embedding, the way down, and the middle."""
+"""The parts that ADM's U-Net and its classifier share: embedding, downsampling half, and middle."""
 
 from torch import Tensor, nn
 
@@ -40,25 +40,25 @@ def way_down(
     attention_resolutions: tuple[int, ...],
     style: BlockStyle,
 ) -> tuple[nn.ModuleList, list[int]]:
-    """`input_blocks`, and the channels each hands on."""
+    """`input_blocks`, and the channels of each block's output."""
     channels = widths[0]
-    blocks, handed = [Stage([Conv2d(in_channels, channels, 3)])], [channels]
+    blocks, skips = [Stage([Conv2d(in_channels, channels, 3)])], [channels]
     for level, width in enumerate(widths):
         for _ in range(num_res_blocks):
             attention = attention_at(level, image_size, attention_resolutions, width, style)
             blocks.append(Stage([ResBlock(channels, width, style), *attention]))
             channels = width
-            handed.append(channels)
+            skips.append(channels)
         if level < len(widths) - 1:
             blocks.append(Stage([resample_layer(channels, style, "down")]))
-            handed.append(channels)
-    return nn.ModuleList(blocks), handed
+            skips.append(channels)
+    return nn.ModuleList(blocks), skips
 
 
 def attention_at(
     level: int, image_size: int, attention_resolutions: tuple[int, ...], channels: int, style: BlockStyle
 ) -> list[nn.Module]:
-    """An attention layer if this level is one of those that have one."""
+    """One attention layer if this level's resolution has them, else none."""
     return [AttentionBlock(channels, style)] if image_size >> level in attention_resolutions else []
 
 

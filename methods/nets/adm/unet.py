@@ -41,38 +41,38 @@ class UNetModel(nn.Module):
         widths = level_widths(image_size, model_channels, channel_mult)
         self.time_embed = time_embedding(model_channels, emb_channels)
         self.label_emb = None if num_classes is None else nn.Embedding(num_classes, emb_channels)
-        self.input_blocks, handed = way_down(
+        self.input_blocks, skips = way_down(
             image_size, in_channels, widths, num_res_blocks, attention_resolutions, style
         )
         self.middle_block = middle_block(widths[-1], style)
-        self.output_blocks = _way_up(image_size, widths, handed, num_res_blocks, attention_resolutions, style)
+        self.output_blocks = _way_up(image_size, widths, skips, num_res_blocks, attention_resolutions, style)
         last = Conv2d(widths[0], out_channels, 3, weight=zeros, bias=zeros)
         self.out = nn.Sequential(adm_norm(widths[0]), nn.SiLU(), last)
 
     def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
         """x [B, in_channels, H, W], timesteps [B] in 0 ... 999, y [B] int -> [B, out_channels, H, W]."""
         emb = embed(self.time_embed, self.label_emb, timesteps, y)
-        handed = descend(self.input_blocks, x, emb)
-        h = self.middle_block(handed[-1], emb)
+        skips = descend(self.input_blocks, x, emb)
+        h = self.middle_block(skips[-1], emb)
         for block in self.output_blocks:
-            h = block(torch.cat([h, handed.pop()], dim=1), emb)
+            h = block(torch.cat([h, skips.pop()], dim=1), emb)
         return self.out(h)
 
 
 def _way_up(
     image_size: int,
     widths: list[int],
-    handed: list[int],
+    skips: list[int],
     num_res_blocks: int,
     attention_resolutions: tuple[int, ...],
     style: BlockStyle,
 ) -> nn.ModuleList:
-    blocks, channels, handed = [], widths[-1], list(handed)
+    blocks, channels, skips = [], widths[-1], list(skips)
     for level, width in reversed(list(enumerate(widths))):
         for index in range(num_res_blocks + 1):
             attention = attention_at(level, image_size, attention_resolutions, width, style)
             doubles = level > 0 and index == num_res_blocks
             resample = [resample_layer(width, style, "up")] if doubles else []
-            blocks.append(Stage([ResBlock(channels + handed.pop(), width, style), *attention, *resample]))
+            blocks.append(Stage([ResBlock(channels + skips.pop(), width, style), *attention, *resample]))
             channels = width
     return nn.ModuleList(blocks)

@@ -32,7 +32,7 @@ class BlockStyle:
 
 
 class UNetBlock(nn.Module):
-    """Two 3x3 convolutions conditioned on an embedding, a skip, and self-attention if wanted.
+    """Two 3x3 convolutions conditioned on an embedding, a skip, and optional self-attention.
 
     x [B, in_channels, H, W], emb [B, style.emb_channels] -> [B, out_channels, H, W], doubled or halved by `resample`.
     """

@@ -41,7 +41,7 @@ class SongUNet(nn.Module):
 
     img_resolution: pixels per side; halved len(channel_mult) - 1 times. attn_resolutions count in the same pixels.
     label_dim, augment_dim: widths of the class and augmentation vectors; 0: not conditioned.
-    encoder_type, decoder_type: how the image itself enters every level, and leaves it.
+    encoder_type, decoder_type: how the input image enters every level, and how the output image is formed.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class SongUNet(nn.Module):
         return x, image
 
     def _image(self, name: str, x: Tensor, coarser: Tensor | None) -> Tensor | None:
-        """What the levels so far say the image is."""
+        """The output image of the levels so far."""
         if f"{name}_aux_conv" not in self.dec:
             return coarser
         image = self.dec[f"{name}_aux_conv"](F.silu(self.dec[f"{name}_aux_norm"](x)))

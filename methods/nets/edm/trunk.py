@@ -1,4 +1,4 @@
-"""The way down and up that EDM's two U-Nets have in common; entries carry the names of the released checkpoints."""
+"""Encoder and decoder that EDM's two U-Nets share; entries have the names of the released checkpoints."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Trunk:
         return [f"{resolution}x{resolution}" for resolution in self.resolutions]
 
     def encoder(self, stem: Conv2d, stem_width: int, style: BlockStyle) -> tuple[nn.ModuleDict, list[int]]:
-        """The blocks on the way down, and the widths of their outputs, which the decoder will be handed."""
+        """The encoder's blocks, and the widths of their outputs, which the decoder concatenates."""
         blocks, channels, skips = nn.ModuleDict(), stem_width, []
         for name, width, attention in zip(self.names, self.widths, self.attends):
             if name == self.names[0]:
@@ -50,7 +50,7 @@ class Trunk:
         return blocks, skips
 
     def decoder(self, skips: list[int], style: BlockStyle, *, attend_in_every_block: bool) -> nn.ModuleDict:
-        """The blocks on the way up; otherwise only a level's last one attends. The very first always does."""
+        """The decoder's blocks; unless `attend_in_every_block`, only a level's last attends. The first always does."""
         blocks, channels, skips = nn.ModuleDict(), skips[-1], list(skips)
         for name, width, attention in zip(self.names[::-1], self.widths[::-1], self.attends[::-1]):
             if name == self.names[-1]:
@@ -65,7 +65,7 @@ class Trunk:
         return blocks
 
     def encode(self, blocks: nn.ModuleDict, image: Tensor, emb: Tensor, join: Join | None = None) -> list[Tensor]:
-        """The outputs of all blocks on the way down; `join` may bring the image in after every halving."""
+        """The outputs of all encoder blocks; `join` adds the image to the features after every halving."""
         skips: list[Tensor] = []
         x = image
         for name in self.names:

@@ -1,4 +1,4 @@
-"""The blocks of DDGAN's generator: NCSN++'s, normalised by what the latent says (Xiao et al. 2022, arXiv:2112.07804).
+"""Blocks of DDGAN's generator: NCSN++'s, with norms modulated by the latent (Xiao et al. 2022, arXiv:2112.07804).
 
 Parameter names are those of the released checkpoints.
 """
@@ -55,7 +55,7 @@ def ones_then_zeros(shape: tuple[int, ...], fan_in: int, fan_out: int) -> Tensor
 
 
 class AdaptiveGroupNorm(nn.Module):
-    """x [B, C, H, W] normalised, then scaled and shifted as the style [B, S] says."""
+    """x [B, C, H, W] normalised, then scaled and shifted by linear functions of the style [B, S]."""
 
     def __init__(self, channels: int, style_channels: int) -> None:
         super().__init__()

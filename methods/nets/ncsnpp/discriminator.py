@@ -1,4 +1,4 @@
-"""DDGAN's discriminators: is x_i what came before x_{i+1}? (Xiao et al. 2022, arXiv:2112.07804)
+"""DDGAN's discriminators of pairs (x_i, x_{i+1}) (Xiao et al. 2022, arXiv:2112.07804)
 
 Parameter names and shapes are those of the official code.
 """
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from methods.core.shapes import per_channel
 from methods.nets.choices import require_choice
-from methods.nets.discriminator_output import Verdict
+from methods.nets.discriminator_output import DiscriminatorOutput
 from methods.nets.edm.trunk import add_condition
 from methods.nets.embeddings import TimeEmbedding
 from methods.nets.fir import Fir
@@ -55,7 +55,7 @@ class DDGANDiscriminator(nn.Module):
         self.final_conv = xavier_conv(widths[-1] + 1, widths[-1], last)
         self.end_linear = xavier_linear(widths[-1], 1)
 
-    def forward(self, x_s: Tensor, index: Tensor, x_t: Tensor, labels: Tensor | None = None) -> Verdict:
+    def forward(self, x_s: Tensor, index: Tensor, x_t: Tensor, labels: Tensor | None = None) -> DiscriminatorOutput:
         """x_s, x_t: x_i and x_{i+1} [B, C, H, W]; index [B]: i, or any time; labels [B] int or None -> logits [B]."""
         time = self.t_embed(index.to(self.end_linear.weight.dtype))
         time = _act(add_condition(time, self.label_emb, labels, "labels", gain=math.sqrt(self.classes)))
@@ -63,7 +63,7 @@ class DDGANDiscriminator(nn.Module):
         for i in range(self.depth):
             h = self.get_submodule(f"conv{i + 1}")(h, time)
         h = _act(self.final_conv(with_deviation(h)))
-        return Verdict(self.end_linear(h.sum(dim=(2, 3))).squeeze(1))
+        return DiscriminatorOutput(self.end_linear(h.sum(dim=(2, 3))).squeeze(1))
 
 
 class DownBlock(nn.Module):

@@ -30,11 +30,11 @@ Pyramid = Literal["none", "skip", "residual"]
 
 
 class NCSNppGenerator(nn.Module):
-    """Makes an image from a noisy one, the index of the step, and a latent.
+    """Generates an image from a noisy one, the index of the step, and a latent.
 
     shape: of an image (C, H, W), H = W; halved len(channel_mult) - 1 times. attn_resolutions count in the same pixels.
     latent: length of z; style_channels, mapping_layers: width and hidden layers of its mapping.
-    image_in, image_out: how the image itself enters every level, and leaves it. "skip": through a filter and a
+    image_in, image_out: how every level reads the input and contributes to the output. "skip": through a filter and a
     convolution to the features' width, or to the image's; "residual": as the features, resampled with a convolution.
     classes: labels given as input, added to the time's embedding (ours); 0: none.
     tanh: the output is in (-1, 1).
@@ -83,10 +83,10 @@ class NCSNppGenerator(nn.Module):
         time = second(F.silu(first(sinusoids(index.to(self.dtype), self.model_channels))))
         time = F.silu(add_condition(time, self.label_emb, labels, "labels", gain=math.sqrt(self.classes)))
         style = self.z_transform(z)
-        handed = self._down(layers, x, time, style)
+        skips = self._down(layers, x, time, style)
         before, attention, after = (next(layers) for _ in range(3))
-        h = after(attention(before(handed[-1], time, style)), time, style)
-        image = self._up(layers, h, handed, time, style)
+        h = after(attention(before(skips[-1], time, style)), time, style)
+        image = self._up(layers, h, skips, time, style)
         return image.tanh() if self.tanh else image
 
     @property
@@ -96,27 +96,27 @@ class NCSNppGenerator(nn.Module):
 
     def _layers(self, channels: int) -> Iterator[nn.Module]:
         """All layers, in the order of their use."""
-        handed: list[int] = []
+        skips: list[int] = []
         yield xavier_linear(self.model_channels, self.style.time_channels)
         yield xavier_linear(self.style.time_channels, self.style.time_channels)
-        yield from self._layers_down(channels, handed)
+        yield from self._layers_down(channels, skips)
         yield ResBlock(self.widths[-1], self.widths[-1], self.style)
         yield AttentionBlock(self.widths[-1])
         yield ResBlock(self.widths[-1], self.widths[-1], self.style)
-        yield from self._layers_up(channels, handed)
+        yield from self._layers_up(channels, skips)
 
-    def _layers_down(self, channels: int, handed: list[int]) -> Iterator[nn.Module]:
-        """Appends to `handed` the channels of everything the way up takes over."""
+    def _layers_down(self, channels: int, skips: list[int]) -> Iterator[nn.Module]:
+        """Appends to `skips` the channels of each output that `_layers_up` concatenates."""
         width = self.model_channels
         yield xavier_conv(channels, width)
-        handed.append(width)
+        skips.append(width)
         for level, wide in enumerate(self.widths):
             for _ in range(self.num_res_blocks):
                 yield ResBlock(width, wide, self.style)
                 if self.attends[level]:
                     yield AttentionBlock(wide)
                 width = wide
-                handed.append(width)
+                skips.append(width)
             if level < len(self.widths) - 1:
                 yield ResBlock(width, width, self.style, "down")
                 if self.image_in == "skip":
@@ -124,29 +124,29 @@ class NCSNppGenerator(nn.Module):
                 elif self.image_in == "residual":
                     yield _Resampled(channels, width, "down", self.taps)
                     channels = width
-                handed.append(width)
+                skips.append(width)
 
     def _down(self, layers: Iterator[nn.Module], x: Tensor, time: Tensor, style: Tensor) -> list[Tensor]:
-        image, handed = x, [next(layers)(x)]
+        image, skips = x, [next(layers)(x)]
         for level in range(len(self.widths)):
             for _ in range(self.num_res_blocks):
-                h = next(layers)(handed[-1], time, style)
-                handed.append(next(layers)(h) if self.attends[level] else h)
+                h = next(layers)(skips[-1], time, style)
+                skips.append(next(layers)(h) if self.attends[level] else h)
             if level < len(self.widths) - 1:
-                h = next(layers)(handed[-1], time, style)
+                h = next(layers)(skips[-1], time, style)
                 if self.image_in == "skip":
                     image = self.pyramid_down(image)
                     h = next(layers)(image, h)
                 elif self.image_in == "residual":
                     h = image = (next(layers)(image) + h) * UNIT_SUM
-                handed.append(h)
-        return handed
+                skips.append(h)
+        return skips
 
-    def _layers_up(self, channels: int, handed: list[int]) -> Iterator[nn.Module]:
+    def _layers_up(self, channels: int, skips: list[int]) -> Iterator[nn.Module]:
         width = self.widths[-1]
         for level, wide in reversed(list(enumerate(self.widths))):
             for _ in range(self.num_res_blocks + 1):
-                yield ResBlock(width + handed.pop(), wide, self.style)
+                yield ResBlock(width + skips.pop(), wide, self.style)
                 width = wide
             if self.attends[level]:
                 yield AttentionBlock(width)
@@ -162,27 +162,27 @@ class NCSNppGenerator(nn.Module):
         if self.image_out != "skip":
             yield from (group_norm(width, EPS), xavier_conv(width, channels, NEAR_ZERO))
 
-    def _up(self, layers: Iterator[nn.Module], h: Tensor, handed: list[Tensor], time: Tensor, style: Tensor) -> Tensor:
+    def _up(self, layers: Iterator[nn.Module], h: Tensor, skips: list[Tensor], time: Tensor, style: Tensor) -> Tensor:
         image = h
         for level in reversed(range(len(self.widths))):
             for _ in range(self.num_res_blocks + 1):
-                h = next(layers)(torch.cat([h, handed.pop()], dim=1), time, style)
+                h = next(layers)(torch.cat([h, skips.pop()], dim=1), time, style)
             if self.attends[level]:
                 h = next(layers)(h)
             coarsest = level == len(self.widths) - 1
             if self.image_out == "skip":
-                said = _said(layers, h)
-                image = said if coarsest else self.pyramid_up(image) + said
+                level_image = _projected(layers, h)
+                image = level_image if coarsest else self.pyramid_up(image) + level_image
             elif self.image_out == "residual" and coarsest:
-                image = _said(layers, h)
+                image = _projected(layers, h)
             elif self.image_out == "residual":
                 h = image = (next(layers)(image) + h) * UNIT_SUM
             if level > 0:
                 h = next(layers)(h, time, style)
-        return image if self.image_out == "skip" else _said(layers, h)
+        return image if self.image_out == "skip" else _projected(layers, h)
 
 
-def _said(layers: Iterator[nn.Module], h: Tensor) -> Tensor:
+def _projected(layers: Iterator[nn.Module], h: Tensor) -> Tensor:
     """Through a normalisation, an activation and a convolution."""
     normal = F.silu(next(layers)(h))
     return next(layers)(normal)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from methods.nets.adm.blocks import AttentionBlock, BlockStyle, Downsample, ResBlock, Stage, Upsample, adm_norm
 from methods.nets.adm.trunk import descend, embed, level_widths, middle_block, time_embedding
-from methods.nets.discriminator_output import Verdict
+from methods.nets.discriminator_output import DiscriminatorOutput
 from methods.nets.layers import Conv2d, zeros
 
 
@@ -17,7 +17,7 @@ class Trunk(nn.Module):
     """The U-Net without its last layer: channels in, features [B, width, H, W] out.
 
     size: pixels per side, halved len(channel_mult) - 1 times; attn_resolutions count in the same pixels.
-    latent: length of a vector that joins the time's embedding, itself 4 model_channels long; 0: none.
+    latent: length of a vector concatenated to the time's embedding of 4 model_channels; 0: none.
     classes: labels given as input, added to that embedding; 0: none.
     """
 
@@ -58,10 +58,10 @@ class Trunk(nn.Module):
         emb = embed(self.time_embed, self.label_emb, time, labels)
         if z is not None:
             emb = torch.cat([emb, z], dim=1)
-        handed = descend(self.input_blocks, x, emb)
-        h = self.middle_block(handed[-1], emb)
+        skips = descend(self.input_blocks, x, emb)
+        h = self.middle_block(skips[-1], emb)
         for block in self.output_blocks:
-            h = block(torch.cat([h, handed.pop()], dim=1), emb)
+            h = block(torch.cat([h, skips.pop()], dim=1), emb)
         return self.out(h)
 
 
@@ -107,9 +107,9 @@ class SIDDMGenerator(nn.Module):
 
 
 class SIDDMDiscriminator(nn.Module):
-    """A logit for every pixel; with `heads`, also guesses of x_u and x_0, each by one 1x1 layer on the same features.
+    """A logit for every pixel; with `heads`, also estimates of x_u and x_0, each by one 1x1 layer on the same features.
 
-    `trunk` is on as many channels as an image has, or twice as many if it sees the pair (x_s, x_u).
+    `trunk` is on as many channels as an image has, or twice as many if its input is the pair (x_s, x_u).
     """
 
     def __init__(self, channels: int, trunk: Trunk, *, heads: bool = True) -> None:
@@ -119,8 +119,10 @@ class SIDDMDiscriminator(nn.Module):
         self.noisier = Conv2d(trunk.width, channels, 1) if heads else None
         self.clean = Conv2d(trunk.width, channels, 1) if heads else None
 
-    def forward(self, x_s: Tensor, time: Tensor, x_u: Tensor | None = None, labels: Tensor | None = None) -> Verdict:
-        """x_s, x_u [B, C, H, W], time [B] in [0, 1000], labels [B] int -> logits [B, 1, H, W], guesses [B, C, H, W]."""
+    def forward(
+        self, x_s: Tensor, time: Tensor, x_u: Tensor | None = None, labels: Tensor | None = None
+    ) -> DiscriminatorOutput:
+        """x_s, x_u, estimates [B, C, H, W]; time [B] in [0, 1000]; labels [B] int; logits [B, 1, H, W]."""
         features = self.trunk(x_s if x_u is None else torch.cat([x_s, x_u], dim=1), time, labels)
-        guesses = (None if head is None else head(features) for head in (self.noisier, self.clean))
-        return Verdict(self.adversarial(features), *guesses)
+        estimates = (None if head is None else head(features) for head in (self.noisier, self.clean))
+        return DiscriminatorOutput(self.adversarial(features), *estimates)

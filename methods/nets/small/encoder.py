@@ -10,7 +10,7 @@ from methods.nets.edm.blocks import BlockStyle, UNetBlock
 from methods.nets.layers import UNIT_SUM, Conv2d, Linear, group_norm
 from methods.nets.small.mlp import Conditioning, FilmTrunk
 
-SMALLEST = 4  # pixels per side of the last features
+SMALLEST_SIZE = 4  # pixels per side of the last features
 
 
 class MlpEncoder(nn.Module):
@@ -39,7 +39,7 @@ class MlpEncoder(nn.Module):
         return self.pooled(self.outputs(x, noise_labels, class_labels))
 
     def outputs(self, x: Tensor, noise_labels: Tensor, class_labels: Tensor | None = None) -> list[Tensor]:
-        """What the last layer makes logits of: [B, width]."""
+        """Features before the last layer: one tensor [B, width]."""
         return [self.trunk(x, noise_labels, class_labels)]
 
     def pooled(self, outputs: list[Tensor]) -> Tensor:
@@ -65,9 +65,9 @@ class ConvEncoder(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = shape
-        halvings = (min(height, width) // SMALLEST).bit_length() - 1
+        halvings = (min(height, width) // SMALLEST_SIZE).bit_length() - 1
         if halvings < 1:
-            raise ValueError(f"images of {height}x{width} pixels: use MlpEncoder below {2 * SMALLEST}")
+            raise ValueError(f"images of {height}x{width} pixels: use MlpEncoder below {2 * SMALLEST_SIZE}")
         self.outputs = outputs
         style = BlockStyle(4 * model_channels, dropout, skip_scale=UNIT_SUM)
         self.condition = Conditioning(style.emb_channels, label_dim)

@@ -1,4 +1,4 @@
-"""The fully connected generators and discriminators that DDGAN and SIDDM choose from, for points and tiny images."""
+"""The fully connected generators and discriminators of DDGAN and SIDDM, for points and tiny images."""
 
 from typing import Literal, TypeAlias
 
@@ -9,10 +9,10 @@ from methods.nets.small.film_gan import FilmDiscriminator, FilmGenerator
 from methods.nets.small.mixture_fourier import FourierDiscriminator, FourierGenerator
 from methods.nets.small.mixture_mlp import MixtureDiscriminator, MixtureGenerator
 
-# SIDDM's plain network for points; ours: the same begun so that coordinates drown out the rest, without which 25 modes
-# take hours; one that hears fine detail; and a residual one for points and images.
+# mixture-mlp: SIDDM's network for points. Ours: mixture-mlp-loud, the same with larger initial weights of coordinates,
+# without which 25 modes take hours; mixture-fourier, for fine detail; mlp, a residual one for points and images.
 FlatNet: TypeAlias = Literal["mixture-mlp", "mixture-mlp-loud", "mixture-fourier", "mlp"]
-MIXTURES = ("mixture-mlp", "mixture-mlp-loud", "mixture-fourier")  # are told no classes
+MIXTURES = ("mixture-mlp", "mixture-mlp-loud", "mixture-fourier")  # unconditional
 WIDTHS: dict[str, int] = dict.fromkeys(MIXTURES, 100) | {"mlp": 256}
 LOUDNESS = {"mixture-mlp": 1.0, "mixture-mlp-loud": 20.0}
 DEPTH = 3  # hidden layers or blocks; discriminators of mixtures have one more
@@ -30,7 +30,7 @@ def flat_players(
     pair: bool,
     heads: bool = False,
 ) -> tuple[nn.Module, nn.Module]:
-    """Generator and discriminator. std: of the data; pair: the discriminator sees x_t too; None: the usual size."""
+    """Generator and discriminator. std: of the data; pair: the discriminator takes x_t too; None: the usual size."""
     width, depth = width or WIDTHS[net], depth or DEPTH
     if net == "mlp":
         generator = FilmGenerator(shape, latent=latent, classes=classes, width=width, blocks=depth)

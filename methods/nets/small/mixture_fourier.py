@@ -1,14 +1,14 @@
-"""Networks for points of the plane that can tell 25 modes apart within a minute of CPU time. Ours, not SIDDM's.
+"""Networks for points of the plane that separate 25 modes within a minute of CPU time. Ours, not SIDDM's.
 
-Beside the widths and the time embedding of `mixture_mlp`: sines of the coordinates, which are first heard three times
-as loud as the rest, and residual hidden layers.
+As `mixture_mlp`, with sines of the coordinates, whose initial weights are three times as large as the others', and
+residual hidden layers.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.nets.discriminator_output import Verdict
+from methods.nets.discriminator_output import DiscriminatorOutput
 from methods.nets.small.layers import Later, first_layer, louden
 from methods.nets.small.mixture_mlp import time_embedding
 
@@ -30,8 +30,8 @@ class Coordinates(nn.Module):
 
 
 class ResidualLayers(nn.Module):
-    """[B, inputs] -> [B, hidden] after `depth` layers, all but the first residual. `loud`: so many inputs come first
-    and weigh more than the others at initialisation."""
+    """[B, inputs] -> [B, hidden] after `depth` layers, all but the first residual. `loud`: the initial weights of
+    so many first inputs are multiplied by LOUDNESS."""
 
     def __init__(self, inputs: int, hidden: int, depth: int, loud: int = 0) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class ResidualLayers(nn.Module):
         louden(self.first, slice(loud), LOUDNESS)
 
     def forward(self, *parts: Tensor) -> Tensor:
-        """parts: the inputs, side by side; those with fewer rows are said in turn to all."""
+        """parts: the inputs, concatenated; the rows of a shorter part repeat cyclically."""
         h = F.silu(first_layer(self.first, *parts))
         for layer in self.hidden:
             h = h.to(next(layer.parameters()).dtype)
@@ -49,7 +49,7 @@ class ResidualLayers(nn.Module):
 
 
 class FourierGenerator(nn.Module):
-    """(x [B, D], time [B] or fewer that repeat in turn, z [B, latent]) -> [B, D]. std: of the data, in which
+    """(x [B, D], time [B] or fewer that repeat cyclically, z [B, latent]) -> [B, D]. std: of the data, in which
     coordinates are measured."""
 
     def __init__(
@@ -70,8 +70,8 @@ class FourierGenerator(nn.Module):
 
 
 class FourierDiscriminator(nn.Module):
-    """(x_s [B, D], time [B] or fewer that repeat in turn, with `pair` x_t [B, D]) -> two logits per point, trained to
-    one label."""
+    """(x_s [B, D], time [B] or fewer that repeat cyclically, with `pair` x_t [B, D]) -> two logits per point,
+    trained to one label."""
 
     def __init__(
         self,
@@ -93,7 +93,9 @@ class FourierDiscriminator(nn.Module):
         self.noisier = Later(hidden, dims) if heads else None
         self.clean = Later(hidden, dims) if heads else None
 
-    def forward(self, x_s: Tensor, time: Tensor, x_t: Tensor | None = None) -> Verdict:
+    def forward(self, x_s: Tensor, time: Tensor, x_t: Tensor | None = None) -> DiscriminatorOutput:
         seen = [self.coordinates(x) for x in (x_s, x_t) if x is not None]
         h = self.encode(*seen, self.t_embed(time.to(x_s)))
-        return Verdict(self.logits(h), *(None if head is None else head(h) for head in (self.noisier, self.clean)))
+        return DiscriminatorOutput(
+            self.logits(h), *(None if head is None else head(h) for head in (self.noisier, self.clean))
+        )

@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from methods.nets.discriminator_output import Verdict
+from methods.nets.discriminator_output import DiscriminatorOutput
 from methods.nets.embeddings import TimeEmbedding
 from methods.nets.small.layers import Later, first_layer, louden
 
@@ -24,10 +24,10 @@ def mlp(inputs: int, outputs: int, hidden: int = 100, depth: int = 3) -> nn.Sequ
 
 
 class MixtureGenerator(nn.Module):
-    """(x [B, D], time [B] or fewer that repeat in turn, z [B, latent]) -> [B, outputs], D unless told
-    otherwise; latent 0: no z.
+    """(x [B, D], time [B] or fewer that repeat cyclically, z [B, latent]) -> [B, outputs], by default D;
+    latent 0: no z.
 
-    shape: that of one point, (D,). loudness: of its coordinates in the first layer, at initialisation.
+    shape: that of one point, (D,). loudness: factor on the initial weights of its coordinates.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class MixtureGenerator(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, z: Tensor | None = None) -> Tensor:
         parts = x, self.t_embed(time.to(x)), *([] if z is None else [z])
-        said = self.decode[1:](first_layer(self.decode[0], *parts))
-        return self.out(torch.cat([said, x], 1))
+        output = self.decode[1:](first_layer(self.decode[0], *parts))
+        return self.out(torch.cat([output, x], 1))
 
 
 class MixtureDiscriminator(nn.Module):
-    """(x_s [B, D], time [B] or fewer that repeat in turn, x_t [B, D] or None: zeros in its place) -> two logits per
+    """(x_s [B, D], time [B] or fewer that repeat cyclically, x_t [B, D] or None: zeros in its place) -> two logits per
     point, trained to one label."""
 
     def __init__(
@@ -78,9 +78,9 @@ class MixtureDiscriminator(nn.Module):
         for coordinates in (slice(dims), slice(-dims, None)):
             louden(self.encode[0], coordinates, loudness)
 
-    def forward(self, x_s: Tensor, time: Tensor, x_t: Tensor | None = None) -> Verdict:
+    def forward(self, x_s: Tensor, time: Tensor, x_t: Tensor | None = None) -> DiscriminatorOutput:
         seen = torch.zeros_like(x_s) if x_t is None else x_t
         features = self.encode[1:](first_layer(self.encode[0], x_s, self.t_embed(time.to(x_s)), seen))
         if self.noisier is None or self.clean is None:
-            return Verdict(self.gan_linear(features))
-        return Verdict(self.gan_linear(features), self.noisier(features), self.clean(features))
+            return DiscriminatorOutput(self.gan_linear(features))
+        return DiscriminatorOutput(self.gan_linear(features), self.noisier(features), self.clean(features))

@@ -61,7 +61,7 @@ class FilmTrunk(nn.Module):
 
 
 class ResidualMlp(nn.Module):
-    """A denoiser body: x [B, *shape] -> [B, *out_shape], zero when fresh.
+    """A denoiser body: x [B, *shape] -> [B, *out_shape], zero at initialisation.
 
     shape, out_shape: of one point (D,) or image (C, H, W); out_shape None: the same.
     label_dim: classes; 0: not conditioned. width, blocks: of the hidden layers.
@@ -91,6 +91,6 @@ class ResidualMlp(nn.Module):
         """x [B, *shape], noise_labels [B], class_labels [B, label_dim] or [B] int -> [B, *out_shape]."""
         if augment_labels is not None:
             raise ValueError(
-                "augmentation labels given to an MLP: it has no use for them, train it without augmentation"
+                "augmentation labels given to an MLP, which has no such input: train it without augmentation"
             )
         return self.last(self.trunk(x, noise_labels, class_labels)).reshape(-1, *self.out_shape)

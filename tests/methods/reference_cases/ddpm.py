@@ -142,7 +142,7 @@ def entropy_driven_scale(fixture: Fixture) -> None:
     )
     guide = Guide(log_weight, constant(float(fixture["classifier_scale"])))
     said = guided(lambda x, at: Prediction(x), guide)(zero, At(torch.ones(len(zero)).double(), 0))
-    close(said.push if said.push is not None else zero, fixture["guidance"], 1e-12, 1e-9)
+    close(said.guidance_score if said.guidance_score is not None else zero, fixture["guidance"], 1e-12, 1e-9)
 
 
 class _Net:

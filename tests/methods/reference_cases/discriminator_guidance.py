@@ -12,7 +12,7 @@ from methods.core.process.noise import CosineVP, LinearVP, edm_grid
 from methods.core.rng import InjectedRng
 from methods.core.sampling.samplers import BoostedChurn, heun
 from methods.core.types import At, Denoiser, Prediction
-from methods.discriminator_guidance import Clock, LogOdds, Use, density_ratio_guide, told_time
+from methods.discriminator_guidance import Clock, LogOdds, Use, density_ratio_guide, network_time
 from tests.methods.reference_cases.edm import churn_of, mixture, relative
 from tests.methods.reference_cases.fixture import Fixture, case, close
 
@@ -26,12 +26,12 @@ def times(fixture: Fixture) -> None:
     close(tau, fixture["tau"], atol=1e-9)
     close(VP.mean(tau), fixture["mean"], atol=1e-9)
     close(VP.std(tau), fixture["std"], atol=1e-9)
-    close(told_time(tau, "cosine"), fixture["tau_cos"], atol=1e-9)
+    close(network_time(tau, "cosine"), fixture["tau_cos"], atol=1e-9)
     close(VP.mean(t), fixture["t_mean"], atol=1e-9)
     close(VP.std(t), fixture["t_std"], atol=1e-9)
     close(VP.integral(t), fixture["integral_beta"], atol=1e-9)
     close(VP.log_variance(t), fixture["antiderivative"], atol=1e-9)
-    close(told_time(t, "cosine"), fixture["t_cos"], atol=1e-9)
+    close(network_time(t, "cosine"), fixture["t_cos"], atol=1e-9)
     for name in fixture.cases("_float64"):
         if not name.startswith("quantile_is_tmin"):
             continue
@@ -58,7 +58,7 @@ def exact_log_odds(data: Mixture, model: Mixture, resolution: int, seen: list[fl
     schedule = CosineVP() if resolution == 64 else VP
 
     def log_odds(x_vp: Tensor, tau: Tensor) -> Tensor:
-        time = told_time(tau, clock)[:1].expand_as(tau)
+        time = network_time(tau, clock)[:1].expand_as(tau)
         seen.append(time[0].item())
         mean, std = schedule.mean(time), schedule.std(time)
         x = x_vp.float().double() / mean[:, None]
@@ -81,9 +81,9 @@ def correction(fixture: Fixture) -> None:
         guide = density_ratio_guide(exact_log_odds(data, model, resolution_of(name), seen), Use(1.0), together=True)
         at = At(torch.full((len(x),), sigma, dtype=torch.float64), 0)
         said = guided(lambda x, at: Prediction(x), guide)(x, at)
-        push = torch.zeros_like(x) if said.push is None else said.push
+        guidance_score = torch.zeros_like(x) if said.guidance_score is None else said.guidance_score
         # the recorded term is added to x - D
-        relative(-(sigma**2) * push, fixture[f"{name}_guidance"], 1e-5)
+        relative(-(sigma**2) * guidance_score, fixture[f"{name}_guidance"], 1e-5)
         close(said.log_ratio, fixture[f"{name}_log_ratio"], atol=1e-5)
         close(seen[0] if seen else math.nan, fixture[f"{name}_disc_time"], atol=1e-9)
 
