@@ -61,7 +61,7 @@ class DDGAN:
     epochs: int = 1800  # the learning rates follow a cosine in as many steps
     lr_linear_from: float | None = None  # ours, in place of the cosine: the share of the training before they fall
     ema: float = 0.9999
-    ema_warmup: bool = False  # ours: at first averages forget faster
+    ema_warmup: bool = False  # ours: a smaller decay in the first steps
     r1_gamma: float = 0.02
     r1_every: int = 15  # steps; not rescaled by it
 

@@ -41,9 +41,7 @@ class Use:
     time_min: float = 0.01  # the guide acts between these tau: 0.01 is sigma = 0.045
     time_max: float = 1.0
     clip: float = 1e-5  # d is kept this far from 0 and 1, where the gradient is zero
-    boost: bool = (
-        False  # more weight, every second step, for samples with log odds below 0; goes with sample.boost_churn
-    )
+    boost: bool = False  # more weight at every second step where log odds are below 0; with sample.boost_churn
     boost_factor: float = 2.0  # times as much; ADM-G++: 3, 5 or 0.75
     late_weight: float | None = None  # instead of weight from switch_time on; None: never (ADM-G++ has both)
     switch_time: float = 0.65  # tau

@@ -40,7 +40,7 @@ class GAN:
     discriminator_lr: float = 4e-4
     lr_linear_from: float | None = None  # ours: the share of the training before the rates fall; None: never
     ema: float | None = None  # ours; None: no average is kept
-    ema_warmup: bool = False  # ours: at first averages forget faster
+    ema_warmup: bool = False  # ours: a smaller decay in the first steps
     r1_gamma: float = 0.0  # ours
     r1_every: int = 8  # steps; not rescaled by it
 

@@ -48,9 +48,7 @@ Objective: TypeAlias = Literal["mse", "rescaled-mse", "kl", "rescaled-kl"]
 class Sampling:
     """One network call per state visited."""
 
-    spacing: str | None = (
-        None  # "250": evenly; "90,60,20": by section; "ddim50": one stride; None: 250, or all if fewer
-    )
+    spacing: str | None = None  # as DDPM's; None: 250 states, or all if fewer
     eta: float | None = None  # None: ancestral; else DDIM, 0 deterministic
     clip: bool = True  # the predicted image, to [-1, 1]
     cfg_weight: float = 0.0  # classifier-free guidance: 0 none (Ho and Salimans' w; DiT's and DG's scale is 1 + w)

@@ -84,7 +84,7 @@ class SIDDM:
     lr_linear_from: float | None = None  # ours: the share of the training before the rates fall; None: never
     betas: tuple[float, float] = (0.5, 0.999)
     ema: float = 0.9999
-    ema_warmup: bool = False  # ours: at first averages forget faster
+    ema_warmup: bool = False  # ours: a smaller decay in the first steps
     r1_gamma: float = 0.0  # ours
     r1_every: int = 8  # steps; not rescaled by it
 

@@ -79,7 +79,7 @@ class TDPM:
     lr_linear_from: float | None = None  # ours: the share of the training before the rates fall; None: never
     clip_norm: float | None = 1.0  # of the denoiser's gradient
     ema: float = 0.9999  # of the denoiser's steps only, also where the prior trains the same network
-    ema_warmup: bool = False  # ours: at first averages forget faster
+    ema_warmup: bool = False  # ours: a smaller decay in the first steps
     r1_gamma: float = 0.01
     r1_every: int = 16  # steps; not rescaled by it
 

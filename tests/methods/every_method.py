@@ -1,4 +1,4 @@
-"""Finds every method of methods/*.py, and knows small settings of each for tests that hold for all of them."""
+"""Every method of methods/*.py with small settings, for tests that hold for all methods."""
 
 import dataclasses
 import importlib
@@ -95,7 +95,7 @@ def every_case() -> list[Case]:
 
 
 def batches(case: Case, step: int) -> Batch:
-    """[BATCH] of a few labelled points or pictures that the classes tell apart; fakes are a little off."""
+    """[BATCH] of a few labelled points or pictures that the classes separate; fakes are slightly shifted."""
     images, labels = _data(case.spec)
     index = batch_indices(IMAGES, BATCH, 0, step)
     batch = Batch(images[index], labels[index])

@@ -16,7 +16,7 @@ from tests.methods.toy import LABELS, POINTS, X, trained
 METHOD = Classifier(net="mlp", width=16, depth=1)
 
 
-def test_a_classifier_that_knows_nothing_has_scale_one_and_a_sure_one_a_larger() -> None:
+def test_uniform_predictions_have_scale_one_and_confident_ones_a_larger() -> None:
     logits = torch.tensor([[0.0, 0.0, 0.0], [5.0, 0.0, 0.0]])
     assert_close(entropy(logits)[0], torch.tensor(math.log(3)))
     scales = entropy_scale(logits)
@@ -24,7 +24,7 @@ def test_a_classifier_that_knows_nothing_has_scale_one_and_a_sure_one_a_larger()
     assert scales[1] > 5
 
 
-def test_the_guide_pulls_towards_its_label_and_leaves_other_rows_alone() -> None:
+def test_the_guides_score_points_towards_its_label_in_its_own_rows_only() -> None:
     torch.manual_seed(0)
     nets = METHOD.build(POINTS)
     model = DDPM(net="mlp", steps=40, width=16, depth=1)

@@ -163,7 +163,7 @@ def test_networks_for_points_refuse_pictures(make: Callable[[], Any]) -> None:
         make().build(PICTURES)
 
 
-def test_a_batch_that_residual_judges_cannot_group_is_refused() -> None:
+def test_a_batch_that_residual_discriminators_cannot_group_is_refused() -> None:
     method = GAN(**MLP)
     state = TrainState.fresh(method, PICTURES, seed=0)
     batch = Batch(torch.zeros(6, 1, 8, 8), LABELS[:6])
@@ -184,13 +184,13 @@ def test_visited_times_come_in_equal_shares() -> None:
     assert sorted(u.tolist()) == [0.25, 0.25, 0.5, 0.5, 0.75, 0.75, 1.0, 1.0]
 
 
-def test_coordinates_are_heard_at_five_octaves_of_the_datas_own_scale() -> None:
+def test_coordinates_enter_at_five_octaves_of_the_datas_own_scale() -> None:
     seen = Coordinates(2, std=2.0)
     x = torch.tensor([[1.0, -3.0]])
-    said = seen(x)
-    assert said.shape == (1, seen.width)
+    output = seen(x)
+    assert output.shape == (1, seen.width)
     phases = torch.cat([x / 2 * 2**octave for octave in range(5)], dim=1)
-    torch.testing.assert_close(said, torch.cat([x, phases.sin(), phases.cos()], dim=1))
+    torch.testing.assert_close(output, torch.cat([x, phases.sin(), phases.cos()], dim=1))
 
 
 def test_the_loud_network_is_the_papers_but_for_the_weights_of_its_coordinates() -> None:

@@ -1,4 +1,4 @@
-"""Guidance with exact density ratios, where the guided law is known."""
+"""Guidance with exact density ratios, where the guided distribution is known."""
 
 import pytest
 import torch
@@ -68,7 +68,7 @@ def test_an_exact_discriminator_makes_the_guided_laws_error_fall():
 
 
 @pytest.mark.parametrize("log_weight", [blind, nearly_blind])
-def test_a_blind_guide_changes_no_bit(log_weight: LogWeight):
+def test_a_constant_guide_changes_no_bit(log_weight: LogWeight):
     assert torch.equal(samples(Guide(log_weight, constant(3.0))), samples())
 
 
@@ -115,9 +115,9 @@ def test_outside_its_window_a_guide_is_not_called_and_doubts_nobody():
 
     guide = Guide(never, constant(1.0), sigma_min=0.1, sigma_max=1.0, is_density_ratio=True)
     for sigma in (0.05, 2.0):
-        said = guided(MODEL.denoise, guide)(NOISE, At(torch.full((64,), sigma, dtype=torch.float64), 0))
-        assert said.guidance_score is None
-        assert (said.log_ratio == OUTSIDE).all()
+        prediction = guided(MODEL.denoise, guide)(NOISE, At(torch.full((64,), sigma, dtype=torch.float64), 0))
+        assert prediction.guidance_score is None
+        assert (prediction.log_ratio == OUTSIDE).all()
 
 
 def test_each_sample_has_its_own_window_unless_the_batch_stays_together():
@@ -150,17 +150,17 @@ def test_boosting_doubles_the_weight_of_doubted_samples_in_every_other_step():
     assert law(At(sigma, 2, order=2), doubt).tolist() == [1.5, 1.5, 1.5]
 
 
-def test_only_density_ratios_are_told_to_the_sampler():
-    said = guided(MODEL.denoise, Guide(log_ratio(DATA, MODEL), constant(1.0)))(
+def test_only_density_ratios_reach_the_sampler():
+    prediction = guided(MODEL.denoise, Guide(log_ratio(DATA, MODEL), constant(1.0)))(
         NOISE, At(torch.ones(64, dtype=torch.float64), 0)
     )
-    assert said.guidance_score is not None
-    assert said.log_ratio is None
+    assert prediction.guidance_score is not None
+    assert prediction.log_ratio is None
 
 
-def test_guidance_does_not_touch_the_prediction_itself():
+def test_guidance_does_not_change_the_predicted_image():
     def frozen(x: Tensor, at: At) -> Prediction:
         return Prediction(x * 0.25)
 
-    said = guided(frozen, ratio_guide())(NOISE, At(torch.ones(64, dtype=torch.float64), 0))
-    assert torch.equal(said.x0, NOISE * 0.25)
+    prediction = guided(frozen, ratio_guide())(NOISE, At(torch.ones(64, dtype=torch.float64), 0))
+    assert torch.equal(prediction.x0, NOISE * 0.25)

@@ -1,4 +1,4 @@
-"""Times of training by their losses: the law, its memory, and that it survives restarts and several workers."""
+"""Training times by their losses: probabilities, the history, restarts and several workers."""
 
 import io
 
@@ -42,7 +42,7 @@ def flat(state: TrainState) -> Tensor:
     return torch.cat([value.double().flatten() for net in state.nets.values() for value in net.state_dict().values()])
 
 
-def test_until_every_time_was_seen_enough_all_are_alike() -> None:
+def test_times_are_uniform_until_each_was_drawn_often_enough() -> None:
     memory = LossHistory(4)
     memory.remember(
         torch.tensor([0] * 50 + [1, 2] * LOSSES_PER_TIME + [3] * (LOSSES_PER_TIME - 1)),
@@ -72,17 +72,17 @@ def test_weights_make_the_mean_that_of_uniform_times() -> None:
 
 
 def test_losses_at_even_times_are_those_of_uniform_training() -> None:
-    """As long as nothing is remembered, the same indices give the same loss."""
+    """With an empty history, the same indices give the same loss."""
     aware, plain = fresh().nets, TrainState.fresh(PLAIN, POINTS, seed=0, dtype=torch.float64).nets
     draws = AWARE.draw("denoiser", batch(0), StepRng(0, 0, "denoiser"))
     same = {"index": (draws["time"] * 5).long(), "noise": draws["noise"].double()}
     data = Batch(X[:16].double(), LABELS[:16])
-    found, metrics = AWARE.loss("denoiser", aware, data, draws | {"noise": same["noise"]}, 0)
-    assert_close(found, PLAIN.loss("denoiser", plain, data, same, 0)[0])
+    computed, metrics = AWARE.loss("denoiser", aware, data, draws | {"noise": same["noise"]}, 0)
+    assert_close(computed, PLAIN.loss("denoiser", plain, data, same, 0)[0])
     assert_close(metrics["notes"][:, 0], same["index"].double())
 
 
-def test_the_loop_remembers_every_sample_of_every_step() -> None:
+def test_the_loop_records_every_sample_of_every_step() -> None:
     assert isinstance(AWARE, Remembering)
     state = trained(fresh(), 9)
     assert history(state).seen.sum() == 9 * 16
@@ -91,7 +91,7 @@ def test_the_loop_remembers_every_sample_of_every_step() -> None:
     assert images.isfinite().all()
 
 
-def test_a_restart_goes_on_with_what_was_remembered() -> None:
+def test_a_restart_continues_with_the_recorded_losses() -> None:
     whole, saved = trained(fresh(), 14), io.BytesIO()
     torch.save(trained(fresh(), 9).state_dict(), saved)
     resumed = TrainState.fresh(AWARE, POINTS, seed=99, dtype=torch.float64)
@@ -99,7 +99,7 @@ def test_a_restart_goes_on_with_what_was_remembered() -> None:
     assert torch.equal(flat(trained(resumed, 14)), flat(whole))
 
 
-def test_two_workers_remember_the_same_as_one() -> None:
+def test_two_workers_record_the_same_losses_as_one() -> None:
     alone, twins = trained(fresh(), 14), [fresh(), fresh()]
     in_lockstep(lambda rank, reduce: trained(twins[rank], 14, all_reduce=reduce, rank=rank, world=2))
     for twin in twins:
@@ -108,5 +108,5 @@ def test_two_workers_remember_the_same_as_one() -> None:
 
 
 @pytest.mark.parametrize("objective", ["mse", "rescaled-kl"])
-def test_what_is_not_remembered_costs_no_network(objective) -> None:
+def test_methods_with_uniform_times_have_no_history_network(objective) -> None:
     assert set(IDDPM(objective=objective, net="mlp", steps=40).build(POINTS)) == {"denoiser"}

@@ -1,4 +1,4 @@
-"""The Gaussian step back, spacings of chains, and the R1 penalty, against numbers known otherwise."""
+"""The Gaussian step back, spacings of chains, and the R1 penalty, against independently known numbers."""
 
 import pytest
 import torch
@@ -72,7 +72,7 @@ def test_r1_of_a_quadratic_is_known_and_can_be_differentiated() -> None:
     assert_close(scale.grad, torch.tensor(2 * 4 * 3 * 3.0))
 
 
-def test_a_discriminator_that_knows_nothing_pays_log_two_on_each_side() -> None:
+def test_a_constant_discriminator_has_loss_log_two_on_each_side() -> None:
     logits = torch.zeros(8, 2)
     assert_close(loss_on_real(logits), torch.tensor(2.0).log())
     assert_close(loss_on_fake(logits), torch.tensor(2.0).log())

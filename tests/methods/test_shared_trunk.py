@@ -1,4 +1,4 @@
-"""A classifier and a discriminator that stand on one frozen trunk guide together."""
+"""Guidance by a classifier and a discriminator that share one frozen trunk."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ def plain(x: Tensor, at: At) -> Prediction:
 
 
 class Pair:
-    """Both guides on one trunk; fresh layers that begin with zeros are filled, or they would say nothing."""
+    """Both guides on one trunk; layers initialised to zeros are drawn at random, or the score would be zero."""
 
     def __init__(self, classifier: Classifier) -> None:
         torch.manual_seed(0)
@@ -58,9 +58,9 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 
 
 def guidance_score(*guides: Guide) -> Tensor:
-    said = guided(plain, *guides)(X, AT).guidance_score
-    assert said is not None
-    return said
+    score = guided(plain, *guides)(X, AT).guidance_score
+    assert score is not None
+    return score
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def test_guides_of_one_trunk_share_one_pass_there_and_one_back(pair: Pair) -> No
     assert counts == {"forward": 1, "backward": 1}
 
 
-def test_together_they_push_as_much_as_alone(pair: Pair) -> None:
+def test_the_score_of_two_guides_is_the_sum_of_their_scores(pair: Pair) -> None:
     alone = guidance_score(pair.by_class()) + guidance_score(pair.by_ratio())
     assert_close(
         guidance_score(pair.by_class(), pair.by_ratio()), alone, rtol=1e-4, atol=1e-6 * float(alone.abs().max())
@@ -125,7 +125,7 @@ def length(x: Tensor) -> Tensor:
     return x.flatten(1).norm(dim=1)
 
 
-def test_a_guide_that_matches_norms_pushes_as_far_as_the_others_times_its_weight(pair: Pair) -> None:
+def test_a_guide_with_norm_scaling_has_the_others_norm_times_its_weight(pair: Pair) -> None:
     by_class, both = (
         guidance_score(pair.by_class(3.0)),
         guidance_score(pair.by_class(3.0), pair.by_ratio(2.0, norm_scaling=True)),

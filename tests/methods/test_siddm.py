@@ -1,4 +1,4 @@
-"""SIDDM: who minimises what, the cross entropies, what the discriminator may see, sampling."""
+"""SIDDM: the loss of each player, the cross entropies, the discriminator's input, sampling."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from methods.core.types import Batch
 from methods.nets.discriminator_output import DiscriminatorOutput
 from methods.nets.small.mixture_mlp import MixtureGenerator
 from methods.siddm import SIDDM, Sampling, StepTensors
-from tests.methods.toy import POINTS, STANDING, X, trained
+from tests.methods.toy import COLLAPSE_STATISTICS, POINTS, X, trained
 
 METHOD = SIDDM()
 BATCH = Batch(X)
@@ -42,11 +42,11 @@ def test_without_afd_only_the_game_is_left() -> None:
     assert_close(loss.detach(), metrics["generator_adversarial"])
 
 
-def test_without_the_game_nobody_asks_how_it_stands() -> None:
+def test_without_an_adversarial_loss_there_are_no_collapse_statistics() -> None:
     nets, draws = game(METHOD)
     for weight in (1.0, 0.0):
         _, metrics = replace(METHOD, adversarial_weight=weight).loss("discriminator", nets, BATCH, draws, 0)
-        assert (metrics.keys() >= STANDING) == (weight > 0)
+        assert (metrics.keys() >= COLLAPSE_STATISTICS) == (weight > 0)
 
 
 def test_each_head_learns_from_its_own_side() -> None:
@@ -63,10 +63,10 @@ def test_each_head_learns_from_its_own_side() -> None:
         assert heads[f"{idle}.weight"].grad is None
 
 
-def test_c_judges_fakes_and_r_judges_reals() -> None:
+def test_c_is_trained_on_fakes_and_r_on_reals() -> None:
     nets, draws = game(METHOD)
     seen: list[tuple[Tensor, DiscriminatorOutput]] = []
-    nets["discriminator"].register_forward_hook(lambda net, given, said: seen.append((given[0], said)))
+    nets["discriminator"].register_forward_hook(lambda net, given, output: seen.append((given[0], output)))
     _, metrics = METHOD.loss("discriminator", nets, BATCH, draws, 0)
     made = METHOD.step_tensors(nets["generator"], X, draws)
     (on_fake, verdict), (on_real, _) = seen
@@ -89,7 +89,7 @@ def test_the_regulariser_also_joins_ddgans_game() -> None:
     assert_close(loss - without, (guess - X).square().mean())
 
 
-def test_the_discriminator_step_leaves_the_generator_alone() -> None:
+def test_the_discriminator_step_does_not_change_the_generator() -> None:
     nets, draws = game(METHOD)
     loss, _ = METHOD.loss("discriminator", nets, BATCH, draws, 0)
     loss.backward()
@@ -125,13 +125,13 @@ def test_the_weight_of_a_step_of_almost_no_noise_is_clipped() -> None:
     assert (free > 1000 * clipped).all()
 
 
-def test_the_discriminator_sees_the_marginal_unless_told_otherwise() -> None:
+def test_the_discriminators_input_is_the_marginal_by_default() -> None:
     for method, sees in ((METHOD, False), (replace(METHOD, sees_pair=True), True)):
         nets, draws = game(method)
         made = method.step_tensors(nets["generator"], X, draws)
         other = made._replace(x_u=made.x_u + 1)
-        said = [method.discriminate(nets["discriminator"], p, made.fake).logits for p in (made, other)]
-        assert torch.equal(*said) != sees
+        logits = [method.discriminate(nets["discriminator"], p, made.fake).logits for p in (made, other)]
+        assert torch.equal(*logits) != sees
 
 
 def test_training_times_reach_every_point_and_stay_in_order() -> None:

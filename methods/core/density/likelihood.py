@@ -22,7 +22,7 @@ GREY_LEVELS = 256
 
 class Likelihood(NamedTuple):
     log_density: Tensor  # [B] nats, of x at the earliest time
-    latent: Tensor  # [B, *shape] where the flow carries x
+    latent: Tensor  # [B, *shape] end point of the flow from x
     calls: int  # network evaluations, each with one product with its Jacobian
 
 
@@ -30,7 +30,9 @@ class BitsPerDim(NamedTuple):
     """Each [B]; their means over images are what papers print."""
 
     nll: Tensor  # of the flow, truncated
-    nelbo: Tensor  # of the reverse process, truncated: as large as nll where the score is that of a diffused law
+    nelbo: (
+        Tensor  # of the reverse process, truncated: as large as nll where the score is that of a diffused distribution
+    )
 
 
 def bits_per_dim(

@@ -12,7 +12,7 @@ from methods.core.types import At, LogWeight, Prediction
 
 @dataclass(frozen=True)
 class Mixture:
-    """sum_k weights_k N(means_k, std^2 I), and the same law with noise sigma added.
+    """sum_k weights_k N(means_k, std^2 I), and its convolution with noise sigma.
 
     means: [K, D]; weights: [K], sum 1. Points x: [B, *shape] with D numbers each; sigma: [B].
     """
@@ -40,7 +40,7 @@ class Mixture:
         return (pulled / (self.std**2 + sigma**2)[:, None]).view_as(x)
 
     def denoise(self, x: Tensor, at: At) -> Prediction:
-        """The exact `Denoiser` of this law."""
+        """The exact `Denoiser` of this distribution."""
         return Prediction(self.denoised(x, at.sigma.to(x.dtype)))
 
     def log_reverse(self, x_s: Tensor, x: Tensor, sigma_s: Tensor, sigma: Tensor) -> Tensor:

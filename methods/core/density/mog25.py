@@ -42,7 +42,7 @@ def variance_within() -> float:
 
 
 def moments(side: int = SIDE) -> tuple[Tensor, Tensor]:
-    """Exact mean [2] and covariance [2, 2] of the whole law."""
+    """Exact mean [2] and covariance [2, 2] of the whole distribution."""
     modes = centres(side)
     return modes.mean(0), modes.T.cov(correction=0) + variance_within() * torch.eye(2, dtype=torch.float64)
 

@@ -29,7 +29,7 @@ def bound_terms(chain: Chain, reading: Reading, x0: Tensor, x_t: Tensor, index: 
 
 
 def prior_bits(chain: Chain, x0: Tensor) -> Tensor:
-    """[B] KL of the last state's law given x0 [B, ...] to N(0, I): what no network can change."""
+    """[B] KL from the last state's distribution given x0 [B, ...] to N(0, I), the same for every network."""
     kept = chain.alpha_bar[-1]
     zero = torch.zeros_like(x0)
     return _bits(gaussian_kl(kept.sqrt().to(x0) * x0, (1 - kept).log().to(x0) + zero, zero, zero))

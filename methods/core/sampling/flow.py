@@ -95,7 +95,7 @@ def reverse_sde(denoise: Denoiser, x: Tensor, sigmas: Tensor, path: Path, rng: I
 
 
 def begin(noise: Tensor, sigmas: Tensor, source: Source | None = None) -> tuple[Tensor, Tensor]:
-    """Where sampling begins, x0 + sigma noise, and the levels that are left: all of them, or from the source's on."""
+    """The first state, x0 + sigma noise, and the levels to visit: all of them, or those from the source's on."""
     if source is None:
         return noise * sigmas[0], sigmas
     low, high = float(sigmas[-2]), float(sigmas[0])

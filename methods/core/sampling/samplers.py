@@ -33,7 +33,7 @@ ChurnLaw: TypeAlias = Callable[[At, Tensor | None], ChurnAmount]  # of the state
 
 @dataclass(frozen=True)
 class Churn:
-    """The paper's law: the same for all samples, at levels within [sigma_min, sigma_max]."""
+    """The paper's: the same for all samples, at levels within [sigma_min, sigma_max]."""
 
     churn: float = 0.0
     sigma_min: float = 0.0

@@ -80,11 +80,11 @@ def correction(fixture: Fixture) -> None:
         seen: list[float] = []
         guide = density_ratio_guide(exact_log_odds(data, model, resolution_of(name), seen), Use(1.0), together=True)
         at = At(torch.full((len(x),), sigma, dtype=torch.float64), 0)
-        said = guided(lambda x, at: Prediction(x), guide)(x, at)
-        guidance_score = torch.zeros_like(x) if said.guidance_score is None else said.guidance_score
+        prediction = guided(lambda x, at: Prediction(x), guide)(x, at)
+        guidance_score = torch.zeros_like(x) if prediction.guidance_score is None else prediction.guidance_score
         # the recorded term is added to x - D
         relative(-(sigma**2) * guidance_score, fixture[f"{name}_guidance"], 1e-5)
-        close(said.log_ratio, fixture[f"{name}_log_ratio"], atol=1e-5)
+        close(prediction.log_ratio, fixture[f"{name}_log_ratio"], atol=1e-5)
         close(seen[0] if seen else math.nan, fixture[f"{name}_disc_time"], atol=1e-9)
 
 
@@ -98,7 +98,7 @@ def trajectories(fixture: Fixture) -> None:
     for name in fixture.cases("_latents"):
         config = fixture.config(f"{name}_config")
         latents = fixture.tensor(f"{name}_latents")
-        told: list[float] = []
+        network_times: list[float] = []
         use = Use(
             weight=config.pop("dg_weight_1st_order"),
             second_weight=config.pop("dg_weight_2nd_order"),
@@ -106,7 +106,7 @@ def trajectories(fixture: Fixture) -> None:
             time_max=config.pop("time_max"),
             boost=(boosting := bool(config.pop("boosting"))),
         )
-        guide = density_ratio_guide(exact_log_odds(data, model, config.pop("res"), told), use, together=True)
+        guide = density_ratio_guide(exact_log_odds(data, model, config.pop("res"), network_times), use, together=True)
         calls: list[Tensor] = []
         ratios: list[Tensor] = []
         denoise = recording(guided(model.denoise, guide), calls, ratios)
@@ -115,12 +115,12 @@ def trajectories(fixture: Fixture) -> None:
         assert not config, f"not understood: {config}"
         law = BoostedChurn(churn) if boosting else churn
         rng = InjectedRng(*fixture.tensor(f"{name}_noise"))
-        found = heun(denoise, latents * grid[0], grid, rng, law)
-        close(found, fixture[f"{name}_x"], atol=1e-5)
+        sample = heun(denoise, latents * grid[0], grid, rng, law)
+        close(sample, fixture[f"{name}_x"], atol=1e-5)
         relative(torch.stack(calls), fixture[f"{name}_sigma_calls"], 1e-5)
         first = torch.stack(ratios) if ratios else torch.empty(0, len(latents))
         close(first, fixture[f"{name}_log_ratio_1st"], atol=1e-5)
-        close(torch.tensor(told), fixture[f"{name}_disc_times"], atol=1e-5)
+        close(torch.tensor(network_times), fixture[f"{name}_disc_times"], atol=1e-5)
 
 
 def recording(denoise: Denoiser, calls: list[Tensor], ratios: list[Tensor]) -> Denoiser:
@@ -128,9 +128,9 @@ def recording(denoise: Denoiser, calls: list[Tensor], ratios: list[Tensor]) -> D
 
     def recorded(x: Tensor, at: At) -> Prediction:
         calls.append(at.sigma)
-        said = denoise(x, at)
-        if at.order == 1 and said.log_ratio is not None:
-            ratios.append(said.log_ratio)
-        return said
+        prediction = denoise(x, at)
+        if at.order == 1 and prediction.log_ratio is not None:
+            ratios.append(prediction.log_ratio)
+        return prediction
 
     return recorded

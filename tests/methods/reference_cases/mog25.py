@@ -1,4 +1,4 @@
-"""Golden data of the 25-Gaussian data law."""
+"""Golden data of the distribution of 25 Gaussians."""
 
 import torch
 

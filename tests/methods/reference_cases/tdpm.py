@@ -1,4 +1,4 @@
-"""Golden data of TDPM: chains, prior targets, the denoising loss, and walks along a truncated chain."""
+"""Golden data of TDPM: chains, prior targets, the denoising loss, and sampling along a truncated chain."""
 
 import torch
 from torch import Tensor, nn
