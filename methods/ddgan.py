@@ -13,11 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.checks import check_channels, check_ema, check_linear_fall, require, require_at_least
+from methods.core.checks import check_channels, require, require_at_least, require_fraction
 from methods.core.process.chains import Chain, cosine_betas, geometric_betas, look_up, vp_betas
 from methods.core.process.posterior import Posterior, diffuse
 from methods.core.rng import ImageRng, StepRng
-from methods.core.training.adversarial import collapse_statistics, loss_on_fake, loss_on_real, squared_gradient
+from methods.core.training.adversarial import collapse_statistics, discriminator_loss, loss_on_real
 from methods.core.training.rates import averaging, falling
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player, Progress
 from methods.nets.ncsnpp.blocks import NormAfter
@@ -82,10 +82,8 @@ class DDGAN:
         require_at_least(0, mapping_layers=self.mapping_layers, r1_gamma=self.r1_gamma, lr_min=self.lr_min)
         require_at_least(0, generator_lr=self.generator_lr, discriminator_lr=self.discriminator_lr)
         check_channels(self.channel_mult)
-        require(0 <= self.dropout < 1, "dropout", self.dropout, "a probability below 1")
         require(self.net == "ncsnpp" or not self.dropout, "dropout", self.dropout, f"none beside net {self.net!r}")
-        check_linear_fall(self.lr_linear_from)
-        check_ema(self.ema)
+        require_fraction(dropout=self.dropout, ema=self.ema, lr_linear_from=self.lr_linear_from)
 
     def players(self) -> tuple[Player, ...]:
         law = self._cosine if self.lr_linear_from is None else self._linear
@@ -127,13 +125,10 @@ class DDGAN:
         due = step % self.r1_every == 0
         x_s.requires_grad_(due)
         on_real = discriminate(x_s, index, x_t, *given).logits
-        loss = loss_on_real(on_real) + loss_on_fake(on_fake)
-        metrics = {"discriminator_loss": loss.detach()}
-        metrics |= collapse_statistics(on_real, on_fake, batch.images, x0, *given, counted=index == self.steps - 1)
-        if due:
-            r1 = self.r1_gamma / 2 * squared_gradient(on_real, x_s)
-            loss, metrics["r1"] = loss + r1, r1.detach()
-        return loss, metrics
+        loss, metrics = discriminator_loss(on_real, on_fake, self.r1_gamma, x_s if due else None)
+        return loss, metrics | collapse_statistics(
+            on_real, on_fake, batch.images, x0, *given, counted=index == self.steps - 1
+        )
 
     @torch.no_grad()
     def sample(self, nets: Nets, sampling: Sampling, labels: Tensor | None, rng: ImageRng) -> Tensor:

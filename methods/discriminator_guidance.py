@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from methods.classifier_guidance import Classifier, ClassifierOutput, Trunk
-from methods.core.checks import check_labels, require, require_at_least
+from methods.core.checks import check_labels, require, require_at_least, require_fraction
 from methods.core.guidance import Guide, WeightLaw, boosted, switched
 from methods.core.process.noise import CosineVP, LinearVP
 from methods.core.rng import StepRng
@@ -95,7 +95,7 @@ class Discriminator:
 
     def __post_init__(self) -> None:
         require_at_least(1, width=self.width, depth=self.depth)
-        require(0 <= self.dropout < 1, "dropout", self.dropout, "a probability below 1")
+        require_fraction(dropout=self.dropout)
         require(self.body == "conv" or self.dropout == 0, "dropout", self.dropout, "none but for conv")
         wanted = "a classifier for the head, and for nothing else"
         require((self.body == "head") == (self.trunk is not None), "trunk", self.trunk, wanted)

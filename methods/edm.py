@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from methods.core.checks import check_channels, check_label_dropout, require, require_at_least
+from methods.core.checks import check_channels, check_label_dropout, require, require_at_least, require_fraction
 from methods.core.labels import drop_labels, with_classifier_free_guidance
 from methods.core.process.denoise import EDMScheme, Preconditioned, denoising_errors
 from methods.core.process.noise import GeometricVE, LinearVP, SubVP, edm_grid
@@ -136,7 +136,7 @@ class EDM:
     def __post_init__(self) -> None:
         require_at_least(1, width=self.width, depth=self.depth)
         check_channels(self.channel_mult)
-        require(0 <= self._dropout < 1, "dropout", self.dropout, "a probability below 1")
+        require_fraction(dropout=self.dropout)
         check_label_dropout(self.label_dropout, self.conditional)
         require(self.net != "mlp" or self._dropout == 0, "dropout", self.dropout, "none for the mlp (leave it out)")
         require(0 <= self._augment <= 1, "augment", self.augment, "a probability")

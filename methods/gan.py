@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.checks import check_ema, check_linear_fall, require, require_at_least
+from methods.core.checks import require, require_at_least, require_fraction
 from methods.core.rng import ImageRng, StepRng
-from methods.core.training.adversarial import collapse_statistics, loss_on_fake, loss_on_real, squared_gradient
+from methods.core.training.adversarial import collapse_statistics, discriminator_loss, loss_on_real
 from methods.core.training.rates import averaging, falling
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player
 from methods.nets.layers import Linear
@@ -54,8 +54,7 @@ class GAN:
         require_at_least(1, latent=self.latent, width=self.width, depth=self.depth, r1_every=self.r1_every)
         require_at_least(0, generator_lr=self.generator_lr, discriminator_lr=self.discriminator_lr)
         require_at_least(0, r1_gamma=self.r1_gamma)
-        check_linear_fall(self.lr_linear_from)
-        check_ema(self.ema)
+        require_fraction(ema=self.ema, lr_linear_from=self.lr_linear_from)
         require(not self.ema_warmup or self.ema is not None, "ema_warmup", self.ema_warmup, "an ema beside it")
 
     def players(self) -> tuple[Player, ...]:
@@ -100,13 +99,8 @@ class GAN:
         due = self.r1_gamma > 0 and step % self.r1_every == 0
         real = batch.images.detach().requires_grad_(due)
         on_real = nets["discriminator"](real, *given)
-        loss = loss_on_real(on_real) + loss_on_fake(on_fake)
-        metrics = {"discriminator_loss": loss.detach()}
-        metrics |= collapse_statistics(on_real, on_fake, batch.images, fake, *given)
-        if due:
-            r1 = self.r1_gamma / 2 * squared_gradient(on_real, real)
-            loss, metrics["r1"] = loss + r1, r1.detach()
-        return loss, metrics
+        loss, metrics = discriminator_loss(on_real, on_fake, self.r1_gamma, real if due else None)
+        return loss, metrics | collapse_statistics(on_real, on_fake, batch.images, fake, *given)
 
     @torch.no_grad()
     def sample(self, nets: Nets, sampling: Sampling, labels: Tensor | None, rng: ImageRng) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from methods.core.checks import check_chain_steps, check_ema, check_label_dropout, require_at_least
+from methods.core.checks import check_chain_steps, check_label_dropout, require_at_least, require_fraction
 from methods.core.density.variational import bound_terms
 from methods.core.labels import drop_labels, with_classifier_free_guidance
 from methods.core.process.chains import Chain, chain_of, look_up
@@ -103,7 +103,7 @@ class IDDPM:
         check_chain_steps(self.steps, self.schedule)
         require_at_least(1, width=self.width, depth=self.depth)
         check_label_dropout(self.label_dropout, self.conditional)
-        check_ema(self.ema)
+        require_fraction(ema=self.ema)
 
     def players(self) -> tuple[Player, ...]:
         return (Player("denoiser", "denoiser", Adam(lambda progress: self.lr), Ema(lambda progress: self.ema)),)

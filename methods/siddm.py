@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from methods.core.checks import check_channels, check_ema, check_linear_fall, require, require_at_least
+from methods.core.checks import check_channels, require, require_at_least, require_fraction
 from methods.core.process.continuous import Times, pair_of_times
 from methods.core.process.posterior import Posterior, diffuse, implicit_step, posterior
 from methods.core.rng import ImageRng, StepRng
@@ -101,12 +101,10 @@ class SIDDM:
             takes_classes or not self.conditional, "conditional", self.conditional, f"false beside net {self.net!r}"
         )
         check_channels(self.channel_mult)
-        require(0 <= self._dropout < 1, "dropout", self.dropout, "a probability below 1")
+        require_fraction(dropout=self.dropout, ema=self.ema, lr_linear_from=self.lr_linear_from)
         require(self.net == "unet" or not self.dropout, "dropout", self.dropout, f"none beside net {self.net!r}")
-        check_ema(self.ema)
         require(self.afd_clip is None or self.afd_clip > 0, "afd_clip", self.afd_clip, "more than 0, or none")
         self._check_annealing()
-        check_linear_fall(self.lr_linear_from)
 
     def players(self) -> tuple[Player, ...]:
         generator, discriminator = (

@@ -12,12 +12,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.checks import check_channels, check_ema, check_linear_fall, require, require_at_least
+from methods.core.checks import check_channels, require, require_at_least, require_fraction
 from methods.core.process.chains import Chain, Schedule, chain_of, look_up
 from methods.core.process.posterior import diffuse
 from methods.core.rng import ImageRng, StepRng
 from methods.core.sampling.ancestral import StepNet, chain_denoiser, check_steps_back, walk
-from methods.core.training.adversarial import collapse_statistics, loss_on_fake, loss_on_real, squared_gradient
+from methods.core.training.adversarial import collapse_statistics, discriminator_loss, loss_on_real
 from methods.core.training.rates import averaging, falling
 from methods.core.types import (
     Adam,
@@ -100,10 +100,8 @@ class TDPM:
         require_at_least(0, denoiser_lr=self.denoiser_lr, prior_lr=self.prior_lr, r1_gamma=self.r1_gamma)
         require_at_least(0, discriminator_lr=self.discriminator_lr)
         check_channels(self.channel_mult)
-        require(0 <= self._dropout < 1, "dropout", self.dropout, "a probability below 1")
         require(self.net == "unet" or not self.dropout, "dropout", self.dropout, "none for the mlp (leave it out)")
-        check_linear_fall(self.lr_linear_from)
-        check_ema(self.ema)
+        require_fraction(dropout=self.dropout, ema=self.ema, lr_linear_from=self.lr_linear_from)
 
     def players(self) -> tuple[Player, ...]:
         """The average is taken between the denoiser's step and the prior's on the same network."""
@@ -155,13 +153,8 @@ class TDPM:
         due = step % self.r1_every == 0
         real = real.detach().requires_grad_(due)
         on_real = discriminate(real, *given)
-        loss = loss_on_real(on_real) + loss_on_fake(on_fake)
-        metrics = {"discriminator_loss": loss.detach()}
-        metrics |= collapse_statistics(on_real, on_fake, real, fake, *given)
-        if due:
-            r1 = self.r1_gamma / 2 * squared_gradient(on_real, real)
-            loss, metrics["r1"] = loss + r1, r1.detach()
-        return loss, metrics
+        loss, metrics = discriminator_loss(on_real, on_fake, self.r1_gamma, real if due else None)
+        return loss, metrics | collapse_statistics(on_real, on_fake, real, fake, *given)
 
     def denoising_errors(
         self, net: nn.Module, x0: Tensor, index: Tensor, noise: Tensor, labels: Tensor | None = None

@@ -17,15 +17,17 @@ def require_at_least(least: float, **fields: float | None) -> None:
         require(came is None or came >= least, field, came, f"at least {least:g}")
 
 
+def require_fraction(**fields: float | None) -> None:
+    """ValueError that names the first field outside [0, 1); None passes."""
+    for field, came in fields.items():
+        require(came is None or 0 <= came < 1, field, came, "at least 0 and below 1")
+
+
 def check_label_dropout(label_dropout: float, conditional: bool) -> None:
     """A probability below 1, and 0 in an unconditional model, which has no labels to hide."""
-    require(0 <= label_dropout < 1, "label_dropout", label_dropout, "a probability below 1")
+    require_fraction(label_dropout=label_dropout)
     hides = conditional or not label_dropout
     require(hides, "label_dropout", label_dropout, "none for an unconditional model")
-
-
-def check_ema(ema: float | None) -> None:
-    require(ema is None or 0 <= ema < 1, "ema", ema, "at least 0 and below 1")
 
 
 def check_channels(channel_mult: tuple[int, ...]) -> None:
@@ -37,11 +39,6 @@ def check_channels(channel_mult: tuple[int, ...]) -> None:
 def check_chain_steps(steps: int, schedule: str) -> None:
     """The linear schedule, scaled to fewer than 21 steps, has betas above 1."""
     require_at_least(21 if schedule == "linear" else 2, steps=steps)
-
-
-def check_linear_fall(lr_linear_from: float | None) -> None:
-    holds = lr_linear_from is None or 0 <= lr_linear_from < 1
-    require(holds, "lr_linear_from", lr_linear_from, "a share below 1, or none")
 
 
 def check_source(source: Source, noise: Tensor) -> None:

@@ -22,6 +22,18 @@ def loss_on_fake(logits: Tensor) -> Tensor:
     return softplus(logits).mean()
 
 
+def discriminator_loss(
+    on_real: Tensor, on_fake: Tensor, r1_gamma: float, real: Tensor | None = None
+) -> tuple[Tensor, Metrics]:
+    """The loss for logits of reals and fakes. real: the reals, where R1 is to be added (see `squared_gradient`)."""
+    loss = loss_on_real(on_real) + loss_on_fake(on_fake)
+    metrics = {"discriminator_loss": loss.detach()}
+    if real is not None:
+        r1 = r1_gamma / 2 * squared_gradient(on_real, real)
+        loss, metrics["r1"] = loss + r1, r1.detach()
+    return loss, metrics
+
+
 def squared_gradient(logits: Tensor, x: Tensor) -> Tensor:
     """Mean over the batch of |grad_x D|^2, summed over an image; R1 is gamma / 2 times it (Mescheder et al. 2018).
 
