@@ -14,16 +14,23 @@ import torch.nn.functional as F
 from timing import timed
 from torch import Tensor
 
-from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient
 from methods.core.loop import TrainState, like, train_steps
 from methods.core.rng import StepRng
+from methods.core.training.adversarial import loss_on_fake, loss_on_real, squared_gradient
 from methods.core.types import Batch, DataSpec, Draws, Progress
 from methods.ddgan import DDGAN
 from methods.nets import fir
 from methods.nets.resample import Resampling
 
 METHOD = DDGAN(
-    net="ncsnpp", width=32, depth=1, channel_mult=(1, 2, 2), attention=(8,), latent=16, style_width=64, judge_width=16
+    net="ncsnpp",
+    width=32,
+    depth=1,
+    channel_mult=(1, 2, 2),
+    attention=(8,),
+    latent=16,
+    style_width=64,
+    discriminator_width=16,
 )
 DATA = DataSpec((3, 16, 16), 0, 0.5)
 BATCH, ITERATIONS, REPEATS = 16, 4, 7

@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 from sklearn.datasets import load_digits
 
-from methods.core.mog25 import points
+from methods.core.density.mog25 import points
 from pipeline.metrics.card import METRICS
 from pipeline.metrics.features.extractors import Features, SmallNetwork
 from pipeline.metrics.image_evaluator import WATCHED, watched

@@ -17,7 +17,7 @@ from methods.classifier_guidance import Classifier
 from methods.core.guidance import Guide, guided
 from methods.core.types import At, DataSpec, Prediction
 from methods.discriminator_guidance import Discriminator
-from methods.nets.adm_blocks import AttentionBlock
+from methods.nets.adm.blocks import AttentionBlock
 
 WIDTH = 32 if "--small" in sys.argv else 128
 CLASSIFIER = Classifier(width=WIDTH, depth=4, channel_mult=(1, 2, 4), head_width=WIDTH // 2)
@@ -37,12 +37,12 @@ def main() -> None:
     _, matching = guides(shared, match_norm=True)
     _, matching_apart = guides(other, match_norm=True)
     ways: dict[str, Callable[[], Tensor]] = {
-        "discriminator": lambda: push(by_ratio),
-        "discriminator, official": lambda: officially(shared, lambda: push(by_ratio)),
-        "both, one trunk": lambda: push(by_class, by_ratio),
-        "both, two trunks": lambda: push(by_class, apart),
-        "both, one trunk, norms matched": lambda: push(by_class, matching),
-        "both, two trunks, norms matched": lambda: push(by_class, matching_apart),
+        "discriminator": lambda: guidance_score(by_ratio),
+        "discriminator, official": lambda: officially(shared, lambda: guidance_score(by_ratio)),
+        "both, one trunk": lambda: guidance_score(by_class, by_ratio),
+        "both, two trunks": lambda: guidance_score(by_class, apart),
+        "both, one trunk, norms matched": lambda: guidance_score(by_class, matching),
+        "both, two trunks, norms matched": lambda: guidance_score(by_class, matching_apart),
     }
     for pair in ("discriminator", "discriminator, official"), ("both, one trunk", "both, two trunks"):
         torch.testing.assert_close(ways[pair[0]](), ways[pair[1]](), rtol=1e-3, atol=1e-6)
@@ -70,8 +70,8 @@ def guides(nets: dict[str, nn.Module], **use: Any) -> tuple[Guide, Guide]:
     return by_class, DISCRIMINATOR.guide(nets, LABELS, Discriminator.Use(**use))
 
 
-def push(*some: Guide) -> Tensor:
-    said = guided(lambda x, at: Prediction(x), *some)(X, AT).push
+def guidance_score(*some: Guide) -> Tensor:
+    said = guided(lambda x, at: Prediction(x), *some)(X, AT).guidance_score
     assert said is not None
     return said
 

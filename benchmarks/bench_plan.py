@@ -52,7 +52,7 @@ runs:
   tdpm:
     dataset: few
     method: tdpm.TDPM
-    model: {{{MLP}, kept: 200, judge: residual-mlp}}
+    model: {{{MLP}, kept: 200, discriminator: residual-mlp}}
     train: {{steps: 200, batch: 128}}
     sample: {{spacing: "3"}}
   gan:

@@ -10,7 +10,7 @@ import torch
 from timing import timed
 from torch import Tensor, nn
 
-from methods.core.denoise import EDMScheme, Preconditioned
+from methods.core.process.denoise import EDMScheme, Preconditioned
 from methods.core.rng import SeededRng
 from methods.core.types import DataSpec
 from methods.edm import EDM

@@ -13,13 +13,13 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from methods.core.adversarial import loss_on_fake, loss_on_real
-from methods.core.continuous import pair_of_times
+from methods.core.density.mog25 import points
 from methods.core.loop import TrainState, batch_indices, like
-from methods.core.mog25 import points
-from methods.core.posterior import diffuse
+from methods.core.process.continuous import pair_of_times
+from methods.core.process.posterior import diffuse
 from methods.core.rng import StepRng
-from methods.core.stacked import Model, StackState, train_stack
+from methods.core.training.adversarial import loss_on_fake, loss_on_real
+from methods.core.training.stacked import Model, StackState, train_stack
 from methods.core.types import Batch, DataSpec
 from methods.siddm import SIDDM
 

@@ -1,8 +1,8 @@
 """Classifier guidance (Dhariwal and Nichol 2021, arXiv:2105.05233, section 4), optionally driven by entropy
 (Zheng et al. 2022, arXiv:2206.11474).
 
-The classifier sees states of a chain, in variance-preserving coordinates, and is told their step; `guide` carries its
-log-probabilities over to a denoiser's x and sigma, so it steers any diffusion model, not only those of this chain.
+The classifier's inputs are states of a chain, in variance-preserving coordinates, and their step; `guide` evaluates it
+at a denoiser's x and sigma, so it guides any diffusion model, not only those of this chain.
 """
 
 import math
@@ -14,16 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from methods.core.chains import Chain, chain_of, look_up
-from methods.core.checks import check_labels, require
+from methods.core.checks import check_chain_steps, check_labels, require, require_at_least
 from methods.core.guidance import Guide, WeightLaw, constant, switched
-from methods.core.noise import LinearVP
-from methods.core.posterior import diffuse
+from methods.core.process.chains import Chain, chain_of, look_up
+from methods.core.process.noise import LinearVP
+from methods.core.process.posterior import diffuse
 from methods.core.rng import StepRng
 from methods.core.shapes import per_sample
 from methods.core.types import Adam, At, Batch, DataSpec, Draws, Metrics, Nets, Player, Progress
-from methods.nets.adm_encoder import EncoderUNetModel, Pool
-from methods.nets.encoder import MlpEncoder
+from methods.nets.adm.encoder import EncoderUNetModel, Pool
+from methods.nets.shapes import square_size
+from methods.nets.small.encoder import MlpEncoder
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Use:
 
     scale: float = 1.0
     entropy_driven: bool = False  # times log K / entropy of each image's predicted classes
-    entropy_cap: float | None = None  # at most this much; the official code knows none
+    entropy_cap: float | None = None  # at most this much; None: no cap, as in the official code
     late_scale: float | None = None  # instead of scale from switch_time on; None: never (ADM-G++ has both)
     switch_time: float = 0.65  # of LinearVP, whatever the classifier's own chain
 
@@ -53,11 +54,11 @@ class Use:
 
 @dataclass(frozen=True)
 class Classifier:
-    """Tells the class of an image at every step of a chain. Training settings: ADM's at 256 pixels."""
+    """Classifier of noisy images at every step of a chain. Training settings: ADM's at 256 pixels."""
 
     steps: int = 1000  # of the chain
     schedule: Literal["linear", "cosine"] = "linear"
-    classes: int | None = None  # None: the data's; other ones than theirs make a trunk for others, and no guide
+    classes: int | None = None  # None: the data's; others: a feature trunk of other classes, which cannot guide
     net: Literal["unet", "mlp"] = "unet"  # the way down of ADM's U-Net for square images; mlp for points too
     width: int = 128  # channels at channel_mult 1, or hidden units
     depth: int = 2  # residual blocks per resolution, or of the mlp
@@ -72,11 +73,9 @@ class Classifier:
     Use = Use
 
     def __post_init__(self) -> None:
-        least = 21 if self.schedule == "linear" else 2  # scaled to fewer steps, the linear schedule's betas reach 1
-        require(self.steps >= least, "steps", self.steps, f"at least {least}")
-        require(self.width >= 1, "width", self.width, "at least 1")
-        require(self.depth >= 1, "depth", self.depth, "at least 1")
-        require(self.entropy_weight >= 0, "entropy_weight", self.entropy_weight, "at least 0")
+        check_chain_steps(self.steps, self.schedule)
+        require_at_least(1, width=self.width, depth=self.depth)
+        require_at_least(0, entropy_weight=self.entropy_weight)
 
     def players(self) -> tuple[Player, ...]:
         adam = Adam(self.learning_rate, weight_decay=self.weight_decay, decoupled=True)
@@ -106,13 +105,13 @@ class Classifier:
     def guide(self, nets: Nets, labels: Tensor | None, use: Use) -> Guide:
         """Towards the classes labels [B]."""
         if labels is None:
-            raise ValueError("classifier guidance needs the classes asked for: pass labels")
+            raise ValueError("classifier guidance needs the classes to guide towards: pass labels")
         if self.classes is not None:
-            raise ValueError(f"classes: {self.classes} came, none was wanted: a guide knows the classes of its data")
+            raise ValueError(f"classes: {self.classes} came, none was wanted: a guide's classes are those of its data")
         classifier = nets["classifier"]
         assert isinstance(classifier, StepClassifier)
         check_labels(labels, classifier.classes)
-        log_weight = class_log_weight(lambda said, at: said.logits, labels, use)
+        log_weight = class_log_weight(lambda output, at: output.logits, labels, use)
         return Guide(log_weight, use.law, trunk=Trunk(self, classifier))
 
     def learning_rate(self, progress: Progress) -> float:
@@ -123,7 +122,7 @@ class Classifier:
         return chain_of(self.schedule, self.steps)
 
     def feature_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Of what an image of this shape becomes before the pool."""
+        """Shape of the features before the pool, for an image of this shape."""
         if self.net == "mlp":
             return (self.width,)
         smallest = shape[-1] >> (len(self.channel_mult) - 1)
@@ -132,10 +131,8 @@ class Classifier:
     def _body(self, shape: tuple[int, ...], classes: int) -> EncoderUNetModel | MlpEncoder:
         if self.net == "mlp":
             return MlpEncoder(shape, outputs=classes, width=self.width, blocks=self.depth)
-        if len(shape) != 3 or shape[1] != shape[2]:
-            raise ValueError(f"net: 'unet' is for square images, but the data have shape {list(shape)}: choose 'mlp'")
         return EncoderUNetModel(
-            shape[1],
+            square_size(shape, self.net),
             shape[0],
             self.width,
             classes,
@@ -149,48 +146,48 @@ class Classifier:
         )
 
 
-class Said(NamedTuple):
-    """What a classifier makes of noisy images."""
+class ClassifierOutput(NamedTuple):
+    """A classifier's output for noisy images."""
 
     logits: Tensor  # [B, K]
     features: Tensor  # [B, *feature_shape] before the pool
 
 
 class StepClassifier(nn.Module):
-    """A classifier that is told the step of the chain it was trained on."""
+    """A classifier conditioned on the step of the chain it was trained on."""
 
     def __init__(self, body: EncoderUNetModel | MlpEncoder, classes: int) -> None:
         super().__init__()
         self.body, self.classes = body, classes
 
-    def forward(self, x: Tensor, step: Tensor) -> Said:
+    def forward(self, x: Tensor, step: Tensor) -> ClassifierOutput:
         """x: [B, *shape] any float, variance-preserving; step: [B] int64."""
         dtype = next(self.body.parameters()).dtype
         outputs = self.body.outputs(x.to(dtype), step.to(dtype))
-        return Said(self.body.pooled(outputs), outputs[-1])
+        return ClassifierOutput(self.body.pooled(outputs), outputs[-1])
 
 
 @dataclass(frozen=True)
 class Trunk:
-    """A trained classifier asked at a sampler's x and sigma. Equal ones are one: guides share its passes."""
+    """A trained classifier at a sampler's x and sigma. Guides with equal trunks share one forward pass."""
 
     classifier: Classifier
     net: nn.Module
 
-    def __call__(self, x: Tensor, at: At) -> Said:
+    def __call__(self, x: Tensor, at: At) -> ClassifierOutput:
         sigma = at.sigma.to(x)
         return self.net(x * per_sample(torch.rsqrt(1 + sigma**2), x), self.classifier.chain.index_of(sigma))
 
 
 def class_log_weight(logits: Callable[[Any, At], Tensor], labels: Tensor, use: Use) -> Callable[[Any, At], Tensor]:
-    """log p(label | x), scaled by entropy if `use` says so; the scale itself has no gradient."""
+    """log p(label | x) [B]; entropy_driven: times the entropy scale, which has no gradient itself."""
 
     def log_weight(x: Any, at: At) -> Tensor:
-        said = logits(x, at)
-        log_probability = torch.log_softmax(said, 1).gather(1, labels[:, None])[:, 0]
+        at_x = logits(x, at)
+        log_probability = torch.log_softmax(at_x, 1).gather(1, labels[:, None])[:, 0]
         if not use.entropy_driven:
             return log_probability
-        scale = entropy_scale(said.detach())
+        scale = entropy_scale(at_x.detach())
         return (scale if use.entropy_cap is None else scale.clamp(max=use.entropy_cap)) * log_probability
 
     return log_weight
@@ -203,8 +200,8 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def entropy_scale(logits: Tensor) -> Tensor:
-    """[B, K] -> [B] log K / entropy: 1 for a classifier that knows nothing, very large for a sure one.
+    """[B, K] -> [B] log K / entropy: 1 for uniform probabilities, very large for a confident prediction.
 
-    An entropy that rounds to 0 counts as the precision's epsilon: infinity times no gradient would be NaN.
+    An entropy that rounds to 0 is replaced by the precision's epsilon: infinity times a zero gradient would be NaN.
     """
     return math.log(logits.shape[1]) / entropy(logits).clamp(min=torch.finfo(logits.dtype).eps)

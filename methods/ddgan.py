@@ -1,7 +1,7 @@
 """Denoising diffusion GANs: a few large denoising steps, each a conditional GAN (Xiao et al. 2022, arXiv:2112.07804).
 
-Index i in 0, ..., T - 1 is the step x_{i+1} -> x_i; both networks are told i, unscaled. The chain's state `index` i is
-x_{i+1}; before it lies x_i, and x_0 is the image.
+Index i in 0, ..., T - 1 is the step x_{i+1} -> x_i, and, unscaled, an input of both networks. The chain's state `index`
+i is x_{i+1}; the state before it is x_i, and x_0 is the image.
 """
 
 import math
@@ -13,28 +13,28 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient, standing
-from methods.core.chains import Chain, cosine_betas, geometric_betas, look_up, vp_betas
-from methods.core.checks import require
-from methods.core.posterior import Posterior, diffuse
-from methods.core.rates import averaging, falling
+from methods.core.checks import check_channels, require, require_at_least, require_fraction
+from methods.core.process.chains import Chain, cosine_betas, geometric_betas, look_up, vp_betas
+from methods.core.process.posterior import Posterior, diffuse
 from methods.core.rng import ImageRng, StepRng
+from methods.core.training.adversarial import collapse_statistics, discriminator_loss, loss_on_real
+from methods.core.training.rates import averaging, falling
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player, Progress
-from methods.nets.ddgan_discriminator import DDGANDiscriminator, Size
-from methods.nets.flat_players import MIXTURES, FlatNet, flat_players
-from methods.nets.ncsnpp_blocks import NormAfter
-from methods.nets.ncsnpp_generator import NCSNppGenerator, Pyramid
+from methods.nets.ncsnpp.blocks import NormAfter
+from methods.nets.ncsnpp.discriminator import DDGANDiscriminator, Size
+from methods.nets.ncsnpp.generator import NCSNppGenerator, Pyramid
 from methods.nets.shapes import shape_of, square_size
+from methods.nets.small.flat_players import MIXTURES, FlatNet, flat_players
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Nothing to choose: as many network calls as the model has steps."""
+    """No options: as many network calls as the model has steps."""
 
 
 @dataclass(frozen=True)
 class DDGAN:
-    """Defaults: the official CIFAR-10 recipe but for the network, which for images is `net: ncsnpp`."""
+    """Defaults: the official CIFAR-10 recipe except the network, which for images is `net: ncsnpp`."""
 
     steps: int = 4  # T
     schedule: Literal["vp", "geometric", "cosine"] = "vp"  # cosine: improved DDPM's, ours
@@ -51,48 +51,39 @@ class DDGAN:
     style_width: int = 256  # ncsnpp: of the mapped latent
     mapping_layers: int = 4  # ncsnpp: hidden layers of its mapping
     norm_after: NormAfter = "adaptive"  # ncsnpp: of a block's second half
-    image_in: Pyramid = "residual"  # ncsnpp: how the image enters every level
-    image_out: Pyramid = "none"  # ncsnpp: how it leaves them
-    judge_size: Size = "small"  # ncsnpp: the discriminator halves images three times; "large": six
-    judge_width: int = 64  # ncsnpp: channels of the discriminator, doubled three times
+    image_in: Pyramid = "residual"  # ncsnpp: how the input image enters every level
+    image_out: Pyramid = "none"  # ncsnpp: how the output image is formed from the levels
+    discriminator_size: Size = "small"  # ncsnpp: the discriminator halves images three times; "large": six
+    discriminator_width: int = 64  # ncsnpp: channels of the discriminator, doubled three times
     generator_lr: float = 1.6e-4
     discriminator_lr: float = 1.25e-4
     lr_min: float = 1e-5
     epochs: int = 1800  # the learning rates follow a cosine in as many steps
     lr_linear_from: float | None = None  # ours, in place of the cosine: the share of the training before they fall
     ema: float = 0.9999
-    ema_warmup: bool = False  # ours: at first averages forget faster
+    ema_warmup: bool = False  # ours: a smaller decay in the first steps
     r1_gamma: float = 0.02
     r1_every: int = 15  # steps; not rescaled by it
 
     Sampling = Sampling
 
     def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
+        require_at_least(1, steps=self.steps)
         if self.schedule != "cosine":
             require(0 < self.beta_min < self.beta_max, "beta_min", self.beta_min, "more than 0 and less than beta_max")
         geometric = self.schedule == "geometric"
         require(not geometric or self.beta_max < 1, "beta_max", self.beta_max, "a variance below 1 (geometric)")
-        told = self.conditional and self.net in MIXTURES
-        require(not told, "conditional", self.conditional, f"false beside net {self.net!r}")
-        require(self.latent >= 1, "latent", self.latent, "at least 1")
-        require(self.width is None or self.width >= 1, "width", self.width, "at least 1, or none")
-        require(self.depth is None or self.depth >= 1, "depth", self.depth, "at least 1, or none")
-        require(len(self.channel_mult) >= 1, "channel_mult", self.channel_mult, "at least one resolution")
-        require(min(self.channel_mult) >= 1, "channel_mult", self.channel_mult, "factors of at least 1")
-        require(0 <= self.dropout < 1, "dropout", self.dropout, "a probability below 1")
+        takes_classes = self.net not in MIXTURES
+        require(
+            takes_classes or not self.conditional, "conditional", self.conditional, f"false beside net {self.net!r}"
+        )
+        require_at_least(1, latent=self.latent, width=self.width, depth=self.depth, style_width=self.style_width)
+        require_at_least(1, discriminator_width=self.discriminator_width, r1_every=self.r1_every, epochs=self.epochs)
+        require_at_least(0, mapping_layers=self.mapping_layers, r1_gamma=self.r1_gamma, lr_min=self.lr_min)
+        require_at_least(0, generator_lr=self.generator_lr, discriminator_lr=self.discriminator_lr)
+        check_channels(self.channel_mult)
         require(self.net == "ncsnpp" or not self.dropout, "dropout", self.dropout, f"none beside net {self.net!r}")
-        require(self.style_width >= 1, "style_width", self.style_width, "at least 1")
-        require(self.mapping_layers >= 0, "mapping_layers", self.mapping_layers, "at least 0")
-        require(self.judge_width >= 1, "judge_width", self.judge_width, "at least 1")
-        since = self.lr_linear_from
-        require(since is None or 0 <= since < 1, "lr_linear_from", since, "a share below 1, or none")
-        require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
-        for rate in ("generator_lr", "discriminator_lr", "lr_min"):
-            require(getattr(self, rate) >= 0, rate, getattr(self, rate), "at least 0")
-        require(self.r1_gamma >= 0, "r1_gamma", self.r1_gamma, "at least 0")
-        require(self.r1_every >= 1, "r1_every", self.r1_every, "at least 1")
-        require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        require_fraction(dropout=self.dropout, ema=self.ema, lr_linear_from=self.lr_linear_from)
 
     def players(self) -> tuple[Player, ...]:
         law = self._cosine if self.lr_linear_from is None else self._linear
@@ -122,34 +113,31 @@ class DDGAN:
 
     def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
         generate, discriminate, index = nets["generator"], nets["discriminator"], draws["index"]
-        told = [batch.labels] if self.conditional else []
+        given = [batch.labels] if self.conditional else []
         x_s, x_t = self.pair(batch.images, index, draws["noise_s"], draws["noise_t"])
         with torch.set_grad_enabled(player == "generator"):
-            x0 = generate(x_t, index, draws["z"], *told)
+            x0 = generate(x_t, index, draws["z"], *given)
             fake = self.posterior_at(index).sample(x0, x_t, draws["noise_posterior"])
-        on_fake = discriminate(fake, index, x_t, *told).logits
+        on_fake = discriminate(fake, index, x_t, *given).logits
         if player == "generator":
             loss = loss_on_real(on_fake)
             return loss, {"generator_loss": loss.detach()}
         due = step % self.r1_every == 0
         x_s.requires_grad_(due)
-        on_real = discriminate(x_s, index, x_t, *told).logits
-        loss = loss_on_real(on_real) + loss_on_fake(on_fake)
-        metrics = {"discriminator_loss": loss.detach()}
-        metrics |= standing(on_real, on_fake, batch.images, x0, *told, counted=index == self.steps - 1)
-        if due:
-            r1 = self.r1_gamma / 2 * squared_gradient(on_real, x_s)
-            loss, metrics["r1"] = loss + r1, r1.detach()
-        return loss, metrics
+        on_real = discriminate(x_s, index, x_t, *given).logits
+        loss, metrics = discriminator_loss(on_real, on_fake, self.r1_gamma, x_s if due else None)
+        return loss, metrics | collapse_statistics(
+            on_real, on_fake, batch.images, x0, *given, counted=index == self.steps - 1
+        )
 
     @torch.no_grad()
     def sample(self, nets: Nets, sampling: Sampling, labels: Tensor | None, rng: ImageRng) -> Tensor:
         """T network calls; z is fresh for each, and the last step returns the generator's image."""
-        generate, told = nets["generator"], [labels] if self.conditional else []
+        generate, given = nets["generator"], [labels] if self.conditional else []
         x = rng.normal(*shape_of(generate))
         for i in reversed(range(self.steps)):
             index = torch.full((len(x),), i, device=x.device)
-            x0 = generate(x, index, rng.normal(self.latent), *told)
+            x0 = generate(x, index, rng.normal(self.latent), *given)
             x = self.posterior_at(index).sample(x0, x, rng.normal(*x.shape[1:])) if i else x0
         return x.float()
 
@@ -193,8 +181,10 @@ class DDGAN:
             image_out=self.image_out,
             classes=classes,
         )
-        judge = DDGANDiscriminator(shape[0], size=self.judge_size, model_channels=self.judge_width, classes=classes)
-        return generator, judge
+        discriminator = DDGANDiscriminator(
+            shape[0], size=self.discriminator_size, model_channels=self.discriminator_width, classes=classes
+        )
+        return generator, discriminator
 
     def _linear(self, lr: float) -> Callable[[Progress], float]:
         return falling(lr, self.lr_linear_from)

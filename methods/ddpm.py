@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.ancestral import StepNet, chain_denoiser, walk
-from methods.core.chains import Chain, chain_of, look_up
-from methods.core.checks import require
-from methods.core.labels import asked, dropped
-from methods.core.posterior import diffuse
+from methods.core.checks import check_chain_steps, check_label_dropout, require_at_least, require_fraction
+from methods.core.labels import drop_labels, with_classifier_free_guidance
+from methods.core.process.chains import Chain, chain_of, look_up
+from methods.core.process.posterior import diffuse
 from methods.core.rng import ImageRng, StepRng
+from methods.core.sampling.ancestral import StepNet, chain_denoiser, check_steps_back, walk
 from methods.core.types import (
     Adam,
     Batch,
@@ -27,8 +27,9 @@ from methods.core.types import (
     Wrap,
     unwrapped,
 )
-from methods.nets.adm_unet import UNetModel
-from methods.nets.mlp import ResidualMlp
+from methods.nets.adm.unet import UNetModel
+from methods.nets.shapes import square_size
+from methods.nets.small.mlp import ResidualMlp
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,7 @@ class Sampling:
     cfg_weight: float = 0.0  # classifier-free guidance: 0 none (Ho and Salimans' w; DiT's and DG's scale is 1 + w)
 
     def __post_init__(self) -> None:
-        require(self.eta is None or 0 <= self.eta <= 1, "eta", self.eta, "between 0 and 1, or none")
-        require(
-            self.eta is None or self.variance == "large", "variance", self.variance, "none beside eta (leave it out)"
-        )
+        check_steps_back(self.eta, self.variance)
 
 
 @dataclass(frozen=True)
@@ -68,14 +66,10 @@ class DDPM:
     Sampling = Sampling
 
     def __post_init__(self) -> None:
-        least = 21 if self.schedule == "linear" else 2  # scaled to fewer steps, the linear schedule's betas reach 1
-        require(self.steps >= least, "steps", self.steps, f"at least {least}")
-        require(self.width >= 1, "width", self.width, "at least 1")
-        require(self.depth >= 1, "depth", self.depth, "at least 1")
-        require(0 <= self.label_dropout < 1, "label_dropout", self.label_dropout, "a probability below 1")
-        hides = self.conditional or not self.label_dropout
-        require(hides, "label_dropout", self.label_dropout, "none for an unconditional model")
-        require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
+        check_chain_steps(self.steps, self.schedule)
+        require_at_least(1, width=self.width, depth=self.depth)
+        check_label_dropout(self.label_dropout, self.conditional)
+        require_fraction(ema=self.ema)
 
     def players(self) -> tuple[Player, ...]:
         return (Player("denoiser", "denoiser", Adam(lambda progress: self.lr), Ema(lambda progress: self.ema)),)
@@ -94,7 +88,7 @@ class DDPM:
         x_t = diffuse(batch.images, look_up(self.chain.alpha_bar, draws["index"]), draws["noise"])
         labels = batch.labels
         if self.label_dropout:
-            labels = dropped(labels, draws["hide"], self.label_dropout)
+            labels = drop_labels(labels, draws["hide"], self.label_dropout)
         predicted = nets["denoiser"](x_t, draws["index"], labels)
         loss = (draws["noise"] - predicted).square().mean()
         return loss, {"loss": loss.detach()}
@@ -115,7 +109,9 @@ class DDPM:
         net = nets["denoiser"]
         assert isinstance(net, StepNet)
         denoise = wrap(
-            asked(lambda of: self.denoiser(net, of), labels, net.classes, self.label_dropout, sampling.cfg_weight)
+            with_classifier_free_guidance(
+                lambda of: self.denoiser(net, of), labels, net.classes, self.label_dropout, sampling.cfg_weight
+            )
         )
         x, chain = rng.normal(*net.shape), self.chain.spaced(sampling.spacing)
         return walk(denoise, x, chain, rng, sampling.eta, sampling.variance, sampling.clip, source)
@@ -127,10 +123,8 @@ class DDPM:
     def _body(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         if self.net == "mlp":
             return ResidualMlp(shape, label_dim=classes, width=self.width, blocks=self.depth)
-        if len(shape) != 3 or shape[1] != shape[2]:
-            raise ValueError(f"net: 'unet' is for square images, but the data have shape {list(shape)}: choose 'mlp'")
         return UNetModel(
-            shape[1],
+            square_size(shape, self.net),
             shape[0],
             self.width,
             shape[0],

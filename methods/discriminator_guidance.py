@@ -1,7 +1,7 @@
-"""Discriminator guidance: a network that tells data from samples corrects the score (Kim et al., arXiv:2211.17091).
+"""Discriminator guidance: a classifier of data against samples corrects the score (Kim et al., arXiv:2211.17091).
 
-The discriminator sees images in variance-preserving coordinates at LinearVP's time tau; `guide` carries its log odds
-over to the denoiser's x and sigma.
+The discriminator's inputs are images in variance-preserving coordinates and LinearVP's time tau; `guide` evaluates its
+log odds at the denoiser's x and sigma.
 """
 
 import math
@@ -13,21 +13,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-from methods.classifier_guidance import Classifier, Said, Trunk
-from methods.core.checks import check_labels, require
+from methods.classifier_guidance import Classifier, ClassifierOutput, Trunk
+from methods.core.checks import check_labels, require, require_at_least, require_fraction
 from methods.core.guidance import Guide, WeightLaw, boosted, switched
-from methods.core.noise import CosineVP, LinearVP
+from methods.core.process.noise import CosineVP, LinearVP
 from methods.core.rng import StepRng
 from methods.core.shapes import per_sample
 from methods.core.types import Adam, At, Batch, DataSpec, Draws, LogWeight, Metrics, Nets, Player
-from methods.nets.encoder import ConvEncoder, MlpEncoder
-from methods.nets.guidance_head import guidance_head
+from methods.nets.adm.guidance_head import guidance_head
+from methods.nets.small.encoder import ConvEncoder, MlpEncoder
 
 VP = LinearVP()
-HEAD_WIDTH = 64  # channels of the head's attention heads, where it has as many
-TIMESTEPS = 999  # the network is told the time in steps, as the classifiers are whose features it may stand on
+HEAD_WIDTH = 64  # channels of an attention head, at most
+TIMESTEPS = 999  # the network's time input is in steps, as that of the classifiers whose features it may read
 
-Clock: TypeAlias = Literal["linear", "cosine"]  # schedule of the time that the network is told
+Clock: TypeAlias = Literal["linear", "cosine"]  # schedule of the network's time input
 Ratio: TypeAlias = Literal["bce", "lsif", "ukl"]  # how the density ratio r is learned, see `ratio_loss`
 LogOdds: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # x_vp [B, *shape], tau [B] -> [B] log d / (1 - d)
 
@@ -38,14 +38,14 @@ class Use:
 
     weight: float = 2.0  # in first-order evaluations of a Heun step
     second_weight: float = 0.0  # in second-order ones, at as many discriminator calls again
-    time_min: float = 0.01  # tau between which it acts: 0.01 is sigma = 0.045
+    time_min: float = 0.01  # the guide acts between these tau: 0.01 is sigma = 0.045
     time_max: float = 1.0
     clip: float = 1e-5  # d is kept this far from 0 and 1, where the gradient is zero
-    boost: bool = False  # more weight, every second step, for samples it doubts; goes with sample.boost_churn
+    boost: bool = False  # more weight at every second step where log odds are below 0; with sample.boost_churn
     boost_factor: float = 2.0  # times as much; ADM-G++: 3, 5 or 0.75
     late_weight: float | None = None  # instead of weight from switch_time on; None: never (ADM-G++ has both)
     switch_time: float = 0.65  # tau
-    norm_scaling: bool = False  # its gradient made as long as the other guides' (ADM-G++, "Scaling")
+    norm_scaling: bool = False  # its gradient is rescaled to the norm of the other guides' (ADM-G++, "Scaling")
 
     def __post_init__(self) -> None:
         require(0 < self.time_min < self.time_max <= 1, "time_min", self.time_min, "0 < time_min < time_max <= 1")
@@ -67,20 +67,20 @@ class Use:
 
     @property
     def orders(self) -> tuple[int, ...]:
-        """Evaluations in which it has any weight."""
+        """Orders of evaluation in which its weight is not 0."""
         weights = {1: self.weight or self.late_weight, 2: self.second_weight}
         return tuple(order for order, weight in weights.items() if weight)
 
 
 @dataclass(frozen=True)
 class Discriminator:
-    """Tells noisy data from noisy samples at all noise levels: a network from scratch, or the paper's own, a shallow
-    head of this width and depth on the frozen features of a trained classifier. Training settings: CIFAR-10's.
+    """Classifier of noisy data against noisy samples at all noise levels: a network from scratch, or the paper's, a
+    shallow head of this width and depth on the frozen features of a trained classifier. Training: CIFAR-10's settings.
     """
 
     body: Literal["mlp", "conv", "head"] = "conv"
     trunk: Classifier | None = None  # whose features the head reads
-    conditional: bool = True  # on the classes, where the data have any; a trunk never is
+    conditional: bool = True  # on the classes, where the data have any; a trunk is unconditional
     width: int = 128  # channels at full resolution, or hidden units
     depth: int = 2  # residual blocks per resolution, or of the mlp
     dropout: float = 0.0  # of the residual blocks of conv
@@ -94,15 +94,14 @@ class Discriminator:
     Use = Use
 
     def __post_init__(self) -> None:
-        require(self.width >= 1, "width", self.width, "at least 1")
-        require(self.depth >= 1, "depth", self.depth, "at least 1")
-        require(0 <= self.dropout < 1, "dropout", self.dropout, "a probability below 1")
+        require_at_least(1, width=self.width, depth=self.depth)
+        require_fraction(dropout=self.dropout)
         require(self.body == "conv" or self.dropout == 0, "dropout", self.dropout, "none but for conv")
         wanted = "a classifier for the head, and for nothing else"
         require((self.body == "head") == (self.trunk is not None), "trunk", self.trunk, wanted)
         require(0 < self.time_min < 1, "time_min", self.time_min, "between 0 and 1")
         require(self.lr > 0, "lr", self.lr, "more than 0")
-        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+        require_at_least(0, weight_decay=self.weight_decay)
 
     def players(self) -> tuple[Player, ...]:
         adam = Adam(lambda progress: self.lr, weight_decay=self.weight_decay, decoupled=self.decoupled)
@@ -110,8 +109,8 @@ class Discriminator:
 
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
         classes = data.classes if self.conditional else 0
-        judge = Judge(self._body(data.shape, classes), classes, self.clock, self.density_ratio)
-        nets: dict[str, nn.Module] = {"discriminator": judge}
+        estimator = RatioEstimator(self._body(data.shape, classes), classes, self.clock, self.density_ratio)
+        nets: dict[str, nn.Module] = {"discriminator": estimator}
         return nets if self.trunk is None else nets | {"trunk": self.trunk.build(data)["classifier"]}
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
@@ -134,7 +133,7 @@ class Discriminator:
         x_vp = per_sample(mean, x0) * x0 + per_sample(std, x0) * noise
         if self.trunk is not None:
             x_vp = nets["trunk"](x_vp, self.trunk.chain.index_of(VP.sigma(tau))).features
-        log_ratio = judge_of(nets)(x_vp, tau, _labels(batch))
+        log_ratio = estimator_of(nets)(x_vp, tau, _labels(batch))
         real, fake = log_ratio[: len(batch.images)], log_ratio[len(batch.images) :]
         loss = ratio_loss(real, fake, self.density_ratio)
         accuracy = torch.cat([real > 0, fake <= 0]).double().mean()
@@ -142,10 +141,10 @@ class Discriminator:
 
     def guide(self, nets: Nets, labels: Tensor | None, use: Use) -> Guide:
         """The discriminator as a guide of images with these labels [B], unused by an unconditional one."""
-        judge = judge_of(nets)
-        check_labels(labels, judge.classes)
+        estimator = estimator_of(nets)
+        check_labels(labels, estimator.classes)
         trunk = None if self.trunk is None else Trunk(self.trunk, nets["trunk"])
-        return density_ratio_guide(lambda x_vp, tau: judge(x_vp, tau, labels), use, trunk=trunk)
+        return density_ratio_guide(lambda x_vp, tau: estimator(x_vp, tau, labels), use, trunk=trunk)
 
     def _body(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         if self.trunk is not None:
@@ -204,11 +203,11 @@ def log_softplus(raw: Tensor) -> Tensor:
     return torch.where(raw < -15, raw, softplus(raw.clamp(min=-15)).log())
 
 
-class Judge(nn.Module):
+class RatioEstimator(nn.Module):
     """log p_data / p_model of images in variance-preserving coordinates, which is log d / (1 - d) of a classifier.
 
-    `body` sees the time on its own clock, in steps. For lsif r is the softplus of what it says (an exponential's
-    squares explode), otherwise the exponential.
+    The time input of `body` follows `clock`, in steps. For lsif r is the softplus of its output (squares of an
+    exponential overflow), otherwise the exponential.
     """
 
     def __init__(self, body: nn.Module, classes: int, clock: Clock, density_ratio: Ratio = "bce") -> None:
@@ -220,17 +219,17 @@ class Judge(nn.Module):
     def forward(self, x_vp: Tensor, tau: Tensor, labels: Tensor | None = None) -> Tensor:
         """x_vp [B, ...]; tau [B] in (0, 1] of LinearVP; labels [B], unused without classes -> [B]."""
         if self.classes and labels is None:
-            raise ValueError("a conditional discriminator judges images of known classes: pass their labels")
+            raise ValueError("a conditional discriminator needs the images' classes: pass their labels")
         dtype = next(self.body.parameters()).dtype
-        time = TIMESTEPS * told_time(tau, self.clock)
+        time = TIMESTEPS * network_time(tau, self.clock)
         raw = self.body(x_vp.to(dtype), time.to(dtype), labels if self.classes else None).flatten()
         return log_softplus(raw) if self.is_softplus else raw
 
 
-def judge_of(nets: Nets) -> Judge:
-    judge = nets["discriminator"]
-    assert isinstance(judge, Judge)
-    return judge
+def estimator_of(nets: Nets) -> RatioEstimator:
+    estimator = nets["discriminator"]
+    assert isinstance(estimator, RatioEstimator)
+    return estimator
 
 
 def density_ratio_guide(log_odds: LogOdds, use: Use, together: bool = False, trunk: Trunk | None = None) -> Guide:
@@ -264,16 +263,16 @@ def log_density_ratio(log_odds: LogOdds, clip: float = 1e-5) -> LogWeight:
     return log_weight
 
 
-def feature_ratio(log_odds: LogOdds, clip: float) -> Callable[[Said, At], Tensor]:
-    """`log_density_ratio` of what a trunk made of x."""
+def feature_ratio(log_odds: LogOdds, clip: float) -> Callable[[ClassifierOutput, At], Tensor]:
+    """`log_density_ratio` of a trunk's output at x."""
     bound = largest_log_odds(clip)
-    return lambda said, at: log_odds(said.features, VP.time(at.sigma)).clamp(-bound, bound)
+    return lambda output, at: log_odds(output.features, VP.time(at.sigma)).clamp(-bound, bound)
 
 
 def largest_log_odds(clip: float) -> float:
     return math.log((1 - clip) / clip) if clip else math.inf
 
 
-def told_time(tau: Tensor, clock: Clock) -> Tensor:
+def network_time(tau: Tensor, clock: Clock) -> Tensor:
     """tau of the linear schedule, or the cosine schedule's time of equal noise."""
     return tau if clock == "linear" else CosineVP().time(VP.sigma(tau))

@@ -5,14 +5,14 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from methods.core.augment import LABELS, Transform, augment, draw_transform, labels_of
-from methods.core.checks import require
-from methods.core.denoise import EDMScheme, Preconditioned, denoising_errors
-from methods.core.flow import begin, flow, grid_along, reverse_sde, sub_vp_path, ve_path, vp_path
-from methods.core.labels import asked, dropped
-from methods.core.noise import GeometricVE, LinearVP, SubVP, edm_grid
+from methods.core.checks import check_channels, check_label_dropout, require, require_at_least, require_fraction
+from methods.core.labels import drop_labels, with_classifier_free_guidance
+from methods.core.process.denoise import EDMScheme, Preconditioned, denoising_errors
+from methods.core.process.noise import GeometricVE, LinearVP, SubVP, edm_grid
 from methods.core.rng import ImageRng, StepRng
-from methods.core.samplers import LINEAR, BoostedChurn, Churn, ChurnLaw, Path, follow, heun
+from methods.core.sampling.flow import begin, flow, grid_along, reverse_sde, sub_vp_path, ve_path, vp_path
+from methods.core.sampling.samplers import LINEAR, BoostedChurn, Churn, ChurnLaw, Path, follow, heun
+from methods.core.training.augment import AUGMENT_LABELS, Transform, augment, draw_transform, labels_of
 from methods.core.types import (
     Adam,
     Batch,
@@ -29,15 +29,16 @@ from methods.core.types import (
     Wrap,
     unwrapped,
 )
-from methods.nets.dhariwal_unet import DhariwalUNet
-from methods.nets.mlp import ResidualMlp
-from methods.nets.song_unet import SongUNet
+from methods.nets.edm.dhariwal_unet import DhariwalUNet
+from methods.nets.edm.song_unet import SongUNet
+from methods.nets.shapes import square_size
+from methods.nets.small.mlp import ResidualMlp
 
-AUGMENT = "augment_"  # before the names of Transform's fields among a step's draws
+AUGMENT = "augment_"  # prefix of Transform's fields among a step's draws
 
 
 class Curve(NamedTuple):
-    """What a solver follows."""
+    """The path that a solver follows and its noise levels."""
 
     path: Path
     sigmas: Tensor  # [steps + 1] falling to 0
@@ -62,10 +63,12 @@ class Sampling:
     churn_min: float = 0.0  # S_min, S_max: churn at noise levels between these
     churn_max: float = float("inf")
     churn_noise: float = 1.0  # S_noise
-    boost_churn: float | None = None  # S_churn for samples that a guiding discriminator doubts (EDM-G++: 4)
+    boost_churn: float | None = None  # S_churn for samples whose discriminator's log odds are below 0 (EDM-G++: 4)
     boost_period: int = 5  # every how many steps
     solver: Literal["heun", "euler", "rk45", "sde"] = "heun"  # sde: the reverse SDE, by Euler and Maruyama
-    process: Literal["edm", "vp", "sub-vp", "ve"] = "edm"  # whose curve is followed; score SDEs': levels even in time
+    process: Literal["edm", "vp", "sub-vp", "ve"] = (
+        "edm"  # the process whose path is followed; score SDEs': levels uniform in time
+    )
     tolerance: float = 1e-5  # of rk45, relative and absolute
     cfg_weight: float = 0.0  # classifier-free guidance: 0 none (Ho and Salimans' w; DiT's and DG's scale is 1 + w)
 
@@ -73,20 +76,19 @@ class Sampling:
         solvers, processes = ("heun", "euler", "rk45", "sde"), ("edm", *PATHS)
         require(self.solver in solvers, "solver", self.solver, f"one of {', '.join(solvers)}")
         require(self.process in processes, "process", self.process, f"one of {', '.join(processes)}")
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
+        require_at_least(1, steps=self.steps, boost_period=self.boost_period)
         require(self.sigma_min > 0, "sigma_min", self.sigma_min, "more than 0")
         require(self.sigma_max > self.sigma_min, "sigma_max", self.sigma_max, f"more than sigma_min, {self.sigma_min},")
         require(self.rho > 0, "rho", self.rho, "more than 0")
-        require(self.churn >= 0, "churn", self.churn, "at least 0")
+        require_at_least(0, churn=self.churn)
         require(self.churn_noise > 0, "churn_noise", self.churn_noise, "more than 0")
         require(
             self.boost_churn is None or self.boost_churn > 0, "boost_churn", self.boost_churn, "more than 0 or none"
         )
-        require(self.boost_period >= 1, "boost_period", self.boost_period, "at least 1")
         require(self.tolerance > 0, "tolerance", self.tolerance, "more than 0")
-        stirs = self.churn_law is not None
+        churns = self.churn_law is not None
         require(
-            not stirs or self.solver in ("heun", "euler"), "solver", self.solver, "heun or euler, as there is churn,"
+            not churns or self.solver in ("heun", "euler"), "solver", self.solver, "heun or euler, as there is churn,"
         )
         even = self.process == "edm" or self.rho == 7.0
         require(even, "rho", self.rho, f"none beside process {self.process} (leave it out)")
@@ -99,7 +101,7 @@ class Sampling:
         return usual if self.churn else None
 
     def curve(self, low: float, high: float) -> Curve:
-        """low, high: the network's noise levels, within which it stays."""
+        """low, high: the network's least and largest noise level; the curve stays within them."""
         low, high = max(self.sigma_min, low), min(self.sigma_max, high)
         if self.process == "edm":
             return Curve(LINEAR, edm_grid(self.steps, low, high, self.rho))
@@ -132,20 +134,17 @@ class EDM:
     Sampling = Sampling
 
     def __post_init__(self) -> None:
-        require(self.width >= 1, "width", self.width, "at least 1")
-        require(self.depth >= 1, "depth", self.depth, "at least 1")
-        require(len(self.channel_mult) >= 1, "channel_mult", self.channel_mult, "at least one resolution")
-        require(0 <= self._dropout < 1, "dropout", self.dropout, "a probability below 1")
-        require(0 <= self.label_dropout < 1, "label_dropout", self.label_dropout, "a probability below 1")
-        hides = self.conditional or not self.label_dropout
-        require(hides, "label_dropout", self.label_dropout, "none for an unconditional model")
+        require_at_least(1, width=self.width, depth=self.depth)
+        check_channels(self.channel_mult)
+        require_fraction(dropout=self.dropout)
+        check_label_dropout(self.label_dropout, self.conditional)
         require(self.net != "mlp" or self._dropout == 0, "dropout", self.dropout, "none for the mlp (leave it out)")
         require(0 <= self._augment <= 1, "augment", self.augment, "a probability")
         require(self.net != "mlp" or self._augment == 0, "augment", self.augment, "none for the mlp (leave it out)")
         require(self.sigma_data is None or self.sigma_data > 0, "sigma_data", self.sigma_data, "more than 0 or none")
         require(self.p_std > 0, "p_std", self.p_std, "more than 0")
         require(self.lr > 0, "lr", self.lr, "more than 0")
-        require(self.lr_rampup_images >= 0, "lr_rampup_images", self.lr_rampup_images, "at least 0")
+        require_at_least(0, lr_rampup_images=self.lr_rampup_images)
         require(self.ema_halflife_images > 0, "ema_halflife_images", self.ema_halflife_images, "more than 0")
         require(self.ema_rampup is None or self.ema_rampup > 0, "ema_rampup", self.ema_rampup, "more than 0 or none")
 
@@ -178,7 +177,7 @@ class EDM:
         sigma = (draws["level"] * self.p_std + self.p_mean).exp()
         labels = batch.labels if net.classes else None
         if self.label_dropout:
-            labels = dropped(labels, draws["hide"], self.label_dropout)
+            labels = drop_labels(labels, draws["hide"], self.label_dropout)
         errors = denoising_errors(net, images, sigma, draws["noise"], labels, hints)
         loss = errors.flatten(1).sum(1).mean()
         return loss, {"loss": loss.detach()}
@@ -195,10 +194,10 @@ class EDM:
         return 0.5 ** (progress.batch / max(halflife, 1e-8))
 
     def denoiser(self, net: nn.Module, labels: Tensor | None) -> Denoiser:
-        """The network as a `Denoiser`; labels [B] of the images asked for, unused by an unconditional network."""
+        """The network as a `Denoiser`; labels [B] of the images to generate, unused by an unconditional network."""
         assert isinstance(net, Preconditioned)
-        asked = labels if net.classes else None
-        return lambda x, at: Prediction(net(x, at.sigma, asked))
+        bound = labels if net.classes else None
+        return lambda x, at: Prediction(net(x, at.sigma, bound))
 
     def sample(
         self,
@@ -213,7 +212,9 @@ class EDM:
         scheme, churn = net.scheme, sampling.churn_law
         path, sigmas = sampling.curve(scheme.sigma_min, scheme.sigma_max)
         denoise = wrap(
-            asked(lambda of: self.denoiser(net, of), labels, net.classes, self.label_dropout, sampling.cfg_weight)
+            with_classifier_free_guidance(
+                lambda of: self.denoiser(net, of), labels, net.classes, self.label_dropout, sampling.cfg_weight
+            )
         )
         x, sigmas = begin(rng.normal(*net.shape).double(), sigmas, source)
         match sampling.solver:
@@ -237,12 +238,10 @@ class EDM:
     def _body(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         if self.net == "mlp":
             return ResidualMlp(shape, label_dim=classes, width=self.width, blocks=self.depth)
-        if len(shape) != 3 or shape[1] != shape[2]:
-            raise ValueError(f"net: {self.net!r} is for square images, but the data have shape {shape}: choose 'mlp'")
-        channels, pixels, _ = shape
+        channels, pixels = shape[0], square_size(shape, self.net)
         shared: dict[str, Any] = {
             "label_dim": classes,
-            "augment_dim": LABELS if self._augment else 0,
+            "augment_dim": AUGMENT_LABELS if self._augment else 0,
             "model_channels": self.width,
             "channel_mult": self.channel_mult,
             "num_blocks": self.depth,

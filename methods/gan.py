@@ -7,29 +7,31 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient, standing
-from methods.core.checks import require
-from methods.core.rates import averaging, falling
+from methods.core.checks import require, require_at_least, require_fraction
 from methods.core.rng import ImageRng, StepRng
+from methods.core.training.adversarial import collapse_statistics, discriminator_loss, loss_on_real
+from methods.core.training.rates import averaging, falling
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player
-from methods.nets.film_gan import StateJudge, within_range
 from methods.nets.layers import Linear
-from methods.nets.mixture_fourier import Coordinates, ResidualLayers
-from methods.nets.mixture_mlp import mlp
-from methods.nets.mlp import FilmTrunk
 from methods.nets.shapes import point_dims
+from methods.nets.small.film_gan import StateDiscriminator, within_range
+from methods.nets.small.mixture_fourier import Coordinates, ResidualLayers
+from methods.nets.small.mixture_mlp import mlp
+from methods.nets.small.mlp import FilmTrunk
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Nothing to choose: one network call."""
+    """No options: one network call."""
 
 
 @dataclass(frozen=True)
 class GAN:
     """Multilayer perceptrons. Defaults: the simulation's widths and rates."""
 
-    net: Literal["plain", "mixture-fourier", "mlp"] = "plain"  # ours: for points, fine detail; mlp: residual, for all
+    net: Literal["plain", "mixture-fourier", "mlp"] = (
+        "plain"  # mixture-fourier: ours, for points with fine detail; mlp: residual, for all
+    )
     conditional: bool = False  # on the classes, where the data have any; mlp only
     latent: int = 2  # length of z, uniform in [0, 1)
     width: int = 100
@@ -38,26 +40,22 @@ class GAN:
     discriminator_lr: float = 4e-4
     lr_linear_from: float | None = None  # ours: the share of the training before the rates fall; None: never
     ema: float | None = None  # ours; None: no average is kept
-    ema_warmup: bool = False  # ours: at first averages forget faster
+    ema_warmup: bool = False  # ours: a smaller decay in the first steps
     r1_gamma: float = 0.0  # ours
     r1_every: int = 8  # steps; not rescaled by it
 
     Sampling = Sampling
 
     def __post_init__(self) -> None:
-        told = self.conditional and self.net != "mlp"
-        require(not told, "conditional", self.conditional, f"false beside net {self.net!r}")
-        require(self.latent >= 1, "latent", self.latent, "at least 1")
-        require(self.width >= 1, "width", self.width, "at least 1")
-        require(self.depth >= 1, "depth", self.depth, "at least 1")
-        since = self.lr_linear_from
-        require(since is None or 0 <= since < 1, "lr_linear_from", since, "a share below 1, or none")
-        require(self.ema is None or 0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1, or none")
+        takes_classes = self.net == "mlp"
+        require(
+            takes_classes or not self.conditional, "conditional", self.conditional, f"false beside net {self.net!r}"
+        )
+        require_at_least(1, latent=self.latent, width=self.width, depth=self.depth, r1_every=self.r1_every)
+        require_at_least(0, generator_lr=self.generator_lr, discriminator_lr=self.discriminator_lr)
+        require_at_least(0, r1_gamma=self.r1_gamma)
+        require_fraction(ema=self.ema, lr_linear_from=self.lr_linear_from)
         require(not self.ema_warmup or self.ema is not None, "ema_warmup", self.ema_warmup, "an ema beside it")
-        for rate in ("generator_lr", "discriminator_lr"):
-            require(getattr(self, rate) >= 0, rate, getattr(self, rate), "at least 0")
-        require(self.r1_gamma >= 0, "r1_gamma", self.r1_gamma, "at least 0")
-        require(self.r1_every >= 1, "r1_every", self.r1_every, "at least 1")
 
     def players(self) -> tuple[Player, ...]:
         discriminator, generator = (
@@ -75,62 +73,57 @@ class GAN:
         match self.net:
             case "mlp":
                 classes = data.classes if self.conditional else 0
-                maker = TimelessMlp(self.latent, data.shape, classes, width, depth)
-                judge = StateJudge(data.shape, classes, width, depth)
+                layers = TimelessMlp(self.latent, data.shape, classes, width, depth)
+                discriminator = StateDiscriminator(data.shape, classes, width, depth)
             case "mixture-fourier":
                 seen = Coordinates(point_dims(data.shape, self.net), data.std)
-                maker = nn.Sequential(ResidualLayers(self.latent, width, depth), nn.Linear(width, values))
+                layers = nn.Sequential(ResidualLayers(self.latent, width, depth), nn.Linear(width, values))
                 hidden = ResidualLayers(seen.width, width, depth + 1, loud=seen.width)
-                judge = nn.Sequential(seen, hidden, nn.Linear(width, 1))
+                discriminator = nn.Sequential(seen, hidden, nn.Linear(width, 1))
             case _:
-                judge = nn.Sequential(nn.Flatten(), mlp(values, 1, width, depth + 1))
-                maker = mlp(self.latent, values, width, depth)
-        return {"generator": Maker(maker, data.shape), "discriminator": judge}
+                discriminator = nn.Sequential(nn.Flatten(), mlp(values, 1, width, depth + 1))
+                layers = mlp(self.latent, values, width, depth)
+        return {"generator": LatentGenerator(layers, data.shape), "discriminator": discriminator}
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
         return {"z": rng.uniform(len(batch.images), self.latent)}
 
     def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
-        told = [batch.labels] if self.conditional else []
+        given = [batch.labels] if self.conditional else []
         with torch.set_grad_enabled(player == "generator"):
-            fake = nets["generator"](draws["z"], *told)
-        on_fake = nets["discriminator"](fake, *told)
+            fake = nets["generator"](draws["z"], *given)
+        on_fake = nets["discriminator"](fake, *given)
         if player == "generator":
             loss = loss_on_real(on_fake)
             return loss, {"generator_loss": loss.detach()}
         due = self.r1_gamma > 0 and step % self.r1_every == 0
         real = batch.images.detach().requires_grad_(due)
-        on_real = nets["discriminator"](real, *told)
-        loss = loss_on_real(on_real) + loss_on_fake(on_fake)
-        metrics = {"discriminator_loss": loss.detach()}
-        metrics |= standing(on_real, on_fake, batch.images, fake, *told)
-        if due:
-            r1 = self.r1_gamma / 2 * squared_gradient(on_real, real)
-            loss, metrics["r1"] = loss + r1, r1.detach()
-        return loss, metrics
+        on_real = nets["discriminator"](real, *given)
+        loss, metrics = discriminator_loss(on_real, on_fake, self.r1_gamma, real if due else None)
+        return loss, metrics | collapse_statistics(on_real, on_fake, batch.images, fake, *given)
 
     @torch.no_grad()
     def sample(self, nets: Nets, sampling: Sampling, labels: Tensor | None, rng: ImageRng) -> Tensor:
-        told = [labels] if self.conditional else []
-        return nets["generator"](rng.uniform(self.latent), *told).float()
+        given = [labels] if self.conditional else []
+        return nets["generator"](rng.uniform(self.latent), *given).float()
 
 
-class Maker(nn.Module):
+class LatentGenerator(nn.Module):
     """z [B, latent], perhaps labels [B] int -> [B, *shape]."""
 
     def __init__(self, layers: nn.Module, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.layers, self.shape = layers, shape
 
-    def forward(self, z: Tensor, *labels: Tensor | None) -> Tensor:
-        return self.layers(z, *labels).reshape(-1, *self.shape)
+    def forward(self, z: Tensor, *given: Tensor | None) -> Tensor:
+        return self.layers(z, *given).reshape(-1, *self.shape)
 
 
 class TimelessMlp(nn.Module):
-    """A denoiser's trunk that is always told time 0; images stay within (-1, 1).
+    """A denoiser's trunk at time 0; images stay within (-1, 1).
 
-    z is made of variance 1, and the last layer does not begin with zeros: fresh images that are all alike give nothing
-    to tell apart, and digits then stay at one image per class (1,500 steps, 1 seed: recall 0).
+    z is scaled to variance 1, and the last layer is not initialised to zeros: if all first images are equal, the
+    discriminator has nothing to separate, and digits stay at one image per class (1,500 steps, 1 seed: recall 0).
     """
 
     def __init__(self, latent: int, shape: tuple[int, ...], classes: int, width: int, blocks: int) -> None:

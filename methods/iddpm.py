@@ -7,13 +7,22 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from methods.core.ancestral import Predicts, StepNet, Variance, chain_denoiser, read_output, walk
-from methods.core.chains import Chain, chain_of, look_up
-from methods.core.checks import require
-from methods.core.labels import asked, dropped
-from methods.core.loss_aware import LossHistory, history_of
-from methods.core.posterior import diffuse
+from methods.core.checks import check_chain_steps, check_label_dropout, require_at_least, require_fraction
+from methods.core.density.variational import bound_terms
+from methods.core.labels import drop_labels, with_classifier_free_guidance
+from methods.core.process.chains import Chain, chain_of, look_up
+from methods.core.process.posterior import diffuse
 from methods.core.rng import ImageRng, StepRng
+from methods.core.sampling.ancestral import (
+    Predicts,
+    StepNet,
+    Variance,
+    chain_denoiser,
+    check_steps_back,
+    read_output,
+    walk,
+)
+from methods.core.training.loss_aware import LossHistory, history_of
 from methods.core.types import (
     Adam,
     Batch,
@@ -28,9 +37,9 @@ from methods.core.types import (
     Wrap,
     unwrapped,
 )
-from methods.core.variational import bound_terms
-from methods.nets.adm_unet import UNetModel
-from methods.nets.mlp import ResidualMlp
+from methods.nets.adm.unet import UNetModel
+from methods.nets.shapes import square_size
+from methods.nets.small.mlp import ResidualMlp
 
 Objective: TypeAlias = Literal["mse", "rescaled-mse", "kl", "rescaled-kl"]
 
@@ -39,15 +48,13 @@ Objective: TypeAlias = Literal["mse", "rescaled-mse", "kl", "rescaled-kl"]
 class Sampling:
     """One network call per state visited."""
 
-    spacing: str | None = (
-        None  # "250": evenly; "90,60,20": by section; "ddim50": one stride; None: 250, or all if fewer
-    )
+    spacing: str | None = None  # as DDPM's; None: 250 states, or all if fewer
     eta: float | None = None  # None: ancestral; else DDIM, 0 deterministic
     clip: bool = True  # the predicted image, to [-1, 1]
     cfg_weight: float = 0.0  # classifier-free guidance: 0 none (Ho and Salimans' w; DiT's and DG's scale is 1 + w)
 
     def __post_init__(self) -> None:
-        require(self.eta is None or 0 <= self.eta <= 1, "eta", self.eta, "between 0 and 1, or none")
+        check_steps_back(self.eta)
 
 
 class Losses(NamedTuple):
@@ -73,7 +80,7 @@ class IDDPM:
     predicts: Predicts = "noise"
     variance: Variance = "learned"
     times: Literal["uniform", "loss-aware"] = "uniform"  # of training; loss-aware: for the bound alone (section 3.3)
-    rescale_times: bool = True  # tell the network 1000 / T times the step
+    rescale_times: bool = True  # the network's time input is 1000 / T times the step
     net: Literal["unet", "mlp"] = "unet"  # ADM's U-Net for square images; mlp for points too
     conditional: bool = False  # on the classes, where the data have any
     label_dropout: float = 0.0  # probability that an image's class is hidden, for classifier-free guidance (0.1)
@@ -93,14 +100,10 @@ class IDDPM:
     Sampling = Sampling
 
     def __post_init__(self) -> None:
-        least = 21 if self.schedule == "linear" else 2  # scaled to fewer steps, the linear schedule's betas reach 1
-        require(self.steps >= least, "steps", self.steps, f"at least {least}")
-        require(self.width >= 1, "width", self.width, "at least 1")
-        require(self.depth >= 1, "depth", self.depth, "at least 1")
-        require(0 <= self.label_dropout < 1, "label_dropout", self.label_dropout, "a probability below 1")
-        hides = self.conditional or not self.label_dropout
-        require(hides, "label_dropout", self.label_dropout, "none for an unconditional model")
-        require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
+        check_chain_steps(self.steps, self.schedule)
+        require_at_least(1, width=self.width, depth=self.depth)
+        check_label_dropout(self.label_dropout, self.conditional)
+        require_fraction(ema=self.ema)
 
     def players(self) -> tuple[Player, ...]:
         return (Player("denoiser", "denoiser", Adam(lambda progress: self.lr), Ema(lambda progress: self.ema)),)
@@ -127,7 +130,7 @@ class IDDPM:
         else:
             index = draws["index"]
         if self.label_dropout:
-            labels = dropped(labels, draws["hide"], self.label_dropout)
+            labels = drop_labels(labels, draws["hide"], self.label_dropout)
         x_t = diffuse(batch.images, look_up(self.chain.alpha_bar, index), noise)
         output = nets["denoiser"](x_t, index, labels)
         losses = self.losses(self.chain, output, batch.images, noise, index)
@@ -141,7 +144,7 @@ class IDDPM:
         return weighted.mean(), metrics | {"loss": weighted.detach().mean(), "notes": notes}
 
     def remember(self, player: str, nets: Nets, notes: Tensor) -> None:
-        """The losses of the times that were drawn, for the next draws. notes: [global batch, 2]."""
+        """Record the losses of the times that were drawn, for the next draws. notes: [global batch, 2]."""
         history_of(nets["history"]).remember(notes[:, 0].long(), notes[:, 1])
 
     def losses(self, chain: Chain, output: Tensor, x0: Tensor, noise: Tensor, index: Tensor) -> Losses:
@@ -152,8 +155,8 @@ class IDDPM:
         """
         x_t = diffuse(x0, look_up(chain.alpha_bar, index), noise)
         if self.objective in ("kl", "rescaled-kl"):
-            said = read_output(chain, output, x_t, index, self.predicts, self.variance)
-            bound = bound_terms(chain, said, x0, x_t, index, self.variance)
+            reading = read_output(chain, output, x_t, index, self.predicts, self.variance)
+            bound = bound_terms(chain, reading, x0, x_t, index, self.variance)
             return Losses(bound * (len(chain) if self.objective == "rescaled-kl" else 1), bound=bound)
         predicted = output[:, : x0.shape[1]]
         target = noise if self.predicts == "noise" else x0
@@ -161,8 +164,8 @@ class IDDPM:
         if self.variance != "learned":
             return Losses(mse, mse)
         frozen = torch.cat([predicted.detach(), output[:, x0.shape[1] :]], 1)
-        said = read_output(chain, frozen, x_t, index, self.predicts, self.variance)
-        bound = bound_terms(chain, said, x0, x_t, index, self.variance)
+        reading = read_output(chain, frozen, x_t, index, self.predicts, self.variance)
+        bound = bound_terms(chain, reading, x0, x_t, index, self.variance)
         if self.objective == "rescaled-mse":
             bound = bound * (len(chain) / 1000)
         return Losses(mse + bound, mse, bound)
@@ -183,7 +186,9 @@ class IDDPM:
         net = nets["denoiser"]
         assert isinstance(net, StepNet)
         denoise = wrap(
-            asked(lambda of: self.denoiser(net, of), labels, net.classes, self.label_dropout, sampling.cfg_weight)
+            with_classifier_free_guidance(
+                lambda of: self.denoiser(net, of), labels, net.classes, self.label_dropout, sampling.cfg_weight
+            )
         )
         x, chain = rng.normal(*net.shape), self.chain.spaced(sampling.spacing or str(min(self.steps, 250)))
         return walk(denoise, x, chain, rng, sampling.eta, self.variance, sampling.clip, source)
@@ -197,10 +202,8 @@ class IDDPM:
         if self.net == "mlp":
             out_shape = (channels, *shape[1:])
             return ResidualMlp(shape, out_shape=out_shape, label_dim=classes, width=self.width, blocks=self.depth)
-        if len(shape) != 3 or shape[1] != shape[2]:
-            raise ValueError(f"net: 'unet' is for square images, but the data have shape {list(shape)}: choose 'mlp'")
         return UNetModel(
-            shape[1],
+            square_size(shape, self.net),
             shape[0],
             self.width,
             channels,

@@ -1,7 +1,7 @@
-"""Truncated diffusion: a short chain begun by an adversarially trained prior (Zheng et al. 2023, arXiv:2202.09671).
+"""Truncated diffusion: a short chain that starts from an adversarial prior (Zheng et al. 2023, arXiv:2202.09671).
 
-Of a fine chain only the first `kept` states remain, indices 0, ..., kept - 1. The prior makes the noisiest of them
-from pure noise in one call: by default the denoising network itself, told the step `kept`, whose raw output is the
+Of a fine chain only the first `kept` states remain, indices 0, ..., kept - 1. The prior generates the noisiest of them
+from pure noise in one call: by default it is the denoising network itself at step `kept`, whose raw output is the
 state.
 """
 
@@ -12,13 +12,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient, standing
-from methods.core.ancestral import StepNet, chain_denoiser, walk
-from methods.core.chains import Chain, Schedule, chain_of, look_up
-from methods.core.checks import require
-from methods.core.posterior import diffuse
-from methods.core.rates import averaging, falling
+from methods.core.checks import check_channels, require, require_at_least, require_fraction
+from methods.core.process.chains import Chain, Schedule, chain_of, look_up
+from methods.core.process.posterior import diffuse
 from methods.core.rng import ImageRng, StepRng
+from methods.core.sampling.ancestral import StepNet, chain_denoiser, check_steps_back, walk
+from methods.core.training.adversarial import collapse_statistics, discriminator_loss, loss_on_real
+from methods.core.training.rates import averaging, falling
 from methods.core.types import (
     Adam,
     Batch,
@@ -32,11 +32,11 @@ from methods.core.types import (
     Wrap,
     unwrapped,
 )
-from methods.nets.ddpm_unet import DDPMUNet
-from methods.nets.film_gan import StateJudge
-from methods.nets.mixture_mlp import mlp
-from methods.nets.mlp import ResidualMlp
+from methods.nets.adm.ddpm_unet import DDPMUNet
 from methods.nets.shapes import square_size
+from methods.nets.small.film_gan import StateDiscriminator
+from methods.nets.small.mixture_mlp import mlp
+from methods.nets.small.mlp import ResidualMlp
 from methods.nets.stylegan2_discriminator import StyleGAN2Discriminator
 
 
@@ -50,39 +50,36 @@ class Sampling:
     clip: bool | None = None  # the predicted image, to [-1, 1]; None: in ancestral steps only (official code)
 
     def __post_init__(self) -> None:
-        require(self.eta is None or 0 <= self.eta <= 1, "eta", self.eta, "between 0 and 1, or none")
-        require(
-            self.eta is None or self.variance == "large", "variance", self.variance, "none beside eta (leave it out)"
-        )
+        check_steps_back(self.eta, self.variance)
 
 
 @dataclass(frozen=True)
 class TDPM:
-    """Defaults: the official CIFAR-10 recipe but for the networks, which for images are `net: unet` and
-    `judge: stylegan2` with discriminator_lr 2.5e-3."""
+    """Defaults: the official CIFAR-10 recipe except the networks, which for images are `net: unet` and
+    `discriminator: stylegan2` with discriminator_lr 2.5e-3."""
 
     kept: int = 500  # states that are denoised; 0: a plain GAN
     steps: int = 1000  # of the fine chain
     schedule: Schedule = "linear"
-    prior: Literal["shared", "separate"] = "shared"  # made by the denoising network, or by one of its own
+    prior: Literal["shared", "separate"] = "shared"  # by the denoising network, or by a network of its own
     release_indexing: bool = False  # the prior is trained one state noisier than the first denoised, as in the release
     net: Literal["unet", "mlp"] = "mlp"  # unet: the paper's, for square images; mlp for points too
-    judge: Literal["stylegan2", "mlp", "residual-mlp"] = "mlp"  # residual-mlp: ours, compares a group of states
-    conditional: bool = False  # on the classes, where the data have any; then the judge is residual-mlp
-    width: int = 256  # channels at channel_mult 1 (paper: 128), or hidden units; of MLP judges too
-    depth: int = 3  # residual blocks per resolution (paper: 2), or of the mlp; of MLP judges too
+    discriminator: Literal["stylegan2", "mlp", "residual-mlp"] = "mlp"  # residual-mlp: ours, compares a group of states
+    conditional: bool = False  # on the classes, where the data have any; then the discriminator is residual-mlp
+    width: int = 256  # channels at channel_mult 1 (paper: 128), or hidden units; of MLP discriminators too
+    depth: int = 3  # residual blocks per resolution (paper: 2), or of the mlp; of MLP discriminators too
     channel_mult: tuple[int, ...] = (1, 2, 2, 2)  # unet: width at each resolution, finest first
     attention: tuple[int, ...] = (16,)  # unet: pixels per side where blocks attend
     dropout: float | None = None  # None: 0.1 for the unet, 0 for the mlp
-    judge_base: int = 16384  # stylegan2: channels times pixels per side of a level, ...
-    judge_max: int = 512  # ... of no more channels than these
+    discriminator_base: int = 16384  # stylegan2: channels times pixels per side of a level, ...
+    discriminator_max: int = 512  # ... of no more channels than these
     denoiser_lr: float = 2e-4
     prior_lr: float = 2e-5
     discriminator_lr: float = 2e-4  # 2.5e-3 is for StyleGAN2's equalised layers
     lr_linear_from: float | None = None  # ours: the share of the training before the rates fall; None: never
     clip_norm: float | None = 1.0  # of the denoiser's gradient
     ema: float = 0.9999  # of the denoiser's steps only, also where the prior trains the same network
-    ema_warmup: bool = False  # ours: at first averages forget faster
+    ema_warmup: bool = False  # ours: a smaller decay in the first steps
     r1_gamma: float = 0.01
     r1_every: int = 16  # steps; not rescaled by it
 
@@ -91,22 +88,20 @@ class TDPM:
     def __post_init__(self) -> None:
         last = self.steps - 1 if self.release_indexing else self.steps
         require(0 <= self.kept <= last, "kept", self.kept, f"between 0 and {last}")
-        told = self.conditional and self.judge != "residual-mlp"
-        require(not told, "judge", self.judge, "'residual-mlp' beside conditional")
-        require(self.width >= 1, "width", self.width, "at least 1")
-        require(self.depth >= 1, "depth", self.depth, "at least 1")
-        require(len(self.channel_mult) >= 1, "channel_mult", self.channel_mult, "at least one resolution")
-        require(min(self.channel_mult) >= 1, "channel_mult", self.channel_mult, "factors of at least 1")
-        require(0 <= self._dropout < 1, "dropout", self.dropout, "a probability below 1")
+        takes_classes = self.discriminator == "residual-mlp"
+        require(
+            takes_classes or not self.conditional,
+            "discriminator",
+            self.discriminator,
+            "'residual-mlp' beside conditional",
+        )
+        require_at_least(1, width=self.width, depth=self.depth, r1_every=self.r1_every)
+        require_at_least(1, discriminator_base=self.discriminator_base, discriminator_max=self.discriminator_max)
+        require_at_least(0, denoiser_lr=self.denoiser_lr, prior_lr=self.prior_lr, r1_gamma=self.r1_gamma)
+        require_at_least(0, discriminator_lr=self.discriminator_lr)
+        check_channels(self.channel_mult)
         require(self.net == "unet" or not self.dropout, "dropout", self.dropout, "none for the mlp (leave it out)")
-        require(min(self.judge_base, self.judge_max) >= 1, "judge_base", self.judge_base, "channels of at least 1")
-        since = self.lr_linear_from
-        require(since is None or 0 <= since < 1, "lr_linear_from", since, "a share below 1, or none")
-        for rate in ("denoiser_lr", "prior_lr", "discriminator_lr"):
-            require(getattr(self, rate) >= 0, rate, getattr(self, rate), "at least 0")
-        require(self.r1_gamma >= 0, "r1_gamma", self.r1_gamma, "at least 0")
-        require(self.r1_every >= 1, "r1_every", self.r1_every, "at least 1")
-        require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
+        require_fraction(dropout=self.dropout, ema=self.ema, lr_linear_from=self.lr_linear_from)
 
     def players(self) -> tuple[Player, ...]:
         """The average is taken between the denoiser's step and the prior's on the same network."""
@@ -114,12 +109,12 @@ class TDPM:
         denoiser, prior, discriminator = (
             falling(lr, self.lr_linear_from) for lr in (self.denoiser_lr, self.prior_lr, self.discriminator_lr)
         )
-        game = (0.0, 0.99)
+        betas = (0.0, 0.99)
         adversaries = (
             Player(
-                "prior", self.prior_net, Adam(prior, game), None if self.kept and self.prior == "shared" else average
+                "prior", self.prior_net, Adam(prior, betas), None if self.kept and self.prior == "shared" else average
             ),
-            Player("discriminator", "discriminator", Adam(discriminator, game)),
+            Player("discriminator", "discriminator", Adam(discriminator, betas)),
         )
         first = Player("denoiser", "denoiser", Adam(denoiser, clip_norm=self.clip_norm), average)
         return (first, *adversaries) if self.kept else adversaries
@@ -130,7 +125,7 @@ class TDPM:
         nets: dict[str, nn.Module] = {
             name: StepNet(self._body(data.shape, classes), data.shape, classes) for name in sorted(names)
         }
-        return nets | {"discriminator": self._judge(data.shape, classes)}
+        return nets | {"discriminator": self._discriminator(data.shape, classes)}
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
         count, *shape = batch.images.shape
@@ -142,39 +137,34 @@ class TDPM:
         return {"z": rng.normal(count, *shape), "noise": rng.normal(count, *shape)}
 
     def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
-        """denoiser: squared error of the noise, summed over an image; prior and discriminator: their game on states."""
+        """denoiser: squared error of the noise, summed over an image; others: adversarial losses on states."""
         if player == "denoiser":
             net, labels = nets["denoiser"], batch.labels
             loss = self.denoising_errors(net, batch.images, draws["index"], draws["noise"], labels).mean()
             return loss, {"denoiser_loss": loss.detach()}
         with torch.set_grad_enabled(player == "prior"):
             fake = self.begin(nets, draws["z"], batch.labels)
-        judge, told = nets["discriminator"], self._told(batch.labels)
-        on_fake = judge(fake, *told)
+        discriminate, given = nets["discriminator"], self._class_inputs(batch.labels)
+        on_fake = discriminate(fake, *given)
         if player == "prior":
             loss = loss_on_real(on_fake)
             return loss, {"prior_loss": loss.detach()}
         real = self.prior_target(batch.images, draws["noise"])
         due = step % self.r1_every == 0
         real = real.detach().requires_grad_(due)
-        on_real = judge(real, *told)
-        loss = loss_on_real(on_real) + loss_on_fake(on_fake)
-        metrics = {"discriminator_loss": loss.detach()}
-        metrics |= standing(on_real, on_fake, real, fake, *told)
-        if due:
-            r1 = self.r1_gamma / 2 * squared_gradient(on_real, real)
-            loss, metrics["r1"] = loss + r1, r1.detach()
-        return loss, metrics
+        on_real = discriminate(real, *given)
+        loss, metrics = discriminator_loss(on_real, on_fake, self.r1_gamma, real if due else None)
+        return loss, metrics | collapse_statistics(on_real, on_fake, real, fake, *given)
 
     def denoising_errors(
         self, net: nn.Module, x0: Tensor, index: Tensor, noise: Tensor, labels: Tensor | None = None
     ) -> Tensor:
         """[B] |noise - predicted|^2, summed over an image's values."""
         x_t = diffuse(x0, look_up(self.chain.alpha_bar, index), noise)
-        return (noise - net(x_t, index, *self._told(labels))).square().flatten(1).sum(1)
+        return (noise - net(x_t, index, *self._class_inputs(labels))).square().flatten(1).sum(1)
 
     def prior_target(self, x0: Tensor, noise: Tensor) -> Tensor:
-        """The state that the prior is to imitate; without a chain, the image."""
+        """The state whose distribution the prior learns; without a chain, the image."""
         if self.kept == 0:
             return x0
         level = self.kept if self.release_indexing else self.kept - 1
@@ -183,10 +173,10 @@ class TDPM:
     def begin(self, nets: Nets, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """The noisiest kept state, from z ~ N(0, I) [B, *shape]."""
         step = torch.full((len(z),), self.kept, device=z.device)
-        return nets[self.prior_net](z, step, *self._told(labels))
+        return nets[self.prior_net](z, step, *self._class_inputs(labels))
 
     def denoiser(self, net: nn.Module, labels: Tensor | None) -> Denoiser:
-        return chain_denoiser(lambda x, step: net(x, step, *self._told(labels)), self.kept_chain)
+        return chain_denoiser(lambda x, step: net(x, step, *self._class_inputs(labels)), self.kept_chain)
 
     @torch.no_grad()
     def sample(
@@ -215,8 +205,8 @@ class TDPM:
     def kept_chain(self) -> Chain:
         return self.chain.kept(torch.arange(self.kept))
 
-    def _told(self, labels: Tensor | None) -> list[Tensor | None]:
-        """What networks are given of the classes."""
+    def _class_inputs(self, labels: Tensor | None) -> list[Tensor | None]:
+        """The labels as the networks' extra arguments: none if they are unconditional."""
         return [labels] if self.conditional else []
 
     @property
@@ -237,14 +227,14 @@ class TDPM:
             classes=classes,
         )
 
-    def _judge(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        match self.judge:
+    def _discriminator(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        match self.discriminator:
             case "stylegan2":
-                size = square_size(shape, self.judge)
-                base, most = self.judge_base, self.judge_max
+                size = square_size(shape, self.discriminator)
+                base, most = self.discriminator_base, self.discriminator_max
                 return StyleGAN2Discriminator(size, shape[0], channel_base=base, channel_max=most)
             case "residual-mlp":
-                return StateJudge(shape, classes, self.width, self.depth)
+                return StateDiscriminator(shape, classes, self.width, self.depth)
         return nn.Sequential(nn.Flatten(), mlp(math.prod(shape), 1, self.width, self.depth))
 
 

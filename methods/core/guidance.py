@@ -1,6 +1,6 @@
-"""Guides steer any denoiser: each adds weight * grad_x log w(x; sigma) to the score (discriminator guidance, eq. 6).
+"""Guidance of a denoiser: each guide adds weight * grad_x log w(x; sigma) to the score (discriminator guidance, eq. 6).
 
-Classifier-free guidance is no such guide: it has no log w, but two denoisers (at the end of this file).
+Classifier-free guidance has no log w: it combines two denoisers (at the end of this file).
 """
 
 import math
@@ -15,10 +15,10 @@ from methods.core.checks import require
 from methods.core.shapes import per_sample
 from methods.core.types import At, Denoiser, Prediction
 
-OUTSIDE = 1e7  # log density ratio of a sample outside its guide's window: never taken for a bad one
+OUTSIDE = 1e7  # log density ratio of a sample outside its guide's window: above any threshold for bad samples
 
-WeightLaw: TypeAlias = Callable[[At, Tensor], Tensor]  # where, and the guide's own log-weights [B] -> weights [B]
-Trunk: TypeAlias = Callable[[Tensor, At], Any]  # a frozen network's answer, on which guides stand
+WeightLaw: TypeAlias = Callable[[At, Tensor], Tensor]  # (sampler state, the guide's own log-weights [B]) -> weights [B]
+Trunk: TypeAlias = Callable[[Tensor, At], Any]  # a frozen network, whose output several guides may share
 
 
 def constant(weight: float) -> WeightLaw:
@@ -27,7 +27,7 @@ def constant(weight: float) -> WeightLaw:
 
 
 def boosted(law: WeightLaw, factor: float = 2.0, period: int = 2) -> WeightLaw:
-    """`factor` times as much, every `period`-th step, for samples that a density ratio below one calls unlikely.
+    """`factor` times as much, every `period`-th step, for samples whose density ratio is below one.
 
     First-order evaluations only (discriminator guidance, appendix on adaptive weights).
     """
@@ -52,17 +52,20 @@ def switched(early: WeightLaw, late: WeightLaw, sigma: float) -> WeightLaw:
 
 @dataclass(frozen=True)
 class Guide:
-    """One guide, as one sampling run uses it. Its label, if any, is bound in `log_weight`."""
+    """One guide, as one sampling run uses it. Its label, if any, is bound in `log_weight`.
 
-    log_weight: Callable[[Any, At], Tensor]  # a LogWeight: of x, or of what the trunk answers, where there is one
+    ValueError if sigma_min is not below sigma_max, or an order is neither 1 nor 2.
+    """
+
+    log_weight: Callable[[Any, At], Tensor]  # a LogWeight of x; with a trunk, of the trunk's output
     weight: WeightLaw
-    sigma_min: float = 0.0  # it acts on samples with sigma in [sigma_min, sigma_max]
+    sigma_min: float = 0.0  # the guide acts on samples with sigma in [sigma_min, sigma_max]
     sigma_max: float = math.inf
-    orders: tuple[int, ...] = (1, 2)  # and in these evaluations of a solver's step; in others it is not called
-    is_density_ratio: bool = False  # then a prediction carries its log-weights as log_ratio
-    together: bool = False  # the smallest sigma of the batch decides for all (the official code); else each for itself
-    matched: bool = False  # its gradient is made as long as that of the other guides, before weights ("norm scaling")
-    trunk: Trunk | None = None  # asked once for all guides that have an equal one
+    orders: tuple[int, ...] = (1, 2)  # and in these evaluations of a solver's step only
+    is_density_ratio: bool = False  # True: its log-weights become the prediction's log_ratio
+    together: bool = False  # True: the batch's smallest sigma decides for all samples (official code)
+    matched: bool = False  # True: its gradient is rescaled to the norm of the other guides' ("norm scaling")
+    trunk: Trunk | None = None  # evaluated once for all guides that have an equal one
 
     def __post_init__(self) -> None:
         require(self.sigma_min < self.sigma_max, "sigma_min", self.sigma_min, f"less than sigma_max, {self.sigma_max},")
@@ -70,94 +73,94 @@ class Guide:
         require(known, "orders", self.orders, "some of (1, 2)")
 
     def inside(self, at: At) -> Tensor:
-        """[B] which samples it acts on."""
+        """[B] bool: the samples that the guide acts on."""
         sigma = at.sigma.min().expand_as(at.sigma) if self.together else at.sigma
         return (sigma >= self.sigma_min) & (sigma <= self.sigma_max)
 
-    def weigh(self, x: Tensor, at: At, answers: dict[Trunk, Any]) -> Tensor:
-        """[B] log-weights of x; answers: what trunks said of this x so far, to ask each once."""
+    def weigh(self, x: Tensor, at: At, outputs: dict[Trunk, Any]) -> Tensor:
+        """[B] log-weights of x [B, *shape]. outputs: those of the trunks evaluated at this x so far; extended here."""
         if self.trunk is None:
             return self.log_weight(x, at)
-        if self.trunk not in answers:
-            answers[self.trunk] = self.trunk(x, at)
-        return self.log_weight(answers[self.trunk], at)
+        if self.trunk not in outputs:
+            outputs[self.trunk] = self.trunk(x, at)
+        return self.log_weight(outputs[self.trunk], at)
 
 
 def guided(denoise: Denoiser, *guides: Guide) -> Denoiser:
-    """`denoise`, its predictions pushed by all guides at once: one backward pass for their weighted sum.
+    """`denoise` with the guidance score of all guides: one backward pass for their weighted sum.
 
-    Guides of one trunk share its forward pass too. A guide outside its window or its orders costs nothing. A guide that
-    says the same of every x changes no bit.
+    Guides of one trunk share its forward pass too. A guide outside its window or its orders costs nothing. A guide
+    whose log-weight is constant in x changes no bit. ValueError if every guide is `matched`.
     """
     if guides and all(guide.matched for guide in guides):
-        raise ValueError("norm_scaling: no other guide's gradient to be as long as; leave it out, or add a classifier")
+        raise ValueError("norm_scaling: there is no other guide whose norm to match; leave it out, or add a classifier")
 
     def guided_denoise(x: Tensor, at: At) -> Prediction:
         prediction = denoise(x, at)
         present = [(guide, guide.inside(at)) for guide in guides if at.order in guide.orders]
         if not present:
             return prediction
-        push, log_ratio = _pull(x, at, present)
-        if prediction.push is not None:
-            push = prediction.push if push is None else prediction.push + push
+        score, log_ratio = _score_of(x, at, present)
+        if prediction.guidance_score is not None:
+            score = prediction.guidance_score if score is None else prediction.guidance_score + score
         if prediction.log_ratio is not None:
             log_ratio = prediction.log_ratio if log_ratio is None else prediction.log_ratio + log_ratio
-        return prediction._replace(push=push, log_ratio=log_ratio)
+        return prediction._replace(guidance_score=score, log_ratio=log_ratio)
 
     return guided_denoise
 
 
-class _Said(NamedTuple):
-    """What one guide says of a batch, [B] each."""
+class _Term(NamedTuple):
+    """One guide's term for a batch, [B] each."""
 
     guide: Guide
     log_weight: Tensor  # with the graph of its gradient; 0 outside the window
     weights: Tensor
 
 
-def _pull(x: Tensor, at: At, present: list[tuple[Guide, Tensor]]) -> tuple[Tensor | None, Tensor | None]:
-    """The summed gradient, None if there is nothing to add, and the summed log density ratios.
+def _score_of(x: Tensor, at: At, present: list[tuple[Guide, Tensor]]) -> tuple[Tensor | None, Tensor | None]:
+    """The summed gradient [B, *shape], None if there is nothing to add, and the summed log density ratios [B].
 
-    Differentiable for a caller that differentiates: a likelihood needs the divergence of the push.
+    Differentiable where x requires gradients: a likelihood needs the divergence of the guidance score.
     """
     log_ratio: Tensor | None = None
-    heard: list[_Said] = []
-    answers: dict[Trunk, Any] = {}
+    terms: list[_Term] = []
+    outputs: dict[Trunk, Any] = {}
     is_differentiated = torch.is_grad_enabled() and x.requires_grad
     with torch.enable_grad():
         x = x if is_differentiated else x.detach().requires_grad_()
         for guide, inside in present:
-            said = at.sigma.new_full(at.sigma.shape, OUTSIDE)
+            ratio = at.sigma.new_full(at.sigma.shape, OUTSIDE)
             if inside.any():
-                log_weight = guide.weigh(x, at, answers)
+                log_weight = guide.weigh(x, at, outputs)
                 weights = guide.weight(at, log_weight.detach())
-                heard.append(_Said(guide, torch.where(inside, log_weight, 0), torch.where(inside, weights, 0)))
-                said = torch.where(inside, log_weight.detach(), OUTSIDE)
+                terms.append(_Term(guide, torch.where(inside, log_weight, 0), torch.where(inside, weights, 0)))
+                ratio = torch.where(inside, log_weight.detach(), OUTSIDE)
             if guide.is_density_ratio:
-                log_ratio = said if log_ratio is None else log_ratio + said
-        if any(said.guide.matched for said in heard):
-            return _matched(x, heard, is_differentiated), log_ratio
+                log_ratio = ratio if log_ratio is None else log_ratio + ratio
+        if any(term.guide.matched for term in terms):
+            return _matched(x, terms, is_differentiated), log_ratio
         total = x.new_zeros(())
-        for _, log_weight, weights in heard:
+        for _, log_weight, weights in terms:
             total = total + (weights * log_weight).sum().to(total)
         if not total.requires_grad:
             return None, log_ratio
-        push = torch.autograd.grad(total, x, allow_unused=True, create_graph=is_differentiated)[0]
-    return push, log_ratio
+        score = torch.autograd.grad(total, x, allow_unused=True, create_graph=is_differentiated)[0]
+    return score, log_ratio
 
 
-def _matched(x: Tensor, heard: list[_Said], is_differentiated: bool) -> Tensor:
-    """A backward pass for each guide, so that gradients can be compared (ADM-G++, "Scaling")."""
-    gradients = [_gradient(said.log_weight, x, is_differentiated) for said in heard]
-    others = sum((g for g, said in zip(gradients, heard) if not said.guide.matched), torch.zeros_like(x))
-    push = torch.zeros_like(x)
-    for gradient, said in zip(gradients, heard):
-        weights = said.weights
-        if said.guide.matched:
+def _matched(x: Tensor, terms: list[_Term], is_differentiated: bool) -> Tensor:
+    """A backward pass for each guide, so that the norms of gradients can be matched (ADM-G++, "Scaling")."""
+    gradients = [_gradient(term.log_weight, x, is_differentiated) for term in terms]
+    others = sum((g for g, term in zip(gradients, terms) if not term.guide.matched), torch.zeros_like(x))
+    score = torch.zeros_like(x)
+    for gradient, term in zip(gradients, terms):
+        weights = term.weights
+        if term.guide.matched:
             length = _length(gradient)
             weights = torch.where(length > 0, weights * _length(others) / length, 0)
-        push = push + per_sample(weights, x).to(x) * gradient
-    return push
+        score = score + per_sample(weights, x).to(x) * gradient
+    return score
 
 
 def _gradient(log_weight: Tensor, x: Tensor, is_differentiated: bool) -> Tensor:
@@ -170,23 +173,23 @@ def _gradient(log_weight: Tensor, x: Tensor, is_differentiated: bool) -> Tensor:
 
 
 def _length(gradient: Tensor) -> Tensor:
-    """[B] Euclidean, over all of an image."""
+    """[B] Euclidean norm of each image's values."""
     return gradient.flatten(1).norm(dim=1)
 
 
 def classifier_free(conditional: Denoiser, unconditional: Denoiser, weight: WeightLaw) -> Denoiser:
-    """(1 + weight) times what a class adds (Ho and Salimans 2022, eq. 6; their w, DiT's scale less one).
+    """(1 + w) conditional - w unconditional predictions (Ho and Salimans 2022, eq. 6; DiT's scale is 1 + w).
 
-    It is what the networks say, so it enters x0 and is clipped with it; the variance is the conditional one's. Where
-    all weights are 0, the second network is not asked.
+    The difference enters x0 and is clipped with it; the variance is the conditional prediction's. Where all weights
+    are 0, `unconditional` is not called.
     """
 
     def denoise(x: Tensor, at: At) -> Prediction:
-        said = conditional(x, at)
+        prediction = conditional(x, at)
         weights = weight(at, torch.zeros_like(at.sigma))
         if not weights.any():
-            return said
-        less = unconditional(x, at).x0
-        return said._replace(x0=said.x0 + per_sample(weights, x).to(said.x0) * (said.x0 - less))
+            return prediction
+        x0, less = prediction.x0, unconditional(x, at).x0
+        return prediction._replace(x0=x0 + per_sample(weights, x).to(x0) * (x0 - less))
 
     return denoise

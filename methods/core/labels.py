@@ -1,4 +1,4 @@
-"""Which class is asked for. Labels are 0 ... classes - 1; -1 stands for no class, as in the pictures' files."""
+"""Class labels: 0 ... classes - 1; -1 stands for no class, as in the data files."""
 
 from collections.abc import Callable
 
@@ -9,21 +9,25 @@ from methods.core.guidance import classifier_free, constant
 from methods.core.types import Denoiser
 
 
-def dropped(labels: Tensor | None, uniform: Tensor, probability: float) -> Tensor:
-    """labels [B], each turned to no class with this probability (Ho and Salimans 2022, algorithm 1)."""
+def drop_labels(labels: Tensor | None, uniform: Tensor, probability: float) -> Tensor:
+    """labels [B], each replaced by -1 where uniform [B] is below `probability` (Ho and Salimans 2022, algorithm 1)."""
     if labels is None:
         raise ValueError("label_dropout: there are no labels to drop; train on labelled data, or leave it out")
     return labels.masked_fill(uniform < probability, -1)
 
 
-def asked(
+def with_classifier_free_guidance(
     denoiser: Callable[[Tensor | None], Denoiser],
     labels: Tensor | None,
     classes: int,
     label_dropout: float,
     cfg_weight: float,
 ) -> Denoiser:
-    """The denoiser of these labels, with classifier-free guidance if it has weight. classes: of the network."""
+    """The denoiser of these labels, with classifier-free guidance if cfg_weight is not 0. classes: of the network.
+
+    denoiser: labels [B] or None -> the network as a `Denoiser`. ValueError for a weight where the model was not
+    trained with label_dropout, and for labels out of range.
+    """
     check_labels(labels, classes)
     if not cfg_weight:
         return denoiser(labels)

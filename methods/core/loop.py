@@ -16,7 +16,7 @@ AllReduce = Callable[[Tensor], Tensor]  # the mean of a flat tensor over all wor
 
 @dataclass
 class TrainState:
-    """Everything a killed run needs to go on as if nothing had happened."""
+    """Everything a killed run needs to resume to the same bits."""
 
     nets: dict[str, nn.Module]
     optimisers: dict[str, torch.optim.Optimizer]  # by player
@@ -55,7 +55,7 @@ class TrainState:
         self.step = state["step"]
 
     def weights(self, players: tuple[Player, ...]) -> dict[str, dict[str, Tensor]]:
-        """By network: what to sample with, averaged where a player keeps an average."""
+        """The weights to sample with, by network; averaged where a player keeps an average."""
         weights = {
             name: {k: v.detach().clone() for k, v in net.state_dict().items()} for name, net in self.nets.items()
         }

@@ -1,4 +1,4 @@
-"""Randomness without state: every draw follows from a seed and a place, so any piece of work can be redone alone."""
+"""Randomness without state: every draw follows from a seed and a position, so any part can be recomputed alone."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ TILE = 64  # images are always computed in batches of this size: kernels differ 
 
 
 def fold(*parts: int | str) -> int:
-    """A 63-bit seed from any words, the same on every machine."""
+    """A 63-bit seed from any integers and strings, the same on every machine."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -61,7 +61,7 @@ class SeededRng:
 
 
 class InjectedRng:
-    """Hands out recorded draws in order (golden data)."""
+    """Recorded draws, in order (golden data)."""
 
     def __init__(self, *draws: Tensor) -> None:
         self.draws = list(draws)
@@ -69,7 +69,8 @@ class InjectedRng:
     def normal(self, *shape: int) -> Tensor:
         draw = self.draws.pop(0)
         if tuple(draw.shape[1:]) != shape:
-            raise ValueError(f"recorded draw of shape {tuple(draw.shape[1:])} but the sampler asked for {shape}")
+            came = tuple(draw.shape[1:])
+            raise ValueError(f"recorded draw of shape {came}, but the sampler draws {shape}: record them again")
         return draw
 
     uniform = normal
@@ -84,7 +85,7 @@ def sample_tiles(
     """Samples for `seeds`, a tile at a time: the same image for any range, batch or worker that contains its seed.
 
     A tile always covers seeds 64k, ..., 64k + 63; rows outside `seeds` are computed and dropped.
-    label_of gives the class asked of a seed; None for unlabelled data.
+    label_of gives the class of a seed; None for unlabelled data.
     """
     for start in range(seeds.start - seeds.start % TILE, seeds.stop, TILE):
         tile = range(start, start + TILE)

@@ -1,4 +1,4 @@
-"""Putting one number per image, or per image and channel, beside whole images."""
+"""Reshape one number per image, or per image and channel, so that it broadcasts over images."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""The words every method shares. Meanings are fixed here once, where two papers disagree.
+"""Types that every method shares. Where two papers disagree, the meaning of a quantity is fixed here.
 
 Images are float tensors [B, *shape] in [-1, 1] (points of a mixture: any range, shape [2]). `sigma` is always the
 standard deviation of the noise in image units, in variance-exploding coordinates x = x0 + sigma * noise.
@@ -14,7 +14,7 @@ from methods.core.rng import ImageRng, StepRng
 
 
 class At(NamedTuple):
-    """Where a sampler is."""
+    """The state of a sampler at one evaluation."""
 
     sigma: Tensor  # [B] noise standard deviation in image units
     step: int  # 0, 1, ... along the chain
@@ -22,12 +22,12 @@ class At(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a denoiser says of x, in variance-exploding coordinates."""
+    """A denoiser's output for x, in variance-exploding coordinates."""
 
-    x0: Tensor  # E[x0 | x], classifier-free guidance included: not pushed, not clipped
-    push: Tensor | None = None  # guidance: weighted grad_x log w(x), summed over guides; belongs to the score
+    x0: Tensor  # E[x0 | x], classifier-free guidance included, guidance_score not; not clipped
+    guidance_score: Tensor | None = None  # weighted grad_x log w(x), summed over guides; belongs to the score
     variance_share: Tensor | None = None  # learned reverse variance: 0 the chain's small, 1 its large, in logs
-    log_ratio: Tensor | None = None  # [B] log density ratio of a discriminator: adaptive weights and churn read it
+    log_ratio: Tensor | None = None  # [B] log density ratio of a discriminator: used by adaptive weights and churn
 
 
 Denoiser: TypeAlias = Callable[[Tensor, At], Prediction]  # the label is already bound
@@ -41,7 +41,7 @@ def unwrapped(denoise: Denoiser) -> Denoiser:
 
 
 class DataSpec(NamedTuple):
-    """What a method may know of its data before it sees any."""
+    """Facts about the data from which a method builds its networks."""
 
     shape: tuple[int, ...]  # of one image (C, H, W) or point (D,)
     classes: int  # 0 if unlabelled
@@ -49,7 +49,7 @@ class DataSpec(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One step's data. `fakes` only for those who train against a generator's samples (guides)."""
+    """One step's data. `fakes` only for guides that train against a generator's samples."""
 
     images: Tensor  # [B, *shape]
     labels: Tensor | None = None  # [B] int64
@@ -57,7 +57,7 @@ class Batch(NamedTuple):
     fake_labels: Tensor | None = None  # [B] int64
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        """`change` of every tensor there is."""
+        """Apply `change` to every tensor that is not None."""
         return Batch(change(self.images), *(None if part is None else change(part) for part in self[1:]))
 
 
@@ -103,7 +103,7 @@ class Ema:
 
 @dataclass(frozen=True)
 class Player:
-    """Who takes a step; several players may train the same network (TDPM)."""
+    """One optimiser's update of one network; several players may train the same network (TDPM)."""
 
     name: str
     net: str
@@ -127,7 +127,7 @@ class Trainable(Protocol):
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
         """Fresh networks (frozen ones too) from torch's global generator; buffers carry state between steps.
 
-        The network that samples remembers the `shape` of an image: `sample` is not told it.
+        The network that samples stores the `shape` of an image for `sample`.
         """
         ...
 
@@ -136,13 +136,13 @@ class Trainable(Protocol):
         ...
 
     def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
-        """Scalar to minimise over `player`'s network, and what to log. Pure: no randomness, no I/O."""
+        """Scalar to minimise over `player`'s network, and the metrics to log. Pure: no randomness, no I/O."""
         ...
 
 
 @runtime_checkable
 class Remembering(Trainable, Protocol):
-    """A method whose networks' buffers remember something of every step's samples."""
+    """A method whose networks' buffers are updated from every step's samples."""
 
     def remember(self, player: str, nets: Nets, notes: Tensor) -> None:
         """After a step, the same on every worker. notes: [global batch, ...], from `loss`'s metric "notes"."""

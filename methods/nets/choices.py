@@ -1,9 +1,9 @@
-"""Options that are words: a misspelt one must fail, not fall through to another."""
+"""Options given as words: a misspelt word raises an error instead of choosing another option."""
 
 from typing import Any, get_args
 
 
 def require_choice(name: str, value: str, options: Any) -> None:
-    """`options`: the Literal type that lists the words."""
+    """ValueError unless `value` is one of `options`, a Literal type."""
     if value not in get_args(options):
         raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(repr, get_args(options)))}")

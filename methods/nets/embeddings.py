@@ -47,6 +47,17 @@ def octave_embedding(t: Tensor, dim: int) -> Tensor:
     return torch.cat([phases.sin(), phases.cos()], dim=1)
 
 
+class TimeEmbedding(nn.Module):
+    """[B] time, as the method scales it -> [B, outputs]: `sinusoids` of `width` through the layers `main`."""
+
+    def __init__(self, width: int, main: nn.Sequential) -> None:
+        super().__init__()
+        self.width, self.main = width, main
+
+    def forward(self, time: Tensor) -> Tensor:
+        return self.main(sinusoids(time, self.width))
+
+
 class SinCosEmbedding(nn.Module):
     """`sin_cos_embedding` as a layer."""
 

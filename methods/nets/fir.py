@@ -1,6 +1,6 @@
-"""Resampling by a small smoothing filter, alone or joined to a convolution (Karras et al. 2020, arXiv:1912.04958).
+"""Resampling by a small smoothing filter, alone or fused with a convolution (Karras et al. 2020, arXiv:1912.04958).
 
-The published way writes zeros between pixels and filters all of them; strided convolutions give the same numbers.
+The published implementation inserts zeros between pixels and filters all of them; strided convolutions are equal.
 Filters are in the state dictionaries of EDM's networks only: the few-step papers' checkpoints hold none.
 """
 
@@ -32,8 +32,8 @@ class Fir(nn.Module):
 class FirConv(nn.Module):
     """A resampling and a 3x3 convolution in one: [B, inputs, H, W] -> [B, outputs, 2H, 2W] or half the size.
 
-    What the first of the two makes outside the image is handed to the second, so that pixels near the border differ
-    from two separate steps.
+    The second of the two also reads the first's output outside the image, so pixels near the border differ from those
+    of two separate steps.
     """
 
     kernel: Tensor

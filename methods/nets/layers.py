@@ -1,7 +1,7 @@
-"""What every network here is made of.
+"""Layers that the networks share.
 
 Precision follows the activations: parameters are cast to their dtype, so a float32 network runs in half precision on
-half-precision images, with normalisation still in float32. Weights are drawn by the layer that owns them.
+half-precision images, with normalisation still in float32. Each layer draws its own initial weights.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from methods.nets.resample import Resampling
 
-Draw = Callable[[tuple[int, ...], int, int], Tensor]  # (shape, fan_in, fan_out) -> fresh values
+Draw = Callable[[tuple[int, ...], int, int], Tensor]  # (shape, fan_in, fan_out) -> initial values
 
 
 def zeros(shape: tuple[int, ...], fan_in: int, fan_out: int) -> Tensor:
@@ -21,7 +21,7 @@ def zeros(shape: tuple[int, ...], fan_in: int, fan_out: int) -> Tensor:
 
 
 def torch_uniform(shape: tuple[int, ...], fan_in: int, fan_out: int) -> Tensor:
-    """U(-1, 1) / sqrt(fan_in): what torch gives convolutions and linear layers, biases included."""
+    """U(-1, 1) / sqrt(fan_in): torch's initialisation of convolutions and linear layers, biases included."""
     return torch.empty(shape).uniform_(-1, 1) / math.sqrt(fan_in)
 
 
@@ -35,6 +35,11 @@ def kaiming_normal(shape: tuple[int, ...], fan_in: int, fan_out: int) -> Tensor:
 
 def scaled(draw: Draw, factor: float) -> Draw:
     return lambda shape, fan_in, fan_out: draw(shape, fan_in, fan_out) * factor
+
+
+UNIT_SUM = math.sqrt(0.5)  # keeps the variance of a sum of two
+EPS = 1e-6  # of the normalisations of DDPM's and NCSN++'s networks
+NEAR_ZERO = scaled(xavier_uniform, 1e-5)
 
 
 class Linear(nn.Module):
@@ -98,6 +103,14 @@ class Conv2d(nn.Module):
         return F.conv2d(x, self.weight.to(x.dtype), bias, self.stride, self.padding)
 
 
+def xavier_linear(inputs: int, outputs: int) -> Linear:
+    return Linear(inputs, outputs, weight=xavier_uniform, bias=zeros)
+
+
+def xavier_conv(inputs: int, outputs: int, weight: Draw = xavier_uniform, kernel: int = 3) -> Conv2d:
+    return Conv2d(inputs, outputs, kernel, weight=weight, bias=zeros)
+
+
 class GroupNorm(nn.GroupNorm):
     """Evaluated in float32 where activations are narrower."""
 
@@ -107,15 +120,25 @@ class GroupNorm(nn.GroupNorm):
         return F.group_norm(wide, self.num_groups, weight, bias, self.eps).to(input.dtype)
 
 
+def groups_of(channels: int) -> int:
+    """At least four channels to a group, 32 groups at most."""
+    return min(channels // 4, 32)
+
+
+def group_norm(channels: int, eps: float) -> GroupNorm:
+    """A `GroupNorm` of `groups_of` the channels."""
+    return GroupNorm(groups_of(channels), channels, eps)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k / sqrt(d)) v over positions; q, k, v, result: [B, heads, d, L].
 
     First derivatives only, unless run under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
     """
-    q, k, v = (part.mT.contiguous() for part in (q, k, v))  # the memory-saving kernels want this layout
+    q, k, v = (part.mT.contiguous() for part in (q, k, v))  # the layout of the memory-saving kernels
     return F.scaled_dot_product_attention(q, k, v).mT
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
-    """Class vectors [B, classes] of labels [B] int; what is a matrix already is handed back."""
+    """Class vectors [B, classes] of labels [B] int; a matrix is returned unchanged."""
     return F.one_hot(labels, classes) if labels.ndim == 1 else labels

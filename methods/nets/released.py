@@ -8,11 +8,11 @@ from functools import partial
 
 from torch import nn
 
-from methods.nets.adm_encoder import EncoderUNetModel
-from methods.nets.adm_unet import UNetModel
-from methods.nets.dhariwal_unet import DhariwalUNet
-from methods.nets.guidance_head import LABEL_ROWS, guidance_head
-from methods.nets.song_unet import SongUNet
+from methods.nets.adm.encoder import EncoderUNetModel
+from methods.nets.adm.guidance_head import LABEL_ROWS, guidance_head
+from methods.nets.adm.unet import UNetModel
+from methods.nets.edm.dhariwal_unet import DhariwalUNet
+from methods.nets.edm.song_unet import SongUNet
 
 Build = Callable[[], nn.Module]
 

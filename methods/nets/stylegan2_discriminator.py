@@ -1,7 +1,7 @@
 """StyleGAN2's residual discriminator (Karras et al. 2020, arXiv:1912.04958), as TDPM uses it (arXiv:2202.09671).
 
-Equalised learning rate: weights are stored of unit variance and scaled when used, so that an optimiser's step means the
-same to every layer; a rate of 2.5e-3 suits it and no ordinary network.
+Equalised learning rate: weights are stored of unit variance and scaled when used, so that an optimiser's step has
+the same relative size in every layer; hence a rate of 2.5e-3, too large for ordinary networks.
 """
 
 import math
@@ -11,13 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.nets.fir import TAPS, conv_down
-from methods.nets.layers import zeros
+from methods.nets.layers import UNIT_SUM, zeros
 from methods.nets.minibatch_std import with_deviation
 from methods.nets.resample import Resampling
 
-SMALLEST = 4  # pixels per side of the last features
+SMALLEST_SIZE = 4  # pixels per side of the last features
 GAIN = math.sqrt(2)  # keeps the variance through a leaky rectifier
-UNIT_SUM = math.sqrt(0.5)
 
 
 class StyleGAN2Discriminator(nn.Module):
@@ -28,23 +27,23 @@ class StyleGAN2Discriminator(nn.Module):
 
     def __init__(self, size: int, channels: int, *, channel_base: int = 16384, channel_max: int = 512) -> None:
         super().__init__()
-        if size < 2 * SMALLEST or size & (size - 1):
-            raise ValueError(f"images of {size} pixels per side: a power of two from {2 * SMALLEST} was wanted")
-        self.sizes = [size >> level for level in range((size // SMALLEST).bit_length() - 1)]
-        widths = {s: min(channel_base // s, channel_max) for s in (*self.sizes, SMALLEST)}
+        if size < 2 * SMALLEST_SIZE or size & (size - 1):
+            raise ValueError(f"images of {size} pixels per side: a power of two from {2 * SMALLEST_SIZE} was wanted")
+        self.sizes = [size >> level for level in range((size // SMALLEST_SIZE).bit_length() - 1)]
+        widths = {s: min(channel_base // s, channel_max) for s in (*self.sizes, SMALLEST_SIZE)}
         for s in self.sizes:
             image = channels if s == size else None
             self.add_module(f"b{s}", Block(widths[s], widths[s // 2], image))
-        self.add_module(f"b{SMALLEST}", Epilogue(widths[SMALLEST]))
+        self.add_module(f"b{SMALLEST_SIZE}", Epilogue(widths[SMALLEST_SIZE]))
 
     def forward(self, x: Tensor) -> Tensor:
-        for s in (*self.sizes, SMALLEST):
+        for s in (*self.sizes, SMALLEST_SIZE):
             x = self.get_submodule(f"b{s}")(x)
         return x
 
 
 class Block(nn.Module):
-    """[B, inputs, H, W] -> [B, outputs, H/2, W/2]; the first block is given an image of `image` channels."""
+    """[B, inputs, H, W] -> [B, outputs, H/2, W/2]; the first block takes an image of `image` channels."""
 
     def __init__(self, inputs: int, outputs: int, image: int | None) -> None:
         super().__init__()
@@ -65,7 +64,7 @@ class Epilogue(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = EqualConv(channels + 1, channels, 3)
-        self.fc = EqualLinear(channels * SMALLEST**2, channels, activation=True)
+        self.fc = EqualLinear(channels * SMALLEST_SIZE**2, channels, activation=True)
         self.out = EqualLinear(channels, 1, activation=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def log_ratios(artist: "GuidedSampler", seed: int) -> list[dict[str, float | str
                     mean, error = said.log_ratio.mean().item(), said.log_ratio.std().item() / len(x) ** 0.5
                     sigma = at.sigma.mean().item()
                     rows.append({"path": path, "step": at.step, "sigma": sigma, "mean": mean, "error": error})
-                return said if path == "guided" else said._replace(push=None, log_ratio=None)
+                return said if path == "guided" else said._replace(guidance_score=None, log_ratio=None)
 
             return watched
 

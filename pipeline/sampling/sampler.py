@@ -139,7 +139,7 @@ def finite(denoise: Denoiser, rng: ImageRng, who: str) -> Denoiser:
 
     def watched(x: Tensor, at: At) -> Prediction:
         said = denoise(x, at)
-        parts = [part.flatten(1) for part in (said.x0, said.push) if part is not None]
+        parts = [part.flatten(1) for part in (said.x0, said.guidance_score) if part is not None]
         bad = ~torch.cat(parts, 1).isfinite().all(1)
         if bad.any():
             row = int(bad.int().argmax())

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from methods.core.exact import Estimate, Levels, gain, score_error
+from methods.core.density.exact import Estimate, Levels, gain, score_error
+from methods.core.density.mixtures import Mixture, log_ratio
 from methods.core.guidance import Guide, constant, guided
 from methods.core.loop import TrainState, train_steps
-from methods.core.mixtures import Mixture, log_ratio
-from methods.core.noise import LinearVP
+from methods.core.process.noise import LinearVP
 from methods.core.rng import StepRng
 from methods.core.types import At, Batch, DataSpec, Denoiser
 from methods.discriminator_guidance import Discriminator, Ratio
@@ -122,9 +122,9 @@ def _field(corrected: Denoiser) -> np.ndarray:
     """[SIDE, SIDE, 2] what guidance adds to the score, along x then y."""
     line = torch.linspace(-REACH, REACH, SIDE, dtype=torch.float64)
     x = torch.cartesian_prod(line, line)
-    push = corrected(x, At(torch.full((len(x),), FIELD_SIGMA, dtype=torch.float64), 0)).push
-    assert push is not None
-    return push.reshape(SIDE, SIDE, 2).numpy()
+    guidance_score = corrected(x, At(torch.full((len(x),), FIELD_SIGMA, dtype=torch.float64), 0)).guidance_score
+    assert guidance_score is not None
+    return guidance_score.reshape(SIDE, SIDE, 2).numpy()
 
 
 def _row(name: str, guide: str, world: World, corrected: Denoiser) -> dict[str, str | float]:

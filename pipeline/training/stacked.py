@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from methods.core.devices import current_device
-from methods.core.stacked import Model, StackState, Tensors, groups, train_stack
+from methods.core.training.stacked import Model, StackState, Tensors, groups, train_stack
 from methods.core.types import Batch, DataSpec
 from pipeline.config.build import Block, build_method
 from pipeline.errors import ConfigError, Interrupted, TrilemmaError, naming

@@ -1,4 +1,4 @@
-"""Finds every method of methods/*.py, and knows small settings of each for tests that hold for all of them."""
+"""Every method of methods/*.py with small settings, for tests that hold for all methods."""
 
 import dataclasses
 import importlib
@@ -44,7 +44,7 @@ DATA = {"points": DataSpec((2,), 3, 1.0), "images": DataSpec((1, 8, 8), 3, 0.5),
 UNET = {"width": 16, "depth": 1, "channel_mult": (1, 2), "attention": (4,), "dropout": 0.0}
 MLP = {"net": "mlp", "width": 16, "depth": 1}
 NCSNPP = {"net": "ncsnpp", "width": 8, "depth": 1, "channel_mult": (1, 2), "attention": (4,), "latent": 4}
-NCSNPP |= {"style_width": 8, "mapping_layers": 1, "judge_width": 2}
+NCSNPP |= {"style_width": 8, "mapping_layers": 1, "discriminator_width": 2}
 WIDE_UNET = {"net": "unet", "width": 32, "depth": 1, "channel_mult": (1, 1), "attention": (2,), "dropout": 0.0}
 HEAD = {"body": "head", "width": 32, "depth": 1}
 SMALL_MLP: dict[str, Any] = MLP | {"steps": 50}
@@ -95,7 +95,7 @@ def every_case() -> list[Case]:
 
 
 def batches(case: Case, step: int) -> Batch:
-    """[BATCH] of a few labelled points or pictures that the classes tell apart; fakes are a little off."""
+    """[BATCH] of a few labelled points or pictures that the classes separate; fakes are slightly shifted."""
     images, labels = _data(case.spec)
     index = batch_indices(IMAGES, BATCH, 0, step)
     batch = Batch(images[index], labels[index])

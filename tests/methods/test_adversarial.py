@@ -1,4 +1,4 @@
-"""How the game stands: what methods with a discriminator tell those who look on."""
+"""Collapse statistics: the metrics of methods with a discriminator."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from methods.core.adversarial import spread
 from methods.core.loop import TrainState
 from methods.core.rng import StepRng
+from methods.core.training.adversarial import spread
 from methods.core.types import Batch, DataSpec
 from methods.ddgan import DDGAN
 from methods.gan import GAN
@@ -20,7 +20,7 @@ METHODS = (
     DDGAN(**MLP, steps=2),
     SIDDM(**MLP, steps=2),
     SIDDM(**MLP, steps=2, trained_times="visited"),
-    TDPM(**MLP, kept=3, judge="residual-mlp"),
+    TDPM(**MLP, kept=3, discriminator="residual-mlp"),
     GAN(**MLP),
 )
 PICTURES = DataSpec((1, 4, 4), 2, 0.5)
@@ -32,7 +32,7 @@ def test_spread_is_between_neighbours_of_one_class_among_the_counted() -> None:
     assert_close(spread(x, labels), torch.tensor(((9.0 + 8.0) / 2) ** 0.5))
     assert_close(spread(x, labels, counted), torch.tensor(3.0))
     assert_close(spread(x[:3]), torch.tensor(((100.0 + 49.0) / 2) ** 0.5))
-    assert spread(x, torch.arange(4)) == 0  # nobody to compare with
+    assert spread(x, torch.arange(4)) == 0  # no pair of one class
 
 
 def test_spread_of_many_independent_values_is_their_deviation_times_root_two() -> None:

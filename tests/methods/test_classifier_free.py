@@ -1,4 +1,4 @@
-"""Classifier-free guidance: what it adds, how classes are hidden in training, and what it refuses."""
+"""Classifier-free guidance: its score, labels hidden in training, and invalid input."""
 
 import dataclasses
 
@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from methods.core.density.mixtures import Mixture
 from methods.core.guidance import classifier_free, constant, switched
-from methods.core.labels import dropped
-from methods.core.mixtures import Mixture
+from methods.core.labels import drop_labels
 from methods.core.rng import SeededRng, StepRng
 from methods.core.types import At, Batch, DataSpec, Prediction
 from methods.ddpm import DDPM
@@ -33,14 +33,14 @@ def at(count: int, sigma: float = 0.8) -> At:
     return At(torch.full((count,), sigma, dtype=torch.float64), 0)
 
 
-def test_the_score_is_extrapolated_from_all_classes_through_the_one_asked_for() -> None:
+def test_the_score_is_extrapolated_from_all_classes_through_the_label() -> None:
     x, sigma = torch.randn(8, 2).double(), at(8).sigma
-    said = classifier_free(ONE.denoise, ALL.denoise, constant(1.5))(x, at(8)).x0
+    prediction = classifier_free(ONE.denoise, ALL.denoise, constant(1.5))(x, at(8)).x0
     score = 2.5 * ONE.score(x, sigma) - 1.5 * ALL.score(x, sigma)
-    assert_close((said - x) / 0.8**2, score)
+    assert_close((prediction - x) / 0.8**2, score)
 
 
-def test_a_weight_that_rests_asks_no_second_network() -> None:
+def test_a_weight_of_zero_calls_no_second_network() -> None:
     def never(x: Tensor, at: At):
         raise AssertionError("called")
 
@@ -71,16 +71,16 @@ def test_it_moves_samples_only_where_it_has_weight(name: str) -> None:
     }
     assert images[2.0].isfinite().all()
     assert not torch.equal(images[0.0], images[2.0])
-    forgetful = dataclasses.replace(method, label_dropout=0.0)
+    without_dropout = dataclasses.replace(method, label_dropout=0.0)
     if name == "edm":  # the same network, trained with every label
-        same = forgetful.sample(state.nets, EDM.Sampling(steps=4), LABELS[:8], SeededRng(range(8)))
+        same = without_dropout.sample(state.nets, EDM.Sampling(steps=4), LABELS[:8], SeededRng(range(8)))
         assert torch.equal(same, images[0.0])
 
 
 @every_method
-def test_labels_are_hidden_from_the_share_of_images_that_was_asked_for(name: str) -> None:
+def test_labels_are_hidden_for_the_share_of_images_that_label_dropout_gives(name: str) -> None:
     draws = METHODS[name].draw("denoiser", Batch(torch.zeros(4000, 2)), StepRng(0, 0, "denoiser"))
-    share = float((dropped(torch.zeros(4000, dtype=torch.int64), draws["hide"], 0.5) < 0).double().mean())
+    share = float((drop_labels(torch.zeros(4000, dtype=torch.int64), draws["hide"], 0.5) < 0).double().mean())
     assert abs(share - 0.5) < 0.04
     without = dataclasses.replace(METHODS[name], label_dropout=0.0)
     assert "hide" not in without.draw("denoiser", Batch(X), StepRng(0, 0, "denoiser"))
@@ -90,10 +90,10 @@ def test_labels_are_hidden_from_the_share_of_images_that_was_asked_for(name: str
 def test_what_it_cannot_do_is_named_before_sampling(name: str) -> None:
     method = METHODS[name]
     nets, guide = method.build(POINTS), method.Sampling(**SAMPLING[name], cfg_weight=1.0)
-    forgetful = dataclasses.replace(method, label_dropout=0.0)
-    for asked, weights, labels in ((forgetful, forgetful.build(POINTS), LABELS[:4]), (method, nets, None)):
+    without_dropout = dataclasses.replace(method, label_dropout=0.0)
+    for model, weights, labels in ((without_dropout, without_dropout.build(POINTS), LABELS[:4]), (method, nets, None)):
         with pytest.raises(ValueError, match=r"cfg_weight: 1\.0 came, .*label_dropout"):
-            asked.sample(weights, guide, labels, SeededRng(range(4)))
+            model.sample(weights, guide, labels, SeededRng(range(4)))
     for wrong in (torch.tensor([0, 3]), torch.tensor([-1, 0])):
         with pytest.raises(ValueError, match=r"labels: .* came, a class, 0 to 2, was wanted"):
             method.sample(nets, method.Sampling(**SAMPLING[name]), wrong, SeededRng(range(2)))
@@ -106,13 +106,13 @@ def test_what_it_cannot_do_is_named_before_sampling(name: str) -> None:
 
 
 def test_other_guides_add_to_it() -> None:
-    """The push that a prediction brings stays, and the class moves the image as it would have without."""
+    """A prediction's guidance score is unchanged, and the image is extrapolated as without one."""
     x = torch.zeros(2, 2).double()
 
-    def pushed(x: Tensor, at: At) -> Prediction:
-        return ONE.denoise(x, at)._replace(push=torch.ones_like(x))
+    def with_score(x: Tensor, at: At) -> Prediction:
+        return ONE.denoise(x, at)._replace(guidance_score=torch.ones_like(x))
 
-    said = classifier_free(pushed, ALL.denoise, constant(1.0))(x, at(2))
-    assert said.push is not None
-    assert said.push.eq(1).all()
-    assert torch.equal(said.x0, classifier_free(ONE.denoise, ALL.denoise, constant(1.0))(x, at(2)).x0)
+    prediction = classifier_free(with_score, ALL.denoise, constant(1.0))(x, at(2))
+    assert prediction.guidance_score is not None
+    assert prediction.guidance_score.eq(1).all()
+    assert torch.equal(prediction.x0, classifier_free(ONE.denoise, ALL.denoise, constant(1.0))(x, at(2)).x0)

@@ -16,7 +16,7 @@ from tests.methods.toy import LABELS, POINTS, X, trained
 METHOD = Classifier(net="mlp", width=16, depth=1)
 
 
-def test_a_classifier_that_knows_nothing_has_scale_one_and_a_sure_one_a_larger() -> None:
+def test_uniform_predictions_have_scale_one_and_confident_ones_a_larger() -> None:
     logits = torch.tensor([[0.0, 0.0, 0.0], [5.0, 0.0, 0.0]])
     assert_close(entropy(logits)[0], torch.tensor(math.log(3)))
     scales = entropy_scale(logits)
@@ -24,17 +24,17 @@ def test_a_classifier_that_knows_nothing_has_scale_one_and_a_sure_one_a_larger()
     assert scales[1] > 5
 
 
-def test_the_guide_pulls_towards_its_label_and_leaves_other_rows_alone() -> None:
+def test_the_guides_score_points_towards_its_label_in_its_own_rows_only() -> None:
     torch.manual_seed(0)
     nets = METHOD.build(POINTS)
     model = DDPM(net="mlp", steps=40, width=16, depth=1)
     denoise = model.denoiser(model.build(POINTS)["denoiser"], None)
-    pushes = []
+    scores = []
     for labels in (torch.tensor([0, 1]), torch.tensor([0, 2])):
         steered = guided(denoise, METHOD.guide(nets, labels, Use(scale=2.0)))
-        pushes.append(steered(X[:2], at(2)).push)
-    assert torch.equal(pushes[0][0], pushes[1][0])
-    assert not torch.equal(pushes[0][1], pushes[1][1])
+        scores.append(steered(X[:2], at(2)).guidance_score)
+    assert torch.equal(scores[0][0], scores[1][0])
+    assert not torch.equal(scores[0][1], scores[1][1])
 
 
 def at(count: int) -> At:

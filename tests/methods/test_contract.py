@@ -1,4 +1,4 @@
-"""What the loop and the pipeline rely on, for every method there is."""
+"""The contract that the loop and the pipeline rely on, tested for every method."""
 
 import copy
 import io
@@ -19,7 +19,7 @@ GUIDES = [case for case in CASES if hasattr(case.make(), "guide")]
 
 
 def trained(case: Case, state: TrainState, until: int) -> TrainState:
-    """A training of ten steps, taken up to `until`."""
+    """Train for ten steps, stopping at `until`."""
     steps = train_steps(case.make(), state, lambda step: batches(case, step), seed=3, batch=BATCH, steps=10)
     while state.step < until:
         next(steps)
@@ -37,7 +37,7 @@ def flat(state: TrainState) -> Tensor:
     return torch.cat([value.detach().double().flatten() for value in networks + averages])
 
 
-def test_methods_are_found_by_themselves() -> None:
+def test_every_method_file_is_discovered() -> None:
     assert {"edm.EDM", "discriminator_guidance.Discriminator", "ddpm.DDPM", "gan.GAN"} <= set(every_method())
     assert {case.method for case in CASES} == set(every_method())
 
@@ -117,7 +117,7 @@ def test_other_seeds_make_other_images(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", GUIDES, ids=str)
-def test_a_guide_weighs_each_image_alone(case: Case) -> None:
+def test_a_guides_log_weight_depends_on_one_image_only(case: Case) -> None:
     method: Any = case.make()
     nets = {name: net.eval() for name, net in method.build(case.spec).items()}
     labels, x = torch.arange(6) % case.spec.classes, torch.randn(6, *case.spec.shape)
@@ -132,14 +132,14 @@ def test_a_guide_weighs_each_image_alone(case: Case) -> None:
 
 
 def ready(case: Case) -> tuple[Generator, dict[str, torch.nn.Module], Any]:
-    """After a few steps, so that networks which begin with zeros say something."""
+    """After a few steps, so that networks initialised to zeros have an output."""
     method: Any = case.make()
     nets = {name: net.eval().requires_grad_(False) for name, net in trained(case, fresh(case), 5).nets.items()}
     return method, nets, method.Sampling(**case.sampling)
 
 
-def assert_same(found: dict[str, dict[Any, Any]], wanted: dict[str, dict[Any, Any]]) -> None:
+def assert_same(computed: dict[str, dict[Any, Any]], wanted: dict[str, dict[Any, Any]]) -> None:
     for group, values in wanted.items():
         for name, value in values.items():
             if value is not None:
-                assert torch.equal(found[group][name], value), (group, name)
+                assert torch.equal(computed[group][name], value), (group, name)

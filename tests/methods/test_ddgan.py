@@ -1,4 +1,4 @@
-"""DDGAN: the forward pair, the step back, whose loss moves whom, and the schedule of its learning rates."""
+"""DDGAN: the forward pair, the step back, the network that each loss trains, and the learning rates."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from methods.core.loop import TrainState
 from methods.core.rng import SeededRng, StepRng
 from methods.core.types import Batch, Progress
 from methods.ddgan import DDGAN, Sampling
-from tests.methods.toy import POINTS, STANDING, X, trained
+from tests.methods.toy import COLLAPSE_STATISTICS, POINTS, X, trained
 
 METHOD = DDGAN(latent=3)
 
@@ -98,7 +98,7 @@ def assert_equal_average(state: TrainState) -> None:
 
 def test_ddgan_trains_through_the_one_loop() -> None:
     state, metrics = trained(METHOD)
-    assert metrics[0].keys() == {"discriminator_loss", "r1", "generator_loss"} | STANDING
+    assert metrics[0].keys() == {"discriminator_loss", "r1", "generator_loss"} | COLLAPSE_STATISTICS
     out = METHOD.sample(state.nets, Sampling(), None, SeededRng(range(5)))
     assert out.shape == (5, 2)
     assert out.isfinite().all()

@@ -1,15 +1,15 @@
-"""DDPM: ancestral and DDIM walks against laws that are known, and what guidance does to a single step."""
+"""DDPM: ancestral and DDIM sampling against known distributions, and the effect of guidance on one step."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from methods.core.ancestral import ancestral, ancestral_step, chain_denoiser, clipped, ddim, ddim_step
-from methods.core.chains import chain_of
+from methods.core.density.mixtures import Mixture
 from methods.core.guidance import Guide, constant, guided
-from methods.core.mixtures import Mixture
+from methods.core.process.chains import chain_of
 from methods.core.rng import InjectedRng, SeededRng
+from methods.core.sampling.ancestral import ancestral, ancestral_step, chain_denoiser, clipped, ddim, ddim_step
 from methods.core.types import At, Batch, Diffusion, Prediction
 from methods.ddpm import DDPM, Sampling
 from tests.methods.toy import POINTS, trained
@@ -51,26 +51,26 @@ class Shared:
     uniform = normal
 
 
-def test_a_push_shifts_the_ancestral_mean_by_the_variance_times_the_gradient() -> None:
-    x, push, fresh = noise(4, 2), torch.tensor([[0.3, -2.0]]).double(), torch.zeros(4, 2).double()
+def test_guidance_shifts_the_ancestral_mean_by_the_variance_times_the_score() -> None:
+    x, guidance_score, fresh = noise(4, 2), torch.tensor([[0.3, -2.0]]).double(), torch.zeros(4, 2).double()
     for index in (0, 1, 500, 999):
-        plain, pushed = (
+        plain, shifted = (
             ancestral_step(denoise, x, CHAIN, index, InjectedRng(fresh), "large")
-            for denoise in (ROUND.denoise, lambda x, at: ROUND.denoise(x, at)._replace(push=push))
+            for denoise in (ROUND.denoise, lambda x, at: ROUND.denoise(x, at)._replace(guidance_score=guidance_score))
         )
-        by_x_vp = push / CHAIN.alpha_bar[index].sqrt()
-        assert_close(pushed.x - plain.x, (CHAIN.variance_large[index] * by_x_vp).expand(4, 2), atol=1e-12, rtol=1e-6)
-        assert torch.equal(pushed.x0, plain.x0)
+        by_x_vp = guidance_score / CHAIN.alpha_bar[index].sqrt()
+        assert_close(shifted.x - plain.x, (CHAIN.variance_large[index] * by_x_vp).expand(4, 2), atol=1e-12, rtol=1e-6)
+        assert torch.equal(shifted.x0, plain.x0)
 
 
 def test_ddim_moves_the_noise_after_clipping() -> None:
-    x, push = noise(4, 2), torch.tensor([[0.3, -2.0]]).double()
-    far = Prediction(torch.full((4, 2), 5.0).double(), push)
+    x, guidance_score = noise(4, 2), torch.tensor([[0.3, -2.0]]).double()
+    far = Prediction(torch.full((4, 2), 5.0).double(), guidance_score)
     step = ddim_step(clipped(lambda x, at: far), x, CHAIN, 500, InjectedRng(), 0.0)
-    assert_close(step.x0, (1 + CHAIN.sigma[500] ** 2 * push).expand(4, 2))
+    assert_close(step.x0, (1 + CHAIN.sigma[500] ** 2 * guidance_score).expand(4, 2))
 
 
-def test_a_guide_that_prefers_nothing_changes_no_bit() -> None:
+def test_a_guide_with_equal_logits_changes_no_bit() -> None:
     state, _ = trained(SMALL)
     blind = Guide(lambda x, at: 0 * x.flatten(1).sum(1), constant(3.0))
     labels = torch.arange(8) % 3
@@ -80,16 +80,16 @@ def test_a_guide_that_prefers_nothing_changes_no_bit() -> None:
         assert torch.equal(plain, steered)
 
 
-def test_the_network_is_told_the_steps_of_the_chain_it_was_trained_on() -> None:
-    told: list[int] = []
+def test_the_networks_time_is_the_step_of_the_chain_it_was_trained_on() -> None:
+    received: list[int] = []
 
     def net(x: Tensor, step: Tensor) -> Tensor:
-        told.append(int(step[0]))
+        received.append(int(step[0]))
         return x
 
     chain = CHAIN.spaced("7")
     ancestral(chain_denoiser(net, chain), noise(1, 2), chain, SeededRng([0]), "large")
-    assert told == chain.steps.flip(0).tolist()
+    assert received == chain.steps.flip(0).tolist()
 
 
 def test_ddpm_trains_through_the_one_loop_and_samples_through_a_denoiser() -> None:
@@ -124,7 +124,7 @@ class Says(nn.Module):
         return self.output
 
 
-def test_a_conditional_network_asked_without_labels_says_so() -> None:
+def test_a_conditional_network_without_labels_raises_an_error() -> None:
     net = SMALL.build(POINTS)["denoiser"]
     with pytest.raises(ValueError, match="labels"):
         SMALL.denoiser(net, None)(torch.zeros(1, 2), At(torch.ones(1), 0))

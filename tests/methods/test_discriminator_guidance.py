@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from methods.core.density.mixtures import Mixture, log_ratio
 from methods.core.guidance import Guide, constant, guided
 from methods.core.loop import TrainState, train_steps
-from methods.core.mixtures import Mixture, log_ratio
-from methods.core.noise import LinearVP, edm_grid
+from methods.core.process.noise import LinearVP, edm_grid
 from methods.core.rng import SeededRng, StepRng
-from methods.core.samplers import heun
+from methods.core.sampling.samplers import heun
 from methods.core.types import At, Batch, DataSpec
 from methods.discriminator_guidance import Discriminator, Judge, Use, density_ratio_guide, log_softplus, ratio_loss
 from methods.edm import EDM
@@ -48,7 +48,7 @@ def trained(steps: int) -> TrainState:
 
 
 @pytest.fixture(scope="module")
-def taught() -> TrainState:
+def trained_state() -> TrainState:
     return trained(600)
 
 
@@ -59,33 +59,33 @@ def held_out_loss(nets) -> float:
     ].item()
 
 
-def test_training_approaches_the_exact_discriminators_loss(taught: TrainState):
+def test_training_approaches_the_exact_discriminators_loss(trained_state: TrainState):
     class Exact(Judge):
         def forward(self, x_vp, tau, labels=None):
             return exact_log_odds(x_vp, tau)
 
     least = held_out_loss({"discriminator": Exact(torch.nn.Identity(), 0, "linear")})
     fresh = held_out_loss(TrainState.fresh(MLP, POINTS, seed=0).nets)
-    learned = held_out_loss(taught.nets)
+    learned = held_out_loss(trained_state.nets)
     assert least < learned < least + 0.15 * (fresh - least)
 
 
-def test_the_learned_correction_points_where_the_exact_one_does(taught: TrainState):
+def test_the_learned_correction_points_where_the_exact_one_does(trained_state: TrainState):
     x = DATA.sample(2000, StepRng(0, 0, "x")).double() + 0.3 * torch.randn(2000, 2).double()
     at = At(torch.full((2000,), 0.3, dtype=torch.float64), 0)
-    ours = guided(MODEL.denoise, MLP.guide(taught.nets, None, Use(1.0)))(x, at).push
-    exact = guided(MODEL.denoise, density_ratio_guide(exact_log_odds, Use(1.0)))(x, at).push
+    ours = guided(MODEL.denoise, MLP.guide(trained_state.nets, None, Use(1.0)))(x, at).guidance_score
+    exact = guided(MODEL.denoise, density_ratio_guide(exact_log_odds, Use(1.0)))(x, at).guidance_score
     assert ours is not None
     assert exact is not None
     assert torch.cosine_similarity(ours, exact).median() > 0.9
 
 
-def test_guidance_brings_a_models_samples_closer_to_the_data(taught: TrainState):
+def test_guidance_brings_a_models_samples_closer_to_the_data(trained_state: TrainState):
     grid = edm_grid(18)
     noise = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * grid[0]
 
     def surprise(use: Use) -> float:
-        x = heun(guided(MODEL.denoise, MLP.guide(taught.nets, None, use)), noise, grid)
+        x = heun(guided(MODEL.denoise, MLP.guide(trained_state.nets, None, use)), noise, grid)
         return -DATA.log_density(x, torch.full((1000,), 1e-3, dtype=torch.float64)).mean().item()
 
     assert surprise(Use(2.0)) < surprise(Use(1.0)) < surprise(Use(0.0))
@@ -122,26 +122,26 @@ def test_every_body_guides_a_denoiser_of_pictures(method: Discriminator):
 
 def test_labels_matter_to_a_conditional_discriminator_alone():
     x, tau, labels = torch.randn(4, 1, 8, 8), torch.full((4,), 0.3, dtype=torch.float64), torch.arange(4)
-    judge = CONV.build(PICTURES)["discriminator"]
-    assert not torch.equal(judge(x, tau, labels), judge(x, tau, labels + 1))
+    discriminate = CONV.build(PICTURES)["discriminator"]
+    assert not torch.equal(discriminate(x, tau, labels), discriminate(x, tau, labels + 1))
     with pytest.raises(ValueError, match="labels"):
-        judge(x, tau)
-    judge = dataclasses.replace(CONV, conditional=False).build(PICTURES)["discriminator"]
-    assert torch.equal(judge(x, tau, labels), judge(x, tau))
+        discriminate(x, tau)
+    discriminate = dataclasses.replace(CONV, conditional=False).build(PICTURES)["discriminator"]
+    assert torch.equal(discriminate(x, tau, labels), discriminate(x, tau))
 
 
-def test_where_the_discriminator_is_certain_it_does_not_push():
+def test_the_guidance_score_is_zero_where_the_discriminator_is_certain():
     def certain(x_vp, tau):
         return 20 * torch.tanh(100 * x_vp[:, 0])
 
     x = torch.tensor([[0.5, 0.0], [0.0, 0.0]], dtype=torch.float64)
     at = At(torch.full((2,), 0.5, dtype=torch.float64), 0)
-    said = guided(MODEL.denoise, density_ratio_guide(certain, Use(1.0, clip=1e-5)))(x, at)
-    assert said.push is not None
-    assert said.log_ratio is not None
-    assert said.push[0].eq(0).all()
-    assert said.push[1, 0] > 0
-    assert_close(said.log_ratio[0].item(), 11.51291546)
+    prediction = guided(MODEL.denoise, density_ratio_guide(certain, Use(1.0, clip=1e-5)))(x, at)
+    assert prediction.guidance_score is not None
+    assert prediction.log_ratio is not None
+    assert prediction.guidance_score[0].eq(0).all()
+    assert prediction.guidance_score[1, 0] > 0
+    assert_close(prediction.log_ratio[0].item(), 11.51291546)
 
 
 def test_it_acts_between_its_times_and_in_the_orders_that_have_weight():
@@ -180,7 +180,7 @@ def test_a_convolutional_body_for_points_is_refused():
 
 @pytest.mark.parametrize("kind", ["bce", "lsif", "ukl"])
 def test_every_density_ratio_loss_is_least_at_the_true_ratio(kind):
-    """On a line of cells with known laws, the gradient by log r vanishes there and nowhere near."""
+    """On cells of a line with known densities, the gradient with respect to log r is zero there and only there."""
     data, model = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5]], dtype=torch.float64)
     real, fake = (torch.arange(3).repeat_interleave((1000 * law).round().long()) for law in (data, model))
     exact = (data / model).log()
@@ -198,8 +198,8 @@ def test_other_density_ratios_train_and_guide_as_the_discriminator_does(kind):
     assert metrics[-1].keys() == {kind, "accuracy"}
     x = DATA.sample(2000, StepRng(0, 0, "x")).double() + 0.3 * torch.randn(2000, 2).double()
     at = At(torch.full((2000,), 0.3, dtype=torch.float64), 0)
-    ours = guided(MODEL.denoise, method.guide(state.nets, None, Use(1.0)))(x, at).push
-    exact = guided(MODEL.denoise, density_ratio_guide(exact_log_odds, Use(1.0)))(x, at).push
+    ours = guided(MODEL.denoise, method.guide(state.nets, None, Use(1.0)))(x, at).guidance_score
+    exact = guided(MODEL.denoise, density_ratio_guide(exact_log_odds, Use(1.0)))(x, at).guidance_score
     assert ours is not None
     assert exact is not None
     assert torch.cosine_similarity(ours, exact).median() > 0.8
@@ -207,9 +207,11 @@ def test_other_density_ratios_train_and_guide_as_the_discriminator_does(kind):
 
 def test_the_softplus_ratio_keeps_its_logarithm_far_below_zero():
     raw = torch.tensor([-200.0, -30.0, -15.0, -14.9, 0.0, 50.0], requires_grad=True)
-    said = log_softplus(raw)
-    assert_close(said.detach(), torch.nn.functional.softplus(raw.detach().double()).clamp(min=1e-300).log().float())
-    (slope,) = torch.autograd.grad(said.sum(), raw)
+    prediction = log_softplus(raw)
+    assert_close(
+        prediction.detach(), torch.nn.functional.softplus(raw.detach().double()).clamp(min=1e-300).log().float()
+    )
+    (slope,) = torch.autograd.grad(prediction.sum(), raw)
     assert slope.isfinite().all()
 
 
@@ -221,20 +223,20 @@ def test_its_weight_switches_on_the_way():
     assert Use(0.0, late_weight=1.0).orders == (1,)
 
 
-def test_with_norm_scaling_it_pushes_as_hard_as_the_classifier():
+def test_with_norm_scaling_its_score_has_the_norm_of_the_classifiers():
     x = DATA.sample(64, StepRng(0, 0, "x")).double()
     at = At(torch.full((64,), 0.3, dtype=torch.float64), 0)
     slope = torch.tensor([3.0, -4.0]).double()
     other = Guide(lambda x, at: (x * slope).sum(1), constant(0.5))
     ratio = density_ratio_guide(exact_log_odds, Use(2.0, norm_scaling=True))
-    plain = guided(MODEL.denoise, density_ratio_guide(exact_log_odds, Use(1.0)))(x, at).push
+    plain = guided(MODEL.denoise, density_ratio_guide(exact_log_odds, Use(1.0)))(x, at).guidance_score
     for guides in ((other, ratio), (ratio, other)):
-        push = guided(MODEL.denoise, *guides)(x, at).push
-        assert push is not None
+        guidance_score = guided(MODEL.denoise, *guides)(x, at).guidance_score
+        assert guidance_score is not None
         assert plain is not None
-        assert_close(push, 0.5 * slope + 2 * 5 * plain / plain.norm(dim=1, keepdim=True))
+        assert_close(guidance_score, 0.5 * slope + 2 * 5 * plain / plain.norm(dim=1, keepdim=True))
     blind = density_ratio_guide(lambda x_vp, tau: 0 * x_vp.sum(1), Use(2.0, norm_scaling=True))
-    assert_close(guided(MODEL.denoise, other, blind)(x, at).push, (0.5 * slope).expand(64, 2))
+    assert_close(guided(MODEL.denoise, other, blind)(x, at).guidance_score, (0.5 * slope).expand(64, 2))
     with pytest.raises(ValueError, match="norm_scaling"):
         guided(MODEL.denoise, ratio)
 

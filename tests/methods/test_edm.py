@@ -1,4 +1,4 @@
-"""EDM as a method: its loss, its schedules, its sampler and what it refuses."""
+"""EDM as a method: loss, schedules, sampler and invalid settings."""
 
 import dataclasses
 
@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from methods.core.augment import LABELS, Transform, augment, draw_transform, identity, labels_of
-from methods.core.denoise import Preconditioned
+from methods.core.density.mixtures import Mixture
 from methods.core.loop import TrainState, train_steps
-from methods.core.mixtures import Mixture
+from methods.core.process.denoise import Preconditioned
 from methods.core.rng import SeededRng, StepRng
+from methods.core.training.augment import AUGMENT_LABELS, Transform, augment, draw_transform, identity, labels_of
 from methods.core.types import At, Batch, DataSpec, Denoiser, Prediction, Progress
 from methods.edm import EDM
 
@@ -80,14 +80,14 @@ def test_training_on_a_mixture_learns_its_denoiser():
     assert (learned - exact).square().mean() < 0.1 * (x - exact).square().mean()
 
 
-def test_a_label_asks_for_its_class_and_an_unconditional_network_takes_none():
+def test_samples_depend_on_labels_and_an_unconditional_network_ignores_them():
     assert fresh(POINT_EDM, POINTS)["denoiser"].classes == 3
     method = dataclasses.replace(POINT_EDM, conditional=False)
     nets = fresh(method, POINTS)
     assert nets["denoiser"].classes == 0
     labels = torch.tensor([0, 1, 2])
-    asked = method.sample(nets, EDM.Sampling(steps=2), labels, SeededRng(range(3)))
-    assert torch.equal(asked, method.sample(nets, EDM.Sampling(steps=2), None, SeededRng(range(3))))
+    labelled = method.sample(nets, EDM.Sampling(steps=2), labels, SeededRng(range(3)))
+    assert torch.equal(labelled, method.sample(nets, EDM.Sampling(steps=2), None, SeededRng(range(3))))
     with pytest.raises(ValueError, match="classes"):
         nets["denoiser"](torch.zeros(3, 2), torch.ones(3), labels)
 
@@ -119,7 +119,7 @@ def test_the_first_learning_rate_is_zero_and_the_rest_follow_the_images_seen():
     assert [decayed.learning_rate(Progress(step, 100, 40)) for step in (0, 10, 30)] == [2.0, 1.5, 0.5]
 
 
-def test_the_average_remembers_no_more_than_a_share_of_the_images_seen():
+def test_the_averages_half_life_is_at_most_a_share_of_the_images_seen():
     method = EDM(ema_halflife_images=1000, ema_rampup=0.5)
     assert method.ema_decay(Progress(0, 100, 10)) == 0.0
     assert_close(method.ema_decay(Progress(4, 100, 10)), 0.5 ** (100 / 200))
@@ -142,7 +142,7 @@ def test_churn_is_drawn_from_each_images_own_stream():
     assert_close(pair[1], alone[0], atol=1e-6, rtol=0)
 
 
-def test_the_denoiser_asks_the_network_at_the_samplers_noise_level():
+def test_the_denoiser_calls_the_network_at_the_samplers_noise_level():
     net = fresh(POINT_EDM, POINTS)["denoiser"]
     x, sigma, labels = torch.randn(3, 2).double(), torch.tensor([0.1, 1.0, 2.0]).double(), torch.arange(3)
     assert torch.equal(POINT_EDM.denoiser(net, labels)(x, At(sigma, 0)).x0, net(x, sigma, labels))
@@ -181,7 +181,7 @@ def transform(**changes: Tensor) -> Transform:
     return Transform(*[value.double() for value in identity(1)._replace(**changes)])
 
 
-def test_the_identity_leaves_a_smooth_picture_nearly_alone():
+def test_the_identity_hardly_changes_a_smooth_picture():
     assert_close(augment(smooth_picture(), transform()), smooth_picture(), atol=2e-3, rtol=0)
 
 
@@ -195,9 +195,9 @@ def test_a_translation_by_four_pixels_shifts_by_four_pixels():
     assert_close(moved[..., 8:-8], smooth_picture().roll(4, 3)[..., 8:-8], atol=2e-3, rtol=0)
 
 
-def test_unchanged_images_are_told_to_be_so():
+def test_the_labels_of_unchanged_images_are_zero():
     assert labels_of(identity(4)).eq(0).all()
-    assert labels_of(identity(4)).shape == (4, LABELS)
+    assert labels_of(identity(4)).shape == (4, AUGMENT_LABELS)
 
 
 def test_each_augmentation_has_its_probability():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.core.exact import (
+from methods.core.density.exact import (
     Estimate,
     Levels,
     gain,
@@ -15,12 +15,12 @@ from methods.core.exact import (
     kl_of_flow,
     score_error,
 )
+from methods.core.density.mixtures import Mixture, log_ratio
 from methods.core.guidance import Guide, constant, guided
-from methods.core.mixtures import Mixture, log_ratio
-from methods.core.noise import edm_grid
-from methods.core.posterior import posterior
+from methods.core.process.noise import edm_grid
+from methods.core.process.posterior import posterior
 from methods.core.rng import StepRng
-from methods.core.samplers import heun
+from methods.core.sampling.samplers import heun
 from methods.core.types import Denoiser
 
 LINE = Mixture(torch.tensor([[-1.0], [0.4], [1.2]]).double(), 0.15, torch.tensor([0.5, 0.3, 0.2]).double())
@@ -42,7 +42,7 @@ def agree(first: Estimate, second: Estimate) -> None:
 
 
 def at_ends(data: Mixture, model: Mixture) -> tuple[float, Estimate]:
-    """KL(data || model) at the largest level, and what more there is at the smallest."""
+    """KL(data || model) at the largest level, and its increase at the smallest."""
     rng = StepRng(0, 0, "ends")
     if data.means.shape[1] == 1:
         low, high = (kl_by_quadrature(data, model, sigma) for sigma in LEVELS)
@@ -73,18 +73,18 @@ def test_the_score_error_is_the_divergence_that_noise_took_away(data: Mixture, m
 @WORLDS
 @pytest.mark.parametrize("weight", [0.5, 1.0, 2.0])
 def test_the_gain_is_the_score_error_less_the_adjusted_one(data: Mixture, model: Mixture, weight: float) -> None:
-    """Gain = E_theta - E_theta,phi, the left side without knowing the data's score."""
+    """Gain = E_theta - E_theta,phi, the left side without the data's score."""
     rng = StepRng(1, 0, "gain")
     better = adjusted(data, model, weight)
     before, after = (score_error(data, denoise, rng, LEVELS, 40_000) for denoise in (model.denoise, better))
     won = gain(model.denoise, better, data.sample(40_000, rng), rng, LEVELS)
     agree(won, Estimate(before.value - after.value, math.hypot(before.error, after.error)))
-    if weight == 1.0:  # the optimal discriminator leaves nothing
+    if weight == 1.0:  # with the optimal discriminator no error remains
         assert after.value < 1e-9
         agree(won, at_ends(data, model)[1])
 
 
-def test_a_blind_discriminator_gains_nothing_and_a_wrong_one_loses() -> None:
+def test_a_constant_discriminator_gains_nothing_and_a_wrong_one_loses() -> None:
     x0, rng = PLANE.sample(4000, StepRng(0, 0, "x")), StepRng(0, 1, "gain")
     blind = guided(WRONG_PLANE.denoise, Guide(lambda x, at: x.new_zeros(len(x)), constant(1.0)))
     assert gain(WRONG_PLANE.denoise, blind, x0, rng, LEVELS) == Estimate(0.0, 0.0)
@@ -98,7 +98,7 @@ def kl_in_steps(denoise: Denoiser, steps: int) -> float:
 
 
 def test_what_samples_lack_is_split_into_score_guidance_and_discretisation() -> None:
-    """In the limit of many steps the flow has the law that its score says; steps add an error that falls with them."""
+    """With many steps the flow has the distribution of its score; the error that steps add falls with their number."""
     right, wrong, half = LINE.denoise, WRONG_LINE.denoise, adjusted(LINE, WRONG_LINE, 0.5)
     of_score, of_guidance = (kl_in_steps(denoise, 200) for denoise in (wrong, half))
     assert kl_in_steps(right, 200) < 2e-3

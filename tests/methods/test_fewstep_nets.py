@@ -1,4 +1,4 @@
-"""Networks of the few-step methods: what the golden files leave open, and that resampling is what it claims to be."""
+"""Networks of the few-step methods: what golden files do not cover, and resampling by its definition."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from methods.core.adversarial import squared_gradient
-from methods.nets.ddgan_discriminator import DDGANDiscriminator
-from methods.nets.ddpm_unet import DDPMUNet
+from methods.core.training.adversarial import squared_gradient
+from methods.nets.adm.ddpm_unet import DDPMUNet
 from methods.nets.fir import Fir, FirConv, conv_down
 from methods.nets.minibatch_std import with_deviation
-from methods.nets.ncsnpp_blocks import NormAfter
-from methods.nets.ncsnpp_generator import NCSNppGenerator, Pyramid
-from methods.nets.siddm_unet import SIDDMDiscriminator, SIDDMGenerator, Trunk
+from methods.nets.ncsnpp.blocks import NormAfter
+from methods.nets.ncsnpp.discriminator import DDGANDiscriminator
+from methods.nets.ncsnpp.generator import NCSNppGenerator, Pyramid
+from methods.nets.siddm.unet import SIDDMDiscriminator, SIDDMGenerator, Trunk
 from methods.nets.stylegan2_discriminator import StyleGAN2Discriminator
 from tests.methods.test_nets import train_a_step
 
@@ -83,7 +83,7 @@ def test_upsampling_equals_zeros_between_pixels_and_a_filter():
 def test_a_convolution_while_upsampling_equals_zeros_between_pixels_and_both_filters():
     torch.manual_seed(0)
     x, layer = torch.randn(2, 3, 6, 6, dtype=torch.float64), FirConv(3, 5, "up").double()
-    wide = F.pad(zeros_between(x), (4,) * 4)  # far enough for both to see all that they make
+    wide = F.pad(zeros_between(x), (4,) * 4)  # wide enough for the whole support of both filters
     plain = filtered(F.conv2d(wide, layer.weight), 4 * layer.kernel, 0, 0)
     assert_close(layer(x), plain[:, :, 1:13, 1:13])
 
@@ -132,7 +132,7 @@ def test_skip_pyramids_number_their_layers_as_the_official_code_does():
     assert kinds == [*down, *middle, *coarse, "ResBlock", "ResBlock", "GroupNorm", "Conv2d"]
 
 
-def test_a_fresh_generator_says_almost_nothing_and_stays_within_its_range():
+def test_a_fresh_generators_output_is_almost_zero_and_within_its_range():
     torch.manual_seed(0)
     x, index, z = play()
     assert generator()(x, index, z).abs().max() < 1e-3
@@ -144,24 +144,24 @@ def test_a_fresh_generator_says_almost_nothing_and_stays_within_its_range():
     assert loud(x, index, z).abs().max() > 1
 
 
-def test_networks_for_labels_heed_them_and_others_refuse_them():
+def test_networks_with_classes_depend_on_labels_and_others_refuse_them():
     torch.manual_seed(0)
     x, index, z = play()
     labels = torch.tensor([0, 1, 2, 0])
     made = NCSNppGenerator(SHAPE, latent=4, model_channels=8, channel_mult=(1, 2), num_res_blocks=1, classes=3)
-    judge, denoiser = discriminator(classes=3), unet(classes=3)
+    discriminate, denoiser = discriminator(classes=3), unet(classes=3)
     calls: list[Callable[[Tensor | None], Tensor]] = [
         lambda y: made(x, index, z, y),
-        lambda y: judge(x, index, x, y).logits,
+        lambda y: discriminate(x, index, x, y).logits,
         lambda y: denoiser(x, index, y),
     ]
-    for net in (made, judge, denoiser):
+    for net in (made, discriminate, denoiser):
         for parameter in net.parameters():
             nn.init.normal_(parameter, std=0.3)
     for call in calls:
-        said = [call(y) for y in (labels, labels.roll(1), None)]
-        assert not torch.equal(said[0], said[1])
-        assert not torch.equal(said[0], said[2])
+        output = [call(y) for y in (labels, labels.roll(1), None)]
+        assert not torch.equal(output[0], output[1])
+        assert not torch.equal(output[0], output[2])
     with pytest.raises(ValueError, match="labels"):
         generator()(x, index, z, labels)
 
@@ -260,5 +260,5 @@ def test_precision_follows_the_images(name: str, dtype: torch.dtype):
     net, inputs = BUILDERS[name]()
     if dtype == torch.float64:
         net = net.double()
-    said = net(*(part.to(dtype) if part.is_floating_point() else part for part in inputs))
-    assert (said if isinstance(said, Tensor) else said.logits).dtype == dtype
+    output = net(*(part.to(dtype) if part.is_floating_point() else part for part in inputs))
+    assert (output if isinstance(output, Tensor) else output.logits).dtype == dtype

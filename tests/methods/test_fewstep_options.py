@@ -12,7 +12,7 @@ from methods.core.rng import SeededRng, StepRng
 from methods.core.types import Batch, DataSpec
 from methods.ddgan import DDGAN
 from methods.gan import GAN
-from methods.nets.mixture_fourier import Coordinates
+from methods.nets.small.mixture_fourier import Coordinates
 from methods.siddm import SIDDM
 from methods.tdpm import TDPM
 
@@ -29,14 +29,19 @@ NCSNPP: dict[str, Any] = {
     "latent": 4,
     "style_width": 8,
     "mapping_layers": 1,
-    "judge_width": 4,
+    "discriminator_width": 4,
 }
 UNET: dict[str, Any] = {"net": "unet", "width": 32, "depth": 1, "channel_mult": (1, 1), "attention": (4,)}
 SIDDM_UNET = UNET | {"channel_mult": (2, 2), "head_width": 32}
 MLP: dict[str, Any] = {"net": "mlp", "width": 16, "depth": 2}
 SHORT: dict[str, Any] = {"lr_linear_from": 0.3, "ema": 0.99, "ema_warmup": True}
 R1: dict[str, Any] = {"r1_gamma": 0.2, "r1_every": 1}
-STYLEGAN: dict[str, Any] = {"judge": "stylegan2", "judge_base": 64, "judge_max": 16, "discriminator_lr": 2.5e-3}
+STYLEGAN: dict[str, Any] = {
+    "discriminator": "stylegan2",
+    "discriminator_base": 64,
+    "discriminator_max": 16,
+    "discriminator_lr": 2.5e-3,
+}
 FOURIER: dict[str, Any] = {"net": "mixture-fourier", "width": 16}
 
 ON_PICTURES: dict[str, Callable[[], Any]] = {
@@ -49,9 +54,11 @@ ON_PICTURES: dict[str, Callable[[], Any]] = {
     "siddm-mlp": lambda: SIDDM(**MLP, **SHORT, **R1, conditional=True, latent=16, trained_times="visited"),
     "siddm-mlp-pair": lambda: SIDDM(**MLP, sees_pair=True, c_target=None, clean_weight=None),
     "tdpm-unet": lambda: TDPM(kept=3, **UNET, **STYLEGAN),
-    "tdpm-unet-separate": lambda: TDPM(kept=3, **UNET, prior="separate", conditional=True, judge="residual-mlp"),
-    "tdpm-mlp": lambda: TDPM(kept=3, **MLP, **SHORT, **R1, conditional=True, judge="residual-mlp"),
-    "tdpm-without-a-chain": lambda: TDPM(kept=0, **MLP, conditional=True, judge="residual-mlp"),
+    "tdpm-unet-separate": lambda: TDPM(
+        kept=3, **UNET, prior="separate", conditional=True, discriminator="residual-mlp"
+    ),
+    "tdpm-mlp": lambda: TDPM(kept=3, **MLP, **SHORT, **R1, conditional=True, discriminator="residual-mlp"),
+    "tdpm-without-a-chain": lambda: TDPM(kept=0, **MLP, conditional=True, discriminator="residual-mlp"),
     "gan-mlp": lambda: GAN(**MLP, **SHORT, **R1, conditional=True, latent=16),
     "gan-plain": lambda: GAN(),
 }
@@ -112,7 +119,7 @@ def test_unlabelled_data_need_no_other_settings(name: str) -> None:
         (lambda: DDGAN(conditional=True), "conditional"),
         (lambda: SIDDM(net="mixture-fourier", conditional=True), "conditional"),
         (lambda: GAN(conditional=True), "conditional"),
-        (lambda: TDPM(conditional=True), "judge"),
+        (lambda: TDPM(conditional=True), "discriminator"),
         (lambda: DDGAN(net="mlp", dropout=0.1), "dropout"),
         (lambda: TDPM(dropout=0.1), "dropout"),
         (lambda: SIDDM(net="unet", dropout=1.0), "dropout"),
@@ -156,7 +163,7 @@ def test_networks_for_points_refuse_pictures(make: Callable[[], Any]) -> None:
         make().build(PICTURES)
 
 
-def test_a_batch_that_residual_judges_cannot_group_is_refused() -> None:
+def test_a_batch_that_residual_discriminators_cannot_group_is_refused() -> None:
     method = GAN(**MLP)
     state = TrainState.fresh(method, PICTURES, seed=0)
     batch = Batch(torch.zeros(6, 1, 8, 8), LABELS[:6])
@@ -177,13 +184,13 @@ def test_visited_times_come_in_equal_shares() -> None:
     assert sorted(u.tolist()) == [0.25, 0.25, 0.5, 0.5, 0.75, 0.75, 1.0, 1.0]
 
 
-def test_coordinates_are_heard_at_five_octaves_of_the_datas_own_scale() -> None:
+def test_coordinates_enter_at_five_octaves_of_the_datas_own_scale() -> None:
     seen = Coordinates(2, std=2.0)
     x = torch.tensor([[1.0, -3.0]])
-    said = seen(x)
-    assert said.shape == (1, seen.width)
+    output = seen(x)
+    assert output.shape == (1, seen.width)
     phases = torch.cat([x / 2 * 2**octave for octave in range(5)], dim=1)
-    torch.testing.assert_close(said, torch.cat([x, phases.sin(), phases.cos()], dim=1))
+    torch.testing.assert_close(output, torch.cat([x, phases.sin(), phases.cos()], dim=1))
 
 
 def test_the_loud_network_is_the_papers_but_for_the_weights_of_its_coordinates() -> None:

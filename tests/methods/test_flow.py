@@ -1,4 +1,4 @@
-"""Score SDEs: the flow by adaptive steps, the reverse SDE, and starts from an image, on laws known in closed form."""
+"""Score SDEs: the flow by adaptive steps, the reverse SDE, and starts from an image, on known distributions."""
 
 import math
 
@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from methods.core.ancestral import begin_chain
-from methods.core.chains import chain_of
-from methods.core.flow import begin, flow, grid_along, reverse_sde, sub_vp_path, ve_path, vp_path
-from methods.core.mixtures import Mixture
-from methods.core.noise import GeometricVE, LinearVP, SubVP, edm_grid
+from methods.core.density.mixtures import Mixture
+from methods.core.process.chains import chain_of
+from methods.core.process.noise import GeometricVE, LinearVP, SubVP, edm_grid
 from methods.core.rng import ImageRng, SeededRng, sample_tiles
-from methods.core.samplers import LINEAR, Path, heun
+from methods.core.sampling.ancestral import begin_chain
+from methods.core.sampling.flow import begin, flow, grid_along, reverse_sde, sub_vp_path, ve_path, vp_path
+from methods.core.sampling.samplers import LINEAR, Path, heun
 from methods.core.types import At, DataSpec, Prediction, Source, Wrap, unwrapped
 from methods.ddpm import DDPM
 from methods.edm import EDM
@@ -33,8 +33,8 @@ def test_times_and_slopes_of_a_path_are_those_of_its_noise_level_and_scale(path:
     t = path.time(torch.tensor([0.05, 0.7, 3.0, 40.0], dtype=torch.float64)).requires_grad_()
     assert_close(path.sigma(t), torch.tensor([0.05, 0.7, 3.0, 40.0], dtype=torch.float64))
     for value, slope in ((path.sigma, path.sigma_slope), (path.scale, path.scale_slope)):
-        (found,) = torch.autograd.grad((value(t) + 0 * t).sum(), t)
-        assert_close(found, slope(t).detach())
+        (computed,) = torch.autograd.grad((value(t) + 0 * t).sum(), t)
+        assert_close(computed, slope(t).detach())
 
 
 def test_sub_vp_states_have_the_processs_mean_and_spread() -> None:
@@ -47,9 +47,11 @@ def test_sub_vp_states_have_the_processs_mean_and_spread() -> None:
 @every_path
 def test_the_adaptive_flow_ends_where_the_exact_one_does(path: Path) -> None:
     exact = NOISE * TOP * STD / math.sqrt(STD**2 + TOP**2)
-    found = flow(POINT.denoise, NOISE * TOP, path, TOP, 0.002)
-    assert_close(found, exact, atol=3e-4, rtol=0)  # the last step, from 0.002 to 0, is Euler's
-    assert (flow(POINT.denoise, NOISE * TOP, path, TOP, 0.002, 1e-2) - exact).abs().max() > (found - exact).abs().max()
+    computed = flow(POINT.denoise, NOISE * TOP, path, TOP, 0.002)
+    assert_close(computed, exact, atol=3e-4, rtol=0)  # the last step, from 0.002 to 0, is Euler's
+    assert (flow(POINT.denoise, NOISE * TOP, path, TOP, 0.002, 1e-2) - exact).abs().max() > (
+        computed - exact
+    ).abs().max()
 
 
 @pytest.mark.parametrize("name", ["vp", "sub-vp", "ve"])
@@ -118,8 +120,10 @@ def test_every_diffusion_samples_from_a_source(name: str) -> None:
 
     assert sample(Source(images, 0.5)).shape == (6, 2)
     assert not torch.equal(sample(Source(images, 0.5)), sample(None))
-    pushed = sample(Source(images, 0.5), lambda denoise: lambda x, at: denoise(x, at)._replace(push=torch.ones_like(x)))
-    assert not torch.equal(pushed, sample(Source(images, 0.5)))
+    guided_images = sample(
+        Source(images, 0.5), lambda denoise: lambda x, at: denoise(x, at)._replace(guidance_score=torch.ones_like(x))
+    )
+    assert not torch.equal(guided_images, sample(Source(images, 0.5)))
     with pytest.raises(ValueError, match=r"source\.sigma: 1000\.0 came"):
         sample(Source(images, 1000.0))
     with pytest.raises(ValueError, match=r"source\.images: shape \[3, 2\] came"):
@@ -129,7 +133,7 @@ def test_every_diffusion_samples_from_a_source(name: str) -> None:
 @pytest.mark.parametrize("solver", ["heun", "euler", "rk45", "sde"])
 @pytest.mark.parametrize("process", ["edm", "vp", "sub-vp", "ve"])
 def test_edm_samples_by_every_solver_along_every_process(solver, process) -> None:
-    """To the law its network has when it is fresh: the best linear denoiser, a round Gaussian's."""
+    """To the distribution of its fresh network: the best linear denoiser, that of a round Gaussian."""
     nets = SMALL.build(POINTS)
     sampling = EDM.Sampling(steps=200, solver=solver, process=process, tolerance=1e-3)
     rng: ImageRng = SeededRng(range(64))
@@ -141,7 +145,7 @@ def test_edm_samples_by_every_solver_along_every_process(solver, process) -> Non
         assert_close(x, start * 0.7, atol=0.05, rtol=0.15 if solver == "euler" else 0.05)
 
 
-def test_rk45_asks_until_its_tolerance_is_met() -> None:
+def test_rk45_takes_steps_until_its_tolerance_is_met() -> None:
     def calls(tolerance: float) -> int:
         seen: list[At] = []
 
@@ -157,7 +161,7 @@ def test_rk45_asks_until_its_tolerance_is_met() -> None:
 
 
 def test_the_adaptive_solvers_image_is_the_same_in_any_range() -> None:
-    """Its steps suit a whole tile, and a tile never depends on what was asked for."""
+    """Its step size is chosen for a whole tile, and a tile does not depend on the requested range."""
     nets, sampling = SMALL.build(POINTS), EDM.Sampling(solver="rk45", tolerance=1e-2)
 
     def images(seeds: range) -> Tensor:

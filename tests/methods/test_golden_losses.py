@@ -26,8 +26,8 @@ RECORDED: dict[str, dict[str, list[float]]] = json.loads(FILE.read_text()) if FI
 RECORD_AGAIN = "python -m tests.methods.test_golden_losses"
 
 
-class Listening:
-    """A method whose losses are written down, by player."""
+class LossRecorder:
+    """A method that records its losses, by player."""
 
     def __init__(self, method: Trainable) -> None:
         self.method = method
@@ -50,7 +50,7 @@ class Listening:
 
 def losses_of(case: Case) -> dict[str, list[float]]:
     """By player, in float64."""
-    method = Listening(case.make())
+    method = LossRecorder(case.make())
     state = TrainState.fresh(method, case.spec, seed=0, dtype=torch.float64)
     for _ in train_steps(method, state, lambda step: batches(case, step), seed=0, batch=BATCH, steps=STEPS):
         pass
@@ -60,10 +60,10 @@ def losses_of(case: Case) -> dict[str, list[float]]:
 @pytest.mark.parametrize("case", every_case(), ids=str)
 def test_losses_are_as_recorded(case: Case) -> None:
     assert str(case) in RECORDED, f"no losses are recorded for {case}: {RECORD_AGAIN} {case}"
-    found, recorded = losses_of(case), RECORDED[str(case)]
-    assert found.keys() == recorded.keys()
+    computed, recorded = losses_of(case), RECORDED[str(case)]
+    assert computed.keys() == recorded.keys()
     for player, losses in recorded.items():
-        assert found[player] == pytest.approx(losses, rel=1e-4, abs=1e-12), f"{player}: see {RECORD_AGAIN}"
+        assert computed[player] == pytest.approx(losses, rel=1e-4, abs=1e-12), f"{player}: see {RECORD_AGAIN}"
 
 
 def test_every_method_has_recorded_losses_and_nothing_else_has() -> None:

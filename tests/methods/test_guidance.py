@@ -1,15 +1,15 @@
-"""Guidance with exact density ratios, where the guided law is known."""
+"""Guidance with exact density ratios, where the guided distribution is known."""
 
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from methods.core.density.mixtures import Mixture, log_ratio
 from methods.core.guidance import OUTSIDE, Guide, boosted, constant, guided
-from methods.core.mixtures import Mixture, log_ratio
-from methods.core.noise import edm_grid
+from methods.core.process.noise import edm_grid
 from methods.core.rng import StepRng
-from methods.core.samplers import heun
+from methods.core.sampling.samplers import heun
 from methods.core.types import At, LogWeight, Prediction
 
 
@@ -68,7 +68,7 @@ def test_an_exact_discriminator_makes_the_guided_laws_error_fall():
 
 
 @pytest.mark.parametrize("log_weight", [blind, nearly_blind])
-def test_a_blind_guide_changes_no_bit(log_weight: LogWeight):
+def test_a_constant_guide_changes_no_bit(log_weight: LogWeight):
     assert torch.equal(samples(Guide(log_weight, constant(3.0))), samples())
 
 
@@ -115,20 +115,20 @@ def test_outside_its_window_a_guide_is_not_called_and_doubts_nobody():
 
     guide = Guide(never, constant(1.0), sigma_min=0.1, sigma_max=1.0, is_density_ratio=True)
     for sigma in (0.05, 2.0):
-        said = guided(MODEL.denoise, guide)(NOISE, At(torch.full((64,), sigma, dtype=torch.float64), 0))
-        assert said.push is None
-        assert (said.log_ratio == OUTSIDE).all()
+        prediction = guided(MODEL.denoise, guide)(NOISE, At(torch.full((64,), sigma, dtype=torch.float64), 0))
+        assert prediction.guidance_score is None
+        assert (prediction.log_ratio == OUTSIDE).all()
 
 
 def test_each_sample_has_its_own_window_unless_the_batch_stays_together():
     sigma = torch.tensor([0.5] * 32 + [2.0] * 32, dtype=torch.float64)
     guide = Guide(log_ratio(DATA, MODEL), constant(1.0), sigma_max=1.0, is_density_ratio=True)
     alone = guided(MODEL.denoise, guide)(NOISE, At(sigma, 0))
-    assert alone.push[:32].ne(0).any()
-    assert alone.push[32:].eq(0).all()
+    assert alone.guidance_score[:32].ne(0).any()
+    assert alone.guidance_score[32:].eq(0).all()
     assert (alone.log_ratio[32:] == OUTSIDE).all()
     together = Guide(guide.log_weight, guide.weight, sigma_max=1.0, is_density_ratio=True, together=True)
-    assert guided(MODEL.denoise, together)(NOISE, At(sigma, 0)).push[32:].ne(0).any()
+    assert guided(MODEL.denoise, together)(NOISE, At(sigma, 0)).guidance_score[32:].ne(0).any()
 
 
 def test_a_guide_of_first_orders_is_not_called_in_second_ones():
@@ -150,17 +150,17 @@ def test_boosting_doubles_the_weight_of_doubted_samples_in_every_other_step():
     assert law(At(sigma, 2, order=2), doubt).tolist() == [1.5, 1.5, 1.5]
 
 
-def test_only_density_ratios_are_told_to_the_sampler():
-    said = guided(MODEL.denoise, Guide(log_ratio(DATA, MODEL), constant(1.0)))(
+def test_only_density_ratios_reach_the_sampler():
+    prediction = guided(MODEL.denoise, Guide(log_ratio(DATA, MODEL), constant(1.0)))(
         NOISE, At(torch.ones(64, dtype=torch.float64), 0)
     )
-    assert said.push is not None
-    assert said.log_ratio is None
+    assert prediction.guidance_score is not None
+    assert prediction.log_ratio is None
 
 
-def test_guidance_does_not_touch_the_prediction_itself():
+def test_guidance_does_not_change_the_predicted_image():
     def frozen(x: Tensor, at: At) -> Prediction:
         return Prediction(x * 0.25)
 
-    said = guided(frozen, ratio_guide())(NOISE, At(torch.ones(64, dtype=torch.float64), 0))
-    assert torch.equal(said.x0, NOISE * 0.25)
+    prediction = guided(frozen, ratio_guide())(NOISE, At(torch.ones(64, dtype=torch.float64), 0))
+    assert torch.equal(prediction.x0, NOISE * 0.25)

@@ -1,4 +1,4 @@
-"""What holds for every sampler and every guide: the algebra of guidance, on mixtures whose ratio is known exactly.
+"""The algebra of guidance for every sampler and guide, on mixtures whose density ratio is known exactly.
 
 Tolerances: a sampler adds guides in float64, so their order moves a point by rounding alone, 1e-9; an adaptive solver's
 steps follow that rounding, 1e-6.
@@ -13,19 +13,19 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from methods.classifier_guidance import Classifier
-from methods.core.ancestral import ancestral, begin_chain, ddim
-from methods.core.chains import chain_of
-from methods.core.flow import begin, flow, grid_along, reverse_sde, sub_vp_path, ve_path, vp_path
+from methods.core.density.mixtures import Mixture, log_ratio
 from methods.core.guidance import Guide, classifier_free, constant, guided
-from methods.core.mixtures import Mixture, log_ratio
-from methods.core.noise import GeometricVE, LinearVP, SubVP, edm_grid, ve_grid
-from methods.core.samplers import LINEAR, VE, Churn, Path, follow, heun
+from methods.core.process.chains import chain_of
+from methods.core.process.noise import GeometricVE, LinearVP, SubVP, edm_grid, ve_grid
+from methods.core.sampling.ancestral import ancestral, begin_chain, ddim
+from methods.core.sampling.flow import begin, flow, grid_along, reverse_sde, sub_vp_path, ve_path, vp_path
+from methods.core.sampling.samplers import LINEAR, VE, Churn, Path, follow, heun
 from methods.core.types import At, DataSpec, Denoiser, LogWeight, Source, Wrap
 from methods.discriminator_guidance import Discriminator, Use, density_ratio_guide
 
 Sampler = Callable[[Denoiser, int], Tensor]  # of this many steps; its noise is always the same
 COUNT = 24
-SPREAD = 0.1  # of random weights: what networks say changes as slowly as the laws do
+SPREAD = 0.1  # of random weights: the networks' outputs vary as slowly as the densities
 DATA = Mixture(torch.tensor([[0.7, 0.2], [-0.6, -0.3]]).double(), 0.2, torch.tensor([0.6, 0.4]).double())
 MODEL = Mixture(torch.tensor([[0.5, 0.3], [-0.4, -0.4]]).double(), 0.3, torch.tensor([0.3, 0.7]).double())
 VP = LinearVP()
@@ -34,7 +34,7 @@ IMAGES = torch.linspace(-1, 1, 2 * COUNT).double().view(COUNT, 2)
 
 
 class Noise:
-    """One stream for all rows, the same on every use; of points with as many numbers as the sampler asks for."""
+    """One stream for all rows, the same on every use; of points with as many numbers as the sampler draws."""
 
     def __init__(self, count: int) -> None:
         self.count, self.generator = count, torch.Generator().manual_seed(4)
@@ -46,7 +46,7 @@ class Noise:
 
 
 def samplers(count: int, dimensions: int, images: Tensor) -> dict[str, Sampler]:
-    """Every way of sampling there is."""
+    """Every sampler."""
 
     def along(path: Path, alpha: float | None = 1.0) -> Sampler:
         def sample(denoise: Denoiser, steps: int) -> Tensor:
@@ -118,7 +118,7 @@ SAMPLERS = samplers(COUNT, 2, IMAGES)
 
 
 def network(method: Any, spread: float) -> dict[str, nn.Module]:
-    """With random weights, or, without spread, blind."""
+    """With random weights; without spread, a constant output."""
     nets = method.build(DataSpec((2,), 2, 0.7))
     generator = torch.Generator().manual_seed(0)
     for net in nets.values():
@@ -169,7 +169,7 @@ every_sampler = pytest.mark.parametrize("name", SAMPLERS)
 
 @every_sampler
 @pytest.mark.parametrize("guide", GUIDES)
-def test_a_blind_guide_and_one_without_weight_change_no_bit(name: str, guide: str) -> None:
+def test_a_constant_guide_and_one_without_weight_change_no_bit(name: str, guide: str) -> None:
     weighted, blind = GUIDES[guide]
     plain = SAMPLERS[name](MODEL.denoise, 4)
     assert torch.equal(SAMPLERS[name](blind(MODEL.denoise), 4), plain)
@@ -188,7 +188,7 @@ def test_guides_commute(name: str) -> None:
 
 
 @every_sampler
-def test_a_guide_says_the_same_in_exploding_and_in_preserving_coordinates(name: str) -> None:
+def test_a_guide_is_equal_in_exploding_and_in_preserving_coordinates(name: str) -> None:
     def log_odds(x_vp: Tensor, tau: Tensor) -> Tensor:
         return log_ratio(DATA, MODEL)(x_vp / VP.mean(tau)[:, None], At(VP.sigma(tau), 0))
 
@@ -205,17 +205,17 @@ LINE_MODEL = Mixture(torch.tensor([[0.5], [-0.9]]).double(), 0.4, torch.tensor([
 LINE_SAMPLERS = {
     name: sampler
     for name, sampler in samplers(LINE, 1, LINE_DATA.means[torch.arange(LINE) % 2]).items()
-    if not name.startswith("sdedit")  # its law is no longer the data's
+    if not name.startswith("sdedit")  # its distribution is not the data's
 }
 
 
 def divergence(x: Tensor) -> float:
-    """KL of the samples' law to the data's, in nats, over 20 bins; by chance alone 19 / (2 LINE) = 0.003."""
+    """KL from the samples' distribution to the data's, in nats, over 20 bins; by chance alone 19 / (2 LINE) = 0.003."""
     edges = torch.linspace(-1.9, 1.9, 19, dtype=torch.float64)
     below = torch.special.ndtr((edges[:, None] - LINE_DATA.means[:, 0]) / LINE_DATA.std) @ LINE_DATA.weights
     wanted = torch.cat([below[:1], below.diff(), 1 - below[-1:]])
-    found = torch.bucketize(x[:, 0].contiguous(), edges).bincount(minlength=20) / LINE
-    return float(torch.special.xlogy(found, found / wanted).sum())
+    computed = torch.bucketize(x[:, 0].contiguous(), edges).bincount(minlength=20) / LINE
+    return float(torch.special.xlogy(computed, computed / wanted).sum())
 
 
 @pytest.mark.parametrize("name", LINE_SAMPLERS)

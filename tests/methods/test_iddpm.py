@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from methods.core.ancestral import Reading, learned_log_variance, read_output
-from methods.core.chains import Chain, chain_of, linear_betas
-from methods.core.posterior import diffuse
+from methods.core.density.variational import bound_terms, discretized_log_likelihood, prior_bits
+from methods.core.process.chains import Chain, chain_of, linear_betas
+from methods.core.process.posterior import diffuse
 from methods.core.rng import SeededRng
+from methods.core.sampling.ancestral import Reading, learned_log_variance, read_output
 from methods.core.types import DataSpec
-from methods.core.variational import bound_terms, discretized_log_likelihood, prior_bits
 from methods.iddpm import IDDPM, Sampling
 from tests.methods.toy import POINTS, trained
 
@@ -34,12 +34,12 @@ def test_the_bound_trains_the_variance_alone() -> None:
 def test_a_learned_variance_lies_between_the_chains_small_and_large_one() -> None:
     chain, x = chain_of("cosine", 100), torch.zeros(6, 1, 4, 4).double()
     for v, table in ((-1.0, chain.log_variance_small), (1.0, chain.betas.log())):
-        said = read_output(chain, torch.full((6, 2, 4, 4), v).double(), x, INDEX, "noise", "learned")
-        assert said.variance_share is not None
-        assert_close(learned_log_variance(chain, said.variance_share, INDEX)[:, 0, 0, 0], table[INDEX])
+        reading = read_output(chain, torch.full((6, 2, 4, 4), v).double(), x, INDEX, "noise", "learned")
+        assert reading.variance_share is not None
+        assert_close(learned_log_variance(chain, reading.variance_share, INDEX)[:, 0, 0, 0], table[INDEX])
 
 
-def test_a_model_that_knows_the_image_pays_nothing_but_the_first_step() -> None:
+def test_the_bound_of_a_model_that_predicts_the_image_is_its_first_step() -> None:
     chain = METHOD.chain
     x_t = diffuse(X0, chain.alpha_bar[INDEX], NOISE)
     terms = bound_terms(chain, Reading(X0, None), X0, x_t, INDEX, "small")
@@ -48,7 +48,7 @@ def test_a_model_that_knows_the_image_pays_nothing_but_the_first_step() -> None:
 
 
 def test_all_terms_together_code_a_gaussian_at_its_entropy() -> None:
-    """For Gaussian data the true step back is Gaussian too, so with its mean and variance nothing is lost."""
+    """For Gaussian data the true step back is Gaussian too, so with its mean and variance the bound is exact."""
     count, prior_variance = 2000, 0.25**2
     x0 = 0.25 * torch.randn(count, 1, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     x0 = ((x0.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
@@ -61,8 +61,8 @@ def test_all_terms_together_code_a_gaussian_at_its_entropy() -> None:
         variance = chain.posterior.variance[t] + chain.posterior.coef_x0[t] ** 2 * unsure
         low, high = chain.log_variance_small[t], chain.betas[t].log()
         share = ((variance.log() - low) / (high - low)).expand(count, 1)
-        said = Reading(alpha_bar.sqrt() * prior_variance * x_t / spread, share)
-        total += bound_terms(chain, said, x0, x_t, torch.full((count,), t), "learned")
+        reading = Reading(alpha_bar.sqrt() * prior_variance * x_t / spread, share)
+        total += bound_terms(chain, reading, x0, x_t, torch.full((count,), t), "learned")
     bits = (total + prior_bits(chain, x0)).mean()
     entropy = 0.5 * math.log2(2 * math.pi * math.e * prior_variance) + math.log2(127.5)
     assert abs(bits - entropy) < 0.05
@@ -83,9 +83,9 @@ def test_iddpm_trains_through_the_one_loop_and_samples_a_spaced_chain() -> None:
 
     def recording(denoise):
         def recorded(x, at):
-            said = denoise(x, at)
-            seen.append(said.variance_share)
-            return said
+            reading = denoise(x, at)
+            seen.append(reading.variance_share)
+            return reading
 
         return recorded
 
@@ -95,7 +95,7 @@ def test_iddpm_trains_through_the_one_loop_and_samples_a_spaced_chain() -> None:
     assert all(share.shape == (4, 2) for share in seen)
 
 
-def test_unless_told_it_visits_250_states_or_all_of_a_shorter_chain() -> None:
+def test_by_default_it_visits_250_states_or_all_of_a_shorter_chain() -> None:
     for steps, calls in ((40, 40), (300, 250)):
         method, seen = IDDPM(steps=steps, net="mlp", width=8, depth=1), []
 
@@ -118,13 +118,13 @@ def test_every_row_of_adms_ablation_is_another_network_that_can_be_trained() -> 
         replace(small, rescale_residuals=True),
         replace(small, adaptive_norm=False),
     ]
-    said = []
+    reading = []
     for method in rows:
         torch.manual_seed(0)
         net = method.build(DataSpec((1, 8, 8), 0, 1.0))["denoiser"]
         torch.manual_seed(1)
         for parameter in net.parameters():
             torch.nn.init.normal_(parameter, std=0.05)
-        said.append(net(torch.ones(1, 1, 8, 8), torch.tensor([7])).sum())
-    assert torch.stack(said).isfinite().all()
-    assert len({value.item() for value in said}) == len(rows)
+        reading.append(net(torch.ones(1, 1, 8, 8), torch.tensor([7])).sum())
+    assert torch.stack(reading).isfinite().all()
+    assert len({value.item() for value in reading}) == len(rows)

@@ -5,21 +5,21 @@ import math
 import pytest
 import torch
 
+from methods.core.density.likelihood import bits_per_dim, bits_per_dimension, dequantised, flow_likelihood
+from methods.core.density.mixtures import Mixture, log_ratio
 from methods.core.guidance import Guide, constant, guided
-from methods.core.likelihood import bits_per_dim, bits_per_dimension, dequantised, flow_likelihood
-from methods.core.mixtures import Mixture, log_ratio
-from methods.core.noise import vp_between
-from methods.core.ode import rk45
 from methods.core.pixels import from_uint8
+from methods.core.process.noise import vp_between
 from methods.core.rng import SeededRng, StepRng
+from methods.core.sampling.ode import rk45
 
 WORLD = Mixture(torch.tensor([[0.4, -0.3], [-0.6, 0.5]]).double(), 0.2, torch.tensor([0.7, 0.3]).double())
 
 
 @pytest.mark.parametrize("stop", [2.0, -1.0])
 def test_an_exponential_is_integrated_either_way(stop: float) -> None:
-    found = rk45(lambda t, y: -y, torch.tensor([1.0, 3.0]), 0.0, stop, 1e-8, 1e-10)
-    torch.testing.assert_close(found.y, torch.tensor([1.0, 3.0]).double() * math.exp(-stop), rtol=1e-7, atol=0.0)
+    computed = rk45(lambda t, y: -y, torch.tensor([1.0, 3.0]), 0.0, stop, 1e-8, 1e-10)
+    torch.testing.assert_close(computed.y, torch.tensor([1.0, 3.0]).double() * math.exp(-stop), rtol=1e-7, atol=0.0)
 
 
 def test_a_tighter_tolerance_costs_more_and_errs_less() -> None:
@@ -42,7 +42,7 @@ def test_calls_are_counted() -> None:
     assert rk45(slope, torch.ones(2), 0.0, 1.0).calls == len(times)
 
 
-def test_a_slope_that_is_not_finite_is_told() -> None:
+def test_a_slope_that_is_not_finite_raises_an_error() -> None:
     with pytest.raises(ValueError, match="integration is stuck at t = 0"):
         rk45(lambda t, y: y * math.nan, torch.ones(2), 0.0, 1.0)
 
@@ -53,20 +53,20 @@ def test_the_flows_likelihood_is_the_exact_density() -> None:
         flow_likelihood(WORLD.denoise, x, torch.tensor([1.0, sign]).double().expand_as(x)).log_density
         for sign in (1.0, -1.0)
     ]
-    found = bits_per_dimension(sum(parts) / 2, 2)  # type: ignore[arg-type]
+    computed = bits_per_dimension(sum(parts) / 2, 2)  # type: ignore[arg-type]
     exact = bits_per_dimension(WORLD.log_density(x, torch.zeros(2).double()), 2)
-    torch.testing.assert_close(found, exact, rtol=0.0, atol=0.01)
+    torch.testing.assert_close(computed, exact, rtol=0.0, atol=0.01)
 
 
 def test_a_guided_denoisers_likelihood_is_that_of_the_guided_law() -> None:
-    """A wrong denoiser guided by the exact density ratio is the right one: the push has its share in the divergence."""
+    """A wrong denoiser guided by the exact density ratio is the right one: its score changes the divergence."""
     wrong = Mixture(WORLD.means + 0.3, 0.3, WORLD.weights)
     corrected = guided(wrong.denoise, Guide(log_ratio(WORLD, wrong), constant(1.0)))
     x, probe = WORLD.means + 0.1, torch.ones(2, 2).double()
-    found, exact, unguided = (
+    computed, exact, unguided = (
         flow_likelihood(denoise, x, probe).log_density for denoise in (corrected, WORLD.denoise, wrong.denoise)
     )
-    torch.testing.assert_close(found, exact, rtol=0.0, atol=1e-3)
+    torch.testing.assert_close(computed, exact, rtol=0.0, atol=1e-3)
     assert (unguided - exact).abs().min() > 0.1
 
 
@@ -78,21 +78,21 @@ def mean_and_error(values: torch.Tensor) -> tuple[float, float]:
 def test_exact_likelihood_and_bound_agree_wherever_they_are_truncated(time_min: float) -> None:
     """Soft Truncation's claim, and Theorem 1's assumption in discriminator guidance (its figure 14)."""
     x = WORLD.sample(400, StepRng(0, 0, "x"))
-    found = bits_per_dim(WORLD.denoise, x, SeededRng(range(400)), time_min=time_min, times=16)
+    computed = bits_per_dim(WORLD.denoise, x, SeededRng(range(400)), time_min=time_min, times=16)
     exact = bits_per_dimension(WORLD.log_density(x, torch.zeros(400).double()), 2)
-    for kind in (found.nll, found.nelbo):
+    for kind in (computed.nll, computed.nelbo):
         difference, error = mean_and_error(kind - exact)
         assert abs(difference) < 3 * error + 0.01
         assert error < 0.15  # of which the flow itself has 0.001: the probe and the last step have the rest
 
 
-def test_a_wrong_law_is_charged_what_its_density_says() -> None:
-    """The score is that of a diffused law, if a wrong one: then flow and reverse process have that law's likelihood."""
+def test_the_likelihood_under_a_wrong_model_is_that_of_its_density() -> None:
+    """The score is that of a diffused distribution, if a wrong one: flow and reverse process have its likelihood."""
     wrong = Mixture(WORLD.means + 0.1, 0.2, WORLD.weights)
     x = WORLD.sample(400, StepRng(0, 0, "x"))
-    found = bits_per_dim(wrong.denoise, x, SeededRng(range(400)), time_min=1e-4, times=32)
+    computed = bits_per_dim(wrong.denoise, x, SeededRng(range(400)), time_min=1e-4, times=32)
     exact = bits_per_dimension(wrong.log_density(x, torch.zeros(400).double()), 2)
-    for kind in (found.nll, found.nelbo):
+    for kind in (computed.nll, computed.nelbo):
         difference, error = mean_and_error(kind - exact)
         assert abs(difference) < 3 * error + 0.01
 

@@ -70,8 +70,8 @@ def test_five_and_five_steps_equal_ten_bit_for_bit() -> None:
 
 
 def test_a_player_that_waits_takes_no_step() -> None:
-    found = run(TrainState.fresh(Pair(), DATA, seed=1), 7)
-    assert [("d" in metrics) for metrics in found] == [True, False, False, True, False, False, True]
+    steps = run(TrainState.fresh(Pair(), DATA, seed=1), 7)
+    assert [("d" in metrics) for metrics in steps] == [True, False, False, True, False, False, True]
 
 
 def test_only_the_players_own_network_moves() -> None:

@@ -1,4 +1,4 @@
-"""Times of training by their losses: the law, its memory, and that it survives restarts and several workers."""
+"""Training times by their losses: probabilities, the history, restarts and several workers."""
 
 import io
 
@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from methods.core.loop import TrainState, train_steps
-from methods.core.loss_aware import KEPT, UNIFORM, LossHistory
 from methods.core.rng import SeededRng, StepRng
+from methods.core.training.loss_aware import LOSSES_PER_TIME, UNIFORM_SHARE, LossHistory
 from methods.core.types import Batch, Remembering
 from methods.iddpm import IDDPM, Sampling
 from tests.methods.toy import LABELS, POINTS, X, in_lockstep
@@ -42,9 +42,12 @@ def flat(state: TrainState) -> Tensor:
     return torch.cat([value.double().flatten() for net in state.nets.values() for value in net.state_dict().values()])
 
 
-def test_until_every_time_was_seen_enough_all_are_alike() -> None:
+def test_times_are_uniform_until_each_was_drawn_often_enough() -> None:
     memory = LossHistory(4)
-    memory.remember(torch.tensor([0] * 50 + [1, 2] * KEPT + [3] * (KEPT - 1)), torch.rand(50 + 3 * KEPT - 1))
+    memory.remember(
+        torch.tensor([0] * 50 + [1, 2] * LOSSES_PER_TIME + [3] * (LOSSES_PER_TIME - 1)),
+        torch.rand(50 + 3 * LOSSES_PER_TIME - 1),
+    )
     assert_close(memory.probabilities(), torch.full((4,), 0.25).double())
     memory.remember(torch.tensor([3]), torch.tensor([5.0]))
     assert memory.probabilities()[3] > 0.25
@@ -57,29 +60,29 @@ def test_a_time_is_drawn_as_often_as_the_root_mean_square_of_its_last_losses() -
     memory.remember(torch.tensor([1, 0, 1, 1]), torch.tensor([2.0, 20.0, 3.0, 4.0]))
     last = [torch.tensor([*range(6, 15), 20.0]), torch.tensor([9.0] * 7 + [2.0, 3.0, 4.0])]
     weights = torch.stack([kept.double().square().mean().sqrt() for kept in last])
-    assert_close(memory.probabilities(), (1 - UNIFORM) * weights / weights.sum() + UNIFORM / 2)
+    assert_close(memory.probabilities(), (1 - UNIFORM_SHARE) * weights / weights.sum() + UNIFORM_SHARE / 2)
 
 
 def test_weights_make_the_mean_that_of_uniform_times() -> None:
     memory, losses = LossHistory(5), torch.tensor([1.0, 8.0, 0.5, 3.0, 2.0])
-    memory.remember(torch.arange(5).repeat(KEPT), losses.repeat(KEPT))
+    memory.remember(torch.arange(5).repeat(LOSSES_PER_TIME), losses.repeat(LOSSES_PER_TIME))
     index, weights = memory.draw((torch.arange(100_000) + 0.5) / 100_000)
     assert_close(index.bincount() / 100_000, memory.probabilities().float(), atol=1e-4, rtol=0)
     assert_close((weights * losses[index]).mean(), losses.double().mean(), atol=1e-3, rtol=0)
 
 
 def test_losses_at_even_times_are_those_of_uniform_training() -> None:
-    """As long as nothing is remembered, the same indices give the same loss."""
+    """With an empty history, the same indices give the same loss."""
     aware, plain = fresh().nets, TrainState.fresh(PLAIN, POINTS, seed=0, dtype=torch.float64).nets
     draws = AWARE.draw("denoiser", batch(0), StepRng(0, 0, "denoiser"))
     same = {"index": (draws["time"] * 5).long(), "noise": draws["noise"].double()}
     data = Batch(X[:16].double(), LABELS[:16])
-    found, metrics = AWARE.loss("denoiser", aware, data, draws | {"noise": same["noise"]}, 0)
-    assert_close(found, PLAIN.loss("denoiser", plain, data, same, 0)[0])
+    computed, metrics = AWARE.loss("denoiser", aware, data, draws | {"noise": same["noise"]}, 0)
+    assert_close(computed, PLAIN.loss("denoiser", plain, data, same, 0)[0])
     assert_close(metrics["notes"][:, 0], same["index"].double())
 
 
-def test_the_loop_remembers_every_sample_of_every_step() -> None:
+def test_the_loop_records_every_sample_of_every_step() -> None:
     assert isinstance(AWARE, Remembering)
     state = trained(fresh(), 9)
     assert history(state).seen.sum() == 9 * 16
@@ -88,7 +91,7 @@ def test_the_loop_remembers_every_sample_of_every_step() -> None:
     assert images.isfinite().all()
 
 
-def test_a_restart_goes_on_with_what_was_remembered() -> None:
+def test_a_restart_continues_with_the_recorded_losses() -> None:
     whole, saved = trained(fresh(), 14), io.BytesIO()
     torch.save(trained(fresh(), 9).state_dict(), saved)
     resumed = TrainState.fresh(AWARE, POINTS, seed=99, dtype=torch.float64)
@@ -96,7 +99,7 @@ def test_a_restart_goes_on_with_what_was_remembered() -> None:
     assert torch.equal(flat(trained(resumed, 14)), flat(whole))
 
 
-def test_two_workers_remember_the_same_as_one() -> None:
+def test_two_workers_record_the_same_losses_as_one() -> None:
     alone, twins = trained(fresh(), 14), [fresh(), fresh()]
     in_lockstep(lambda rank, reduce: trained(twins[rank], 14, all_reduce=reduce, rank=rank, world=2))
     for twin in twins:
@@ -105,5 +108,5 @@ def test_two_workers_remember_the_same_as_one() -> None:
 
 
 @pytest.mark.parametrize("objective", ["mse", "rescaled-kl"])
-def test_what_is_not_remembered_costs_no_network(objective) -> None:
+def test_methods_with_uniform_times_have_no_history_network(objective) -> None:
     assert set(IDDPM(objective=objective, net="mlp", steps=40).build(POINTS)) == {"denoiser"}

@@ -1,4 +1,4 @@
-"""Networks: the published shapes, what is zero at the start, and that they train at every size people use."""
+"""Networks: the published shapes, what is zero at the start, and training at common sizes."""
 
 import json
 import pickle
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from methods.nets import released
-from methods.nets.adm_encoder import EncoderUNetModel
-from methods.nets.adm_unet import UNetModel
-from methods.nets.dhariwal_unet import DhariwalUNet
+from methods.nets.adm.encoder import EncoderUNetModel
+from methods.nets.adm.guidance_head import guidance_features, guidance_head, guidance_logit
+from methods.nets.adm.unet import UNetModel
+from methods.nets.edm.dhariwal_unet import DhariwalUNet
+from methods.nets.edm.song_unet import SongUNet
 from methods.nets.embeddings import FourierEmbedding, cos_sin_embedding, sin_cos_embedding
-from methods.nets.guidance_head import guidance_features, guidance_head, guidance_logit
 from methods.nets.resample import Resampling
-from methods.nets.song_unet import SongUNet
 
 TINY_ADM: dict[str, Any] = {
     "image_size": 8,
@@ -30,7 +30,7 @@ TINY_ADM: dict[str, Any] = {
 
 
 def digits_unet(**changes) -> SongUNet:
-    """About what a study of 8x8 digits trains."""
+    """About the size that a study of 8x8 digits trains."""
     settings = {"model_channels": 24, "channel_mult": (1, 2), "num_blocks": 1, "attn_resolutions": (4,)}
     return SongUNet(8, 1, 1, **(settings | changes))
 
@@ -155,7 +155,7 @@ def test_half_precision_images_go_through_float32_networks(body: str):
 
 
 def awakened(net: nn.Module) -> nn.Module:
-    """In evaluation, and with layers that start at zero drawn afresh, so that every path counts."""
+    """In evaluation mode, with zero layers drawn at random, so that every path contributes."""
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter.abs().max() < 1e-3:
@@ -204,7 +204,7 @@ def test_a_misspelt_option_is_refused(build: Callable[[], nn.Module]):
         build()
 
 
-def test_a_fresh_edm_network_says_almost_nothing():
+def test_a_fresh_edm_network_has_almost_zero_output():
     x, noise = digits()
     assert digits_unet()(x, noise).abs().max() < 1e-3
     assert not DhariwalUNet(8, 1, 1, model_channels=32, channel_mult=(1, 2))(x, noise).any()

@@ -1,13 +1,13 @@
-"""The Gaussian step back, spacings of chains, and the R1 penalty, against numbers known otherwise."""
+"""The Gaussian step back, spacings of chains, and the R1 penalty, against independently known numbers."""
 
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
-from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient
-from methods.core.chains import Chain, chain_of, linear_betas
-from methods.core.posterior import diffuse, implicit_step, posterior
+from methods.core.process.chains import Chain, chain_of, linear_betas
+from methods.core.process.posterior import diffuse, implicit_step, posterior
+from methods.core.training.adversarial import loss_on_fake, loss_on_real, squared_gradient
 
 ALPHA_BAR_S = torch.tensor([0.9999, 0.9, 0.5, 0.1], dtype=torch.float64)
 BETA = torch.tensor([0.001, 0.3, 0.5, 1.0], dtype=torch.float64)
@@ -72,7 +72,7 @@ def test_r1_of_a_quadratic_is_known_and_can_be_differentiated() -> None:
     assert_close(scale.grad, torch.tensor(2 * 4 * 3 * 3.0))
 
 
-def test_a_discriminator_that_knows_nothing_pays_log_two_on_each_side() -> None:
+def test_a_constant_discriminator_has_loss_log_two_on_each_side() -> None:
     logits = torch.zeros(8, 2)
     assert_close(loss_on_real(logits), torch.tensor(2.0).log())
     assert_close(loss_on_fake(logits), torch.tensor(2.0).log())

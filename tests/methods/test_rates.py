@@ -1,8 +1,8 @@
-"""How learning rates fall and averages begin."""
+"""Falling learning rates and warm-up of averages."""
 
 import pytest
 
-from methods.core.rates import averaging, falling
+from methods.core.training.rates import averaging, falling
 from methods.core.types import Progress
 
 
@@ -18,7 +18,7 @@ def test_rates_are_constant_then_fall_linearly_to_two_percent() -> None:
     assert falling(2.0, None)(at(99)) == 2.0
 
 
-def test_averages_forget_faster_at_first_if_they_warm_up() -> None:
+def test_averages_decay_faster_at_first_if_they_warm_up() -> None:
     warm = averaging(0.9, warmup=True)
     assert warm(at(0)) == pytest.approx(0.1)
     assert warm(at(10)) == pytest.approx(0.55)

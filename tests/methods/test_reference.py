@@ -24,4 +24,4 @@ def test_our_numbers_equal_the_reference(file: Path) -> None:
     assert check is not None, f"{file.name}: no golden test is registered for this kind of file"
     fixture = Fixture(file)
     check(fixture)
-    assert not fixture.unread, f"{file.name}: arrays that no check looked at: {', '.join(fixture.unread)}"
+    assert not fixture.unread, f"{file.name}: arrays that no check read: {', '.join(fixture.unread)}"

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from methods.core.mixtures import Mixture
-from methods.core.noise import (
+from methods.core.density.mixtures import Mixture
+from methods.core.process.noise import (
     CosineVP,
     LinearVP,
     edm_grid,
@@ -19,7 +19,7 @@ from methods.core.noise import (
     vp_grid,
 )
 from methods.core.rng import SeededRng
-from methods.core.samplers import LINEAR, VE, BoostedChurn, Churn, Path, follow, heun, vp_scaled, vp_schedule
+from methods.core.sampling.samplers import LINEAR, VE, BoostedChurn, Churn, Path, follow, heun, vp_scaled, vp_schedule
 from methods.core.types import At, Denoiser, Prediction
 
 STD = 0.5
@@ -28,7 +28,7 @@ NOISE = torch.randn(32, 2, generator=torch.Generator().manual_seed(0), dtype=tor
 
 
 def exact_flow(noise: Tensor, sigma_max: float) -> Tensor:
-    """Where the ODE carries noise * sigma_max if the data are one Gaussian: it only shrinks."""
+    """The ODE's end point from noise * sigma_max for Gaussian data: noise times the ratio of standard deviations."""
     return noise * sigma_max * STD / math.sqrt(STD**2 + sigma_max**2)
 
 
@@ -38,8 +38,8 @@ def heun_error(steps: int) -> float:
 
 
 def follow_error(steps: int, path: Path, alpha: float | None) -> float:
-    found = follow(POINT.denoise, NOISE, edm_grid(steps, sigma_max=20.0), path, alpha)
-    return (found - exact_flow(NOISE, 20.0)).abs().max().item()
+    computed = follow(POINT.denoise, NOISE, edm_grid(steps, sigma_max=20.0), path, alpha)
+    return (computed - exact_flow(NOISE, 20.0)).abs().max().item()
 
 
 def test_heun_error_falls_fourfold_when_steps_double():
@@ -88,7 +88,7 @@ def test_one_step_is_the_denoised_image():
     )
 
 
-def test_churn_leaves_the_law_of_the_samples_alone():
+def test_churn_does_not_change_the_distribution_of_the_samples():
     count = 4000
     rng = SeededRng(range(count))
     grid = edm_grid(40, sigma_max=20.0)
@@ -96,7 +96,7 @@ def test_churn_leaves_the_law_of_the_samples_alone():
     assert abs(x.std().item() - STD) < 4 * STD / math.sqrt(2 * 2 * count)
 
 
-def test_no_churn_changes_nothing_but_draws_its_noise_all_the_same():
+def test_zero_churn_changes_nothing_but_still_draws_its_noise():
     grid, rng = edm_grid(9), SeededRng(range(32))
     still = heun(POINT.denoise, NOISE * grid[0], grid, rng, Churn(0.0))
     assert torch.equal(still, heun(POINT.denoise, NOISE * grid[0], grid))
@@ -137,7 +137,7 @@ def test_the_time_of_a_noise_level_is_the_inverse_of_the_noise_level_of_a_time(v
     assert_close(vp.std(t) ** 2 + vp.mean(t) ** 2, torch.ones_like(t), atol=1e-12, rtol=0)
 
 
-def test_a_vp_process_is_found_from_its_end_points():
+def test_a_vp_process_is_determined_by_its_end_points():
     ends = torch.tensor([1e-3, 1.0], dtype=torch.float64)
     assert_close(vp_between(0.003, 70.0).sigma(ends), torch.tensor([0.003, 70.0], dtype=torch.float64))
 

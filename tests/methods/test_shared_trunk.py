@@ -1,4 +1,4 @@
-"""A classifier and a discriminator that stand on one frozen trunk guide together."""
+"""Guidance by a classifier and a discriminator that share one frozen trunk."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,20 +28,20 @@ def plain(x: Tensor, at: At) -> Prediction:
 
 
 class Pair:
-    """Both guides on one trunk; fresh layers that begin with zeros are filled, or they would say nothing."""
+    """Both guides on one trunk; layers initialised to zeros are drawn at random, or the score would be zero."""
 
     def __init__(self, classifier: Classifier) -> None:
         torch.manual_seed(0)
         self.classifier = classifier
         self.trunk = filled(classifier.build(PICTURES)["classifier"])
         self.method = Discriminator(body="head", trunk=classifier, width=32, depth=1)
-        self.judge = filled(self.method.build(PICTURES)["discriminator"])
+        self.discriminate = filled(self.method.build(PICTURES)["discriminator"])
 
     def by_class(self, scale: float = 1.5, rows: slice = slice(6)) -> Guide:
         return self.classifier.guide({"classifier": self.trunk}, LABELS[rows], Classifier.Use(scale))
 
     def by_ratio(self, weight: float = 2.0, rows: slice = slice(6), **use) -> Guide:
-        nets = {"trunk": self.trunk, "discriminator": self.judge}
+        nets = {"trunk": self.trunk, "discriminator": self.discriminate}
         return self.method.guide(nets, LABELS[rows], Discriminator.Use(weight, **use))
 
 
@@ -57,10 +57,10 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     return Pair(request.param)
 
 
-def push(*guides: Guide) -> Tensor:
-    said = guided(plain, *guides)(X, AT).push
-    assert said is not None
-    return said
+def guidance_score(*guides: Guide) -> Tensor:
+    score = guided(plain, *guides)(X, AT).guidance_score
+    assert score is not None
+    return score
 
 
 @contextmanager
@@ -79,20 +79,24 @@ def passes(net: nn.Module) -> Iterator[dict[str, int]]:
 
 def test_guides_of_one_trunk_share_one_pass_there_and_one_back(pair: Pair) -> None:
     with passes(pair.trunk) as counts:
-        push(pair.by_class(), pair.by_ratio())
+        guidance_score(pair.by_class(), pair.by_ratio())
     assert counts == {"forward": 1, "backward": 1}
     with passes(pair.trunk) as counts:
-        push(pair.by_class(), pair.by_ratio(norm_scaling=True))
+        guidance_score(pair.by_class(), pair.by_ratio(norm_scaling=True))
     assert counts == {"forward": 1, "backward": 2}
     with passes(pair.trunk) as counts:
-        push(pair.by_class(), Pair(pair.classifier).by_ratio())  # another network of the same kind
+        guidance_score(pair.by_class(), Pair(pair.classifier).by_ratio())  # another network of the same kind
     assert counts == {"forward": 1, "backward": 1}
 
 
-def test_together_they_push_as_much_as_alone(pair: Pair) -> None:
-    alone = push(pair.by_class()) + push(pair.by_ratio())
-    assert_close(push(pair.by_class(), pair.by_ratio()), alone, rtol=1e-4, atol=1e-6 * float(alone.abs().max()))
-    assert_close(push(pair.by_ratio(), pair.by_class()), alone, rtol=1e-4, atol=1e-6 * float(alone.abs().max()))
+def test_the_score_of_two_guides_is_the_sum_of_their_scores(pair: Pair) -> None:
+    alone = guidance_score(pair.by_class()) + guidance_score(pair.by_ratio())
+    assert_close(
+        guidance_score(pair.by_class(), pair.by_ratio()), alone, rtol=1e-4, atol=1e-6 * float(alone.abs().max())
+    )
+    assert_close(
+        guidance_score(pair.by_ratio(), pair.by_class()), alone, rtol=1e-4, atol=1e-6 * float(alone.abs().max())
+    )
     assert pair.by_class().trunk == pair.by_ratio().trunk
 
 
@@ -110,8 +114,10 @@ def test_scales_of_zero_change_no_bit(pair: Pair) -> None:
 
 def test_an_image_is_guided_the_same_in_any_company(pair: Pair) -> None:
     rows = slice(2, 4)
-    some = guided(plain, pair.by_class(rows=rows), pair.by_ratio(rows=rows))(X[rows], At(AT.sigma[rows], 0)).push
-    whole = push(pair.by_class(), pair.by_ratio())
+    some = guided(plain, pair.by_class(rows=rows), pair.by_ratio(rows=rows))(
+        X[rows], At(AT.sigma[rows], 0)
+    ).guidance_score
+    whole = guidance_score(pair.by_class(), pair.by_ratio())
     assert_close(some, whole[rows], rtol=1e-4, atol=1e-6 * float(whole.abs().max()))
 
 
@@ -119,10 +125,13 @@ def length(x: Tensor) -> Tensor:
     return x.flatten(1).norm(dim=1)
 
 
-def test_a_guide_that_matches_norms_pushes_as_far_as_the_others_times_its_weight(pair: Pair) -> None:
-    by_class, both = push(pair.by_class(3.0)), push(pair.by_class(3.0), pair.by_ratio(2.0, norm_scaling=True))
+def test_a_guide_with_norm_scaling_has_the_others_norm_times_its_weight(pair: Pair) -> None:
+    by_class, both = (
+        guidance_score(pair.by_class(3.0)),
+        guidance_score(pair.by_class(3.0), pair.by_ratio(2.0, norm_scaling=True)),
+    )
     assert_close(length(both - by_class), 2.0 * length(by_class / 3.0), rtol=1e-3, atol=0)
-    cosine = torch.cosine_similarity((both - by_class).flatten(1), push(pair.by_ratio()).flatten(1))
+    cosine = torch.cosine_similarity((both - by_class).flatten(1), guidance_score(pair.by_ratio()).flatten(1))
     assert_close(cosine, torch.ones_like(cosine), rtol=0, atol=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""SIDDM: who minimises what, the cross entropies, what the discriminator may see, sampling."""
+"""SIDDM: the loss of each player, the cross entropies, the discriminator's input, sampling."""
 
 from dataclasses import replace
 
@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from methods.core.continuous import pair_of_times
-from methods.core.posterior import diffuse
+from methods.core.process.continuous import pair_of_times
+from methods.core.process.posterior import diffuse
 from methods.core.rng import SeededRng, StepRng
 from methods.core.types import Batch
-from methods.nets.mixture_mlp import MixtureGenerator
-from methods.nets.verdict import Verdict
-from methods.siddm import SIDDM, Play, Sampling
-from tests.methods.toy import POINTS, STANDING, X, trained
+from methods.nets.discriminator_output import DiscriminatorOutput
+from methods.nets.small.mixture_mlp import MixtureGenerator
+from methods.siddm import SIDDM, Sampling, StepTensors
+from tests.methods.toy import COLLAPSE_STATISTICS, POINTS, X, trained
 
 METHOD = SIDDM()
 BATCH = Batch(X)
@@ -42,11 +42,11 @@ def test_without_afd_only_the_game_is_left() -> None:
     assert_close(loss.detach(), metrics["generator_adversarial"])
 
 
-def test_without_the_game_nobody_asks_how_it_stands() -> None:
+def test_without_an_adversarial_loss_there_are_no_collapse_statistics() -> None:
     nets, draws = game(METHOD)
     for weight in (1.0, 0.0):
         _, metrics = replace(METHOD, adversarial_weight=weight).loss("discriminator", nets, BATCH, draws, 0)
-        assert (metrics.keys() >= STANDING) == (weight > 0)
+        assert (metrics.keys() >= COLLAPSE_STATISTICS) == (weight > 0)
 
 
 def test_each_head_learns_from_its_own_side() -> None:
@@ -63,12 +63,12 @@ def test_each_head_learns_from_its_own_side() -> None:
         assert heads[f"{idle}.weight"].grad is None
 
 
-def test_c_judges_fakes_and_r_judges_reals() -> None:
+def test_c_is_trained_on_fakes_and_r_on_reals() -> None:
     nets, draws = game(METHOD)
-    seen: list[tuple[Tensor, Verdict]] = []
-    nets["discriminator"].register_forward_hook(lambda net, given, said: seen.append((given[0], said)))
+    seen: list[tuple[Tensor, DiscriminatorOutput]] = []
+    nets["discriminator"].register_forward_hook(lambda net, given, output: seen.append((given[0], output)))
     _, metrics = METHOD.loss("discriminator", nets, BATCH, draws, 0)
-    made = METHOD.play(nets["generator"], X, draws)
+    made = METHOD.step_tensors(nets["generator"], X, draws)
     (on_fake, verdict), (on_real, _) = seen
     assert torch.equal(on_fake, made.fake)
     assert torch.equal(on_real, made.x_s)
@@ -81,22 +81,22 @@ def test_the_regulariser_also_joins_ddgans_game() -> None:
     """SIDDM on pairs without the forward terms is DDGAN in continuous time."""
     ddgan = replace(METHOD, sees_pair=True, afd_weight=0.0, c_target=None)
     nets, draws = game(ddgan)
-    made = ddgan.play(nets["generator"], X, draws)
+    made = ddgan.step_tensors(nets["generator"], X, draws)
     loss, _ = ddgan.loss("discriminator", nets, BATCH, draws, 0)
     without, _ = replace(ddgan, clean_weight=None).loss("discriminator", nets, BATCH, draws, 0)
-    guess = ddgan.judge(nets["discriminator"], made, made.x_s).clean
+    guess = ddgan.discriminate(nets["discriminator"], made, made.x_s).clean
     assert guess is not None
     assert_close(loss - without, (guess - X).square().mean())
 
 
-def test_the_discriminator_step_leaves_the_generator_alone() -> None:
+def test_the_discriminator_step_does_not_change_the_generator() -> None:
     nets, draws = game(METHOD)
     loss, _ = METHOD.loss("discriminator", nets, BATCH, draws, 0)
     loss.backward()
     assert all(p.grad is None for p in nets["generator"].parameters())
 
 
-def play(count: int, beta_s_to_u: tuple[float, float]) -> Play:
+def step_tensors(count: int, beta_s_to_u: tuple[float, float]) -> StepTensors:
     """x'_s far from x_s, and many noises of the forward step."""
     s, u = (torch.full((count,), time).double() for time in beta_s_to_u)
     times, generator = pair_of_times(s, u), torch.Generator().manual_seed(0)
@@ -106,11 +106,11 @@ def play(count: int, beta_s_to_u: tuple[float, float]) -> Play:
     )
     noises = torch.randn(2, count, 2, generator=generator, dtype=torch.float64)
     x_u, renoised = (diffuse(x, 1 - times.beta, noise) for x, noise in zip((x_s, fake), noises))
-    return Play(times, x_s, x_u, fake, fake, renoised)
+    return StepTensors(times, x_s, x_u, fake, fake, renoised)
 
 
 def test_the_three_cross_entropies_agree_in_expectation_when_the_fake_ignores_x_u() -> None:
-    recorded = play(200_000, (0.25, 0.5))
+    recorded = step_tensors(200_000, (0.25, 0.5))
     beta = recorded.times.beta[0]
     paper, exact, renoise = (
         SIDDM(afd=afd, afd_clip=None).cross_entropy(recorded).mean() for afd in ("paper", "exact", "renoise")
@@ -120,18 +120,18 @@ def test_the_three_cross_entropies_agree_in_expectation_when_the_fake_ignores_x_
 
 
 def test_the_weight_of_a_step_of_almost_no_noise_is_clipped() -> None:
-    recorded = play(10, (0.0, 1e-4))
+    recorded = step_tensors(10, (0.0, 1e-4))
     clipped, free = (SIDDM(afd_clip=clip).cross_entropy(recorded) for clip in (10.0, None))
     assert (free > 1000 * clipped).all()
 
 
-def test_the_discriminator_sees_the_marginal_unless_told_otherwise() -> None:
+def test_the_discriminators_input_is_the_marginal_by_default() -> None:
     for method, sees in ((METHOD, False), (replace(METHOD, sees_pair=True), True)):
         nets, draws = game(method)
-        made = method.play(nets["generator"], X, draws)
+        made = method.step_tensors(nets["generator"], X, draws)
         other = made._replace(x_u=made.x_u + 1)
-        said = [method.judge(nets["discriminator"], p, made.fake).logits for p in (made, other)]
-        assert torch.equal(*said) != sees
+        logits = [method.discriminate(nets["discriminator"], p, made.fake).logits for p in (made, other)]
+        assert torch.equal(*logits) != sees
 
 
 def test_training_times_reach_every_point_and_stay_in_order() -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from methods.nets.encoder import ConvEncoder, MlpEncoder
-from methods.nets.mlp import ResidualMlp
+from methods.nets.small.encoder import ConvEncoder, MlpEncoder
+from methods.nets.small.mlp import ResidualMlp
 from tests.methods.test_nets import digits, train_a_step
 
 
@@ -21,7 +21,7 @@ def test_the_mlp_trains_on_points_and_digits(shape):
     train_a_step(net, lambda: net(x, noise, torch.tensor([0, 1, 2, 0])))
 
 
-def test_the_mlp_may_say_twice_as_much_as_it_is_shown():
+def test_the_mlp_may_have_twice_as_many_output_channels():
     assert ResidualMlp((1, 8, 8), out_shape=(2, 8, 8), width=16)(*digits()).shape == (4, 2, 8, 8)
 
 

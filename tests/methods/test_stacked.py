@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from methods.core.loop import TrainState, batch_indices, train_steps
-from methods.core.stacked import Model, StackState, groups, train_stack
+from methods.core.training.stacked import Model, StackState, groups, train_stack
 from methods.core.types import Batch, DataSpec
 from methods.siddm import SIDDM
 
@@ -52,11 +52,11 @@ def alone(model: Model, steps: int, dtype: torch.dtype = torch.float32) -> dict[
     ("models", "dtype", "rounding"),
     [(MODELS, torch.float32, 2e-4), (MODELS, torch.float64, 1e-9), (ALL_TIMES, torch.float64, 1e-9)],
 )
-def test_models_trained_as_one_come_out_as_when_trained_alone(
+def test_models_trained_as_one_equal_those_trained_alone(
     models: tuple[Model, ...], dtype: torch.dtype, rounding: float
 ) -> None:
-    found = together(models, 100, dtype).weights(models[0].method.players())
-    for model, weights in zip(models, found):
+    by_model = together(models, 100, dtype).weights(models[0].method.players())
+    for model, weights in zip(models, by_model):
         assert_close(weights, alone(model, 100, dtype), rtol=rounding, atol=rounding)
 
 

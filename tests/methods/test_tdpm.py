@@ -1,4 +1,4 @@
-"""TDPM: three players on two networks, the prior's place in the chain, and what a sample costs."""
+"""TDPM: three players on two networks, the prior's place in the chain, and the number of network calls."""
 
 from dataclasses import replace
 
@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from methods.core.ancestral import StepNet
 from methods.core.rng import SeededRng, StepRng
+from methods.core.sampling.ancestral import StepNet
 from methods.core.types import Batch, Diffusion
 from methods.ddpm import DDPM
 from methods.ddpm import Sampling as DDPMSampling
 from methods.gan import GAN
 from methods.tdpm import TDPM, Sampling, antithetic
-from tests.methods.toy import POINTS, STANDING, X, trained
+from tests.methods.toy import COLLAPSE_STATISTICS, POINTS, X, trained
 
 METHOD = TDPM(kept=5, width=16, depth=1)
 
@@ -38,12 +38,12 @@ def test_the_prior_imitates_the_state_that_the_first_denoising_step_expects() ->
 @pytest.mark.parametrize(("kept", "spacing", "calls"), [(5, None, 6), (5, "2", 3), (0, None, 1)])
 def test_a_sample_costs_one_call_for_the_prior_and_one_per_state(kept: int, spacing: str | None, calls: int) -> None:
     method = TDPM(kept=kept, width=16, depth=1)
-    nets, told = method.build(POINTS), []
-    nets["denoiser"].register_forward_hook(lambda net, given, out: told.append(int(given[1][0])))
+    nets, steps = method.build(POINTS), []
+    nets["denoiser"].register_forward_hook(lambda net, given, out: steps.append(int(given[1][0])))
     out = method.sample(nets, Sampling(spacing), None, SeededRng(range(3)))
     assert out.shape == (3, 2)
-    assert len(told) == calls
-    assert told[0] == kept  # the prior, told the step beyond the last kept one
+    assert len(steps) == calls
+    assert steps[0] == kept  # the prior, at the step beyond the last kept one
 
 
 def test_three_players_share_one_network_and_each_has_its_own_optimiser() -> None:
@@ -54,7 +54,7 @@ def test_three_players_share_one_network_and_each_has_its_own_optimiser() -> Non
         ("discriminator", "discriminator"),
     ]
     state, metrics = trained(METHOD)
-    assert metrics[0].keys() == {"denoiser_loss", "prior_loss", "discriminator_loss", "r1"} | STANDING
+    assert metrics[0].keys() == {"denoiser_loss", "prior_loss", "discriminator_loss", "r1"} | COLLAPSE_STATISTICS
     assert state.optimisers["denoiser"] is not state.optimisers["prior"]
     assert state.averages.keys() == {"denoiser"}
 
@@ -68,7 +68,7 @@ def test_the_average_is_taken_before_the_game_moves_the_network() -> None:
         assert torch.equal(value, dict(one.nets["denoiser"].named_parameters())[name].detach())
 
 
-def test_a_prior_of_its_own_leaves_the_denoiser_alone() -> None:
+def test_a_separate_prior_does_not_change_the_denoiser() -> None:
     method = TDPM(kept=5, width=16, depth=1, prior="separate")
     nets = method.build(POINTS)
     assert nets.keys() == {"denoiser", "prior", "discriminator"}
@@ -100,7 +100,7 @@ def test_without_a_chain_it_is_a_plain_gan() -> None:
 
 
 def test_with_every_state_kept_it_is_ddpm() -> None:
-    """The same chain, the same loss but for sum against mean, the same walk; and the prior is to make pure noise."""
+    """The same chain, the same loss but for sum against mean, the same sampling; the prior's target is pure noise."""
     whole, ddpm = TDPM(kept=50, steps=50, width=16, depth=1), DDPM(steps=50, net="mlp", width=16, depth=1)
     torch.manual_seed(0)
     nets = ddpm.build(POINTS)
@@ -113,7 +113,7 @@ def test_with_every_state_kept_it_is_ddpm() -> None:
     assert_close(whole.prior_target(X, noise), noise, atol=0.05, rtol=0.0)
 
     class Through(torch.nn.Module):
-        """A prior that has learned its task."""
+        """A prior that generates its target exactly."""
 
         def __init__(self) -> None:
             super().__init__()

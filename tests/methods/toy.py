@@ -1,4 +1,4 @@
-"""A small world for the tests of methods: labelled points, a short training through the one loop, two workers."""
+"""Small data for the tests of methods: labelled points, a short training through the one loop, two workers."""
 
 from collections.abc import Callable
 from threading import Barrier, Thread
@@ -9,7 +9,7 @@ from torch import Tensor
 from methods.core.loop import AllReduce, TrainState, train_steps
 from methods.core.types import Batch, DataSpec, Trainable
 
-STANDING = {"real_logit", "fake_logit", "real_spread", "fake_spread"}  # of every method with a discriminator
+COLLAPSE_STATISTICS = {"real_logit", "fake_logit", "real_spread", "fake_spread"}  # of every method with a discriminator
 POINTS = DataSpec(shape=(2,), classes=3, std=1.0)
 X = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(64) % 3

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from methods.core import mog25
+from methods.core.density import mog25
 from pipeline.data.records import Record
 
 TRAIN_SEED = 1024  # the official code's

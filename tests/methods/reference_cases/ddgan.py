@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.chains import Chain, few_step_times
 from methods.core.loop import TrainState, train_steps
+from methods.core.process.chains import Chain, few_step_times
 from methods.core.rng import InjectedRng, StepRng
 from methods.core.types import Batch, DataSpec, Draws, Metrics, Nets, Player
 from methods.ddgan import DDGAN, Sampling
@@ -62,7 +62,7 @@ def forward(fixture: Fixture) -> None:
     toy = _Toy(tuple(x0.shape[1:]))
     steps = [draw for pair in zip(z, noise) for draw in pair]
     out = method.sample({"generator": toy}, Sampling(), None, InjectedRng(fixture.tensor("chain_x_init"), *steps))
-    close(torch.stack(toy.said), fixture["chain_x0"], 1e-5)
+    close(torch.stack(toy.outputs), fixture["chain_x0"], 1e-5)
     close(out, fixture["chain_out"], 1e-5)
 
 
@@ -118,9 +118,9 @@ class _Toy(nn.Module):
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.shape, self.said = shape, []
+        self.shape, self.outputs = shape, []
 
     def forward(self, x: Tensor, index: Tensor, z: Tensor) -> Tensor:
         shift = 0.1 * (index + 1) * z.mean(1)
-        self.said.append(torch.tanh(0.5 * x + shift.reshape(-1, *[1] * (x.ndim - 1))))
-        return self.said[-1]
+        self.outputs.append(torch.tanh(0.5 * x + shift.reshape(-1, *[1] * (x.ndim - 1))))
+        return self.outputs[-1]

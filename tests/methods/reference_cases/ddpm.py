@@ -4,15 +4,23 @@ import torch
 from torch import Tensor
 
 from methods.classifier_guidance import Use, class_log_weight, entropy, entropy_scale
-from methods.core.ancestral import Predicts, Variance, ancestral_step, chain_denoiser, clipped, ddim_step, read_output
-from methods.core.chains import Chain, chain_of, cosine_betas, linear_betas, look_up
+from methods.core.density.mixtures import Mixture
+from methods.core.density.variational import bound_terms, discretized_log_likelihood, gaussian_kl, prior_bits
 from methods.core.guidance import Guide, constant, guided
-from methods.core.mixtures import Mixture
-from methods.core.posterior import diffuse
+from methods.core.process.chains import Chain, chain_of, cosine_betas, linear_betas, look_up
+from methods.core.process.posterior import diffuse
 from methods.core.rng import InjectedRng
+from methods.core.sampling.ancestral import (
+    Predicts,
+    Variance,
+    ancestral_step,
+    chain_denoiser,
+    clipped,
+    ddim_step,
+    read_output,
+)
 from methods.core.shapes import per_sample
 from methods.core.types import At, Denoiser, LogWeight, Prediction
-from methods.core.variational import bound_terms, discretized_log_likelihood, gaussian_kl, prior_bits
 from methods.iddpm import IDDPM, Objective
 from tests.methods.reference_cases.fixture import Fixture, case, close
 
@@ -69,7 +77,7 @@ def sampling(fixture: Fixture) -> None:
                 rng.draws = rng.draws[len(rng.draws) - index :]  # one recorded draw per step, used or not
             xs, x0s = [*xs, x], [*x0s, x0]
         assert net.steps == fixture[f"{name}_model_t"].tolist()
-        # The recorded run rounded x0 = x / sqrt(alpha-bar) - sigma noise to float32; the chain forgets that on its way.
+        # The recorded run rounded x0 = x / sqrt(alpha-bar) - sigma noise to float32; later steps remove the difference.
         carried = (1e-6 * chain.sigma.max()).clamp(2e-5, 5e-4).item()
         rounded = (2e-7 * chain.sigma.flip(0)).clamp(min=carried).tolist()
         close(torch.stack(xs), fixture[f"{name}_traj"], carried)
@@ -93,8 +101,8 @@ def hybrid_loss(fixture: Fixture) -> None:
         chain = method.chain.spaced(config["respacing"] or None)
         x0, noise, output, index = (fixture.tensor(f"{name}_{key}") for key in ("x0", "noise", "model_out", "t"))
         x_t = diffuse(x0, look_up(chain.alpha_bar, index), noise)
-        said = read_output(chain, output, x_t, index, method.predicts, method.variance)
-        clipped = said._replace(x0=said.x0.clamp(-1, 1))
+        prediction = read_output(chain, output, x_t, index, method.predicts, method.variance)
+        clipped = prediction._replace(x0=prediction.x0.clamp(-1, 1))
         losses = method.losses(chain, output, x0, noise, index)
         ours = {
             "x_t": x_t,
@@ -133,12 +141,14 @@ def entropy_driven_scale(fixture: Fixture) -> None:
         Use(entropy_driven=True),
     )
     guide = Guide(log_weight, constant(float(fixture["classifier_scale"])))
-    said = guided(lambda x, at: Prediction(x), guide)(zero, At(torch.ones(len(zero)).double(), 0))
-    close(said.push if said.push is not None else zero, fixture["guidance"], 1e-12, 1e-9)
+    prediction = guided(lambda x, at: Prediction(x), guide)(zero, At(torch.ones(len(zero)).double(), 0))
+    close(
+        prediction.guidance_score if prediction.guidance_score is not None else zero, fixture["guidance"], 1e-12, 1e-9
+    )
 
 
 class _Net:
-    """The exact noise predictor of a mixture, with the recorded run's law for the learned variance."""
+    """The exact noise predictor of a mixture, with the recorded run's learned variance."""
 
     def __init__(self, mixture: Mixture, chain: Chain, learns_variance: bool) -> None:
         self.mixture, self.chain, self.learns_variance = mixture, chain, learns_variance

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from methods.core.density.mixtures import Mixture, log_ratio
 from methods.core.guidance import guided
-from methods.core.mixtures import Mixture, log_ratio
-from methods.core.noise import CosineVP, LinearVP, edm_grid
+from methods.core.process.noise import CosineVP, LinearVP, edm_grid
 from methods.core.rng import InjectedRng
-from methods.core.samplers import BoostedChurn, heun
+from methods.core.sampling.samplers import BoostedChurn, heun
 from methods.core.types import At, Denoiser, Prediction
-from methods.discriminator_guidance import Clock, LogOdds, Use, density_ratio_guide, told_time
+from methods.discriminator_guidance import Clock, LogOdds, Use, density_ratio_guide, network_time
 from tests.methods.reference_cases.edm import churn_of, mixture, relative
 from tests.methods.reference_cases.fixture import Fixture, case, close
 
@@ -26,12 +26,12 @@ def times(fixture: Fixture) -> None:
     close(tau, fixture["tau"], atol=1e-9)
     close(VP.mean(tau), fixture["mean"], atol=1e-9)
     close(VP.std(tau), fixture["std"], atol=1e-9)
-    close(told_time(tau, "cosine"), fixture["tau_cos"], atol=1e-9)
+    close(network_time(tau, "cosine"), fixture["tau_cos"], atol=1e-9)
     close(VP.mean(t), fixture["t_mean"], atol=1e-9)
     close(VP.std(t), fixture["t_std"], atol=1e-9)
     close(VP.integral(t), fixture["integral_beta"], atol=1e-9)
     close(VP.log_variance(t), fixture["antiderivative"], atol=1e-9)
-    close(told_time(t, "cosine"), fixture["t_cos"], atol=1e-9)
+    close(network_time(t, "cosine"), fixture["t_cos"], atol=1e-9)
     for name in fixture.cases("_float64"):
         if not name.startswith("quantile_is_tmin"):
             continue
@@ -58,7 +58,7 @@ def exact_log_odds(data: Mixture, model: Mixture, resolution: int, seen: list[fl
     schedule = CosineVP() if resolution == 64 else VP
 
     def log_odds(x_vp: Tensor, tau: Tensor) -> Tensor:
-        time = told_time(tau, clock)[:1].expand_as(tau)
+        time = network_time(tau, clock)[:1].expand_as(tau)
         seen.append(time[0].item())
         mean, std = schedule.mean(time), schedule.std(time)
         x = x_vp.float().double() / mean[:, None]
@@ -80,11 +80,11 @@ def correction(fixture: Fixture) -> None:
         seen: list[float] = []
         guide = density_ratio_guide(exact_log_odds(data, model, resolution_of(name), seen), Use(1.0), together=True)
         at = At(torch.full((len(x),), sigma, dtype=torch.float64), 0)
-        said = guided(lambda x, at: Prediction(x), guide)(x, at)
-        push = torch.zeros_like(x) if said.push is None else said.push
+        prediction = guided(lambda x, at: Prediction(x), guide)(x, at)
+        guidance_score = torch.zeros_like(x) if prediction.guidance_score is None else prediction.guidance_score
         # the recorded term is added to x - D
-        relative(-(sigma**2) * push, fixture[f"{name}_guidance"], 1e-5)
-        close(said.log_ratio, fixture[f"{name}_log_ratio"], atol=1e-5)
+        relative(-(sigma**2) * guidance_score, fixture[f"{name}_guidance"], 1e-5)
+        close(prediction.log_ratio, fixture[f"{name}_log_ratio"], atol=1e-5)
         close(seen[0] if seen else math.nan, fixture[f"{name}_disc_time"], atol=1e-9)
 
 
@@ -98,7 +98,7 @@ def trajectories(fixture: Fixture) -> None:
     for name in fixture.cases("_latents"):
         config = fixture.config(f"{name}_config")
         latents = fixture.tensor(f"{name}_latents")
-        told: list[float] = []
+        network_times: list[float] = []
         use = Use(
             weight=config.pop("dg_weight_1st_order"),
             second_weight=config.pop("dg_weight_2nd_order"),
@@ -106,7 +106,7 @@ def trajectories(fixture: Fixture) -> None:
             time_max=config.pop("time_max"),
             boost=(boosting := bool(config.pop("boosting"))),
         )
-        guide = density_ratio_guide(exact_log_odds(data, model, config.pop("res"), told), use, together=True)
+        guide = density_ratio_guide(exact_log_odds(data, model, config.pop("res"), network_times), use, together=True)
         calls: list[Tensor] = []
         ratios: list[Tensor] = []
         denoise = recording(guided(model.denoise, guide), calls, ratios)
@@ -115,12 +115,12 @@ def trajectories(fixture: Fixture) -> None:
         assert not config, f"not understood: {config}"
         law = BoostedChurn(churn) if boosting else churn
         rng = InjectedRng(*fixture.tensor(f"{name}_noise"))
-        found = heun(denoise, latents * grid[0], grid, rng, law)
-        close(found, fixture[f"{name}_x"], atol=1e-5)
+        sample = heun(denoise, latents * grid[0], grid, rng, law)
+        close(sample, fixture[f"{name}_x"], atol=1e-5)
         relative(torch.stack(calls), fixture[f"{name}_sigma_calls"], 1e-5)
         first = torch.stack(ratios) if ratios else torch.empty(0, len(latents))
         close(first, fixture[f"{name}_log_ratio_1st"], atol=1e-5)
-        close(torch.tensor(told), fixture[f"{name}_disc_times"], atol=1e-5)
+        close(torch.tensor(network_times), fixture[f"{name}_disc_times"], atol=1e-5)
 
 
 def recording(denoise: Denoiser, calls: list[Tensor], ratios: list[Tensor]) -> Denoiser:
@@ -128,9 +128,9 @@ def recording(denoise: Denoiser, calls: list[Tensor], ratios: list[Tensor]) -> D
 
     def recorded(x: Tensor, at: At) -> Prediction:
         calls.append(at.sigma)
-        said = denoise(x, at)
-        if at.order == 1 and said.log_ratio is not None:
-            ratios.append(said.log_ratio)
-        return said
+        prediction = denoise(x, at)
+        if at.order == 1 and prediction.log_ratio is not None:
+            ratios.append(prediction.log_ratio)
+        return prediction
 
     return recorded

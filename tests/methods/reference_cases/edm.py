@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from methods.core.augment import Transform, augment, flip, identity, labels_of
-from methods.core.denoise import (
+from methods.core.density.mixtures import Mixture
+from methods.core.process.denoise import (
     EDMScheme,
     IDDPMScheme,
     Preconditioned,
@@ -17,8 +17,7 @@ from methods.core.denoise import (
     VPScheme,
     denoising_errors,
 )
-from methods.core.mixtures import Mixture
-from methods.core.noise import (
+from methods.core.process.noise import (
     LinearVP,
     edm_grid,
     iddpm_grid,
@@ -30,8 +29,9 @@ from methods.core.noise import (
     vp_grid,
 )
 from methods.core.rng import InjectedRng
-from methods.core.samplers import LINEAR, VE, Churn, follow, heun, vp_scaled, vp_schedule
+from methods.core.sampling.samplers import LINEAR, VE, Churn, follow, heun, vp_scaled, vp_schedule
 from methods.core.shapes import per_sample
+from methods.core.training.augment import Transform, augment, flip, identity, labels_of
 from methods.core.types import At, Denoiser, Prediction, Progress
 from methods.edm import EDM
 from tests.methods.reference_cases.fixture import Fixture, case, close
@@ -58,7 +58,7 @@ def stub(x: Tensor, time: Tensor) -> Tensor:
 
 
 class Body(nn.Module):
-    """Gives a recorded output, or the stub's; remembers what it was given."""
+    """Returns a recorded output, or the stub's; records its inputs."""
 
     def __init__(self, output: Tensor | None = None) -> None:
         super().__init__()
@@ -173,8 +173,8 @@ def samplers(fixture: Fixture) -> None:
         latents, calls = fixture.tensor(f"{name}_latents"), []
         tolerance = 1e-5 if config["round_iddpm"] else 1e-7
         drawn = InjectedRng(latents, *fixture.tensor(f"{name}_noise"))
-        found = sampled(config, recording(world.denoise, calls), drawn, latents.shape[1:])
-        close(found, fixture[f"{name}_x"], atol=tolerance)
+        sample = sampled(config, recording(world.denoise, calls), drawn, latents.shape[1:])
+        close(sample, fixture[f"{name}_x"], atol=tolerance)
         close(torch.tensor(calls), fixture[f"{name}_sigma_calls"], atol=0, rtol=tolerance)
 
 
@@ -204,14 +204,14 @@ def sampled(config: dict[str, Any], denoise: Denoiser, rng: InjectedRng, shape: 
         return sigma if levels is None else nearest(sigma, levels)
 
     if config.pop("fn") == "edm_sampler":
-        found = heun(denoise, latents * grid[0], grid, rng, churn, round_sigma)
+        sample = heun(denoise, latents * grid[0], grid, rng, churn, round_sigma)
     else:
         path = {"linear": LINEAR, "ve": VE, "vp": vp_schedule(vp_between(*ends, eps))}[config.pop("schedule", "linear")]
         path = vp_scaled(path) if config.pop("scaling", "none") == "vp" else path
         alpha = config.pop("alpha", 1.0) if config.pop("solver", "heun") == "heun" else None
-        found = follow(denoise, latents, grid, path, alpha, rng, churn, round_sigma)
+        sample = follow(denoise, latents, grid, path, alpha, rng, churn, round_sigma)
     assert not config, f"not understood: {config}"
-    return found
+    return sample
 
 
 USUAL = {"edm": (0.002, 80.0), "ve": (0.02, 100.0), "iddpm": (0.002, 81.0)}
@@ -253,7 +253,7 @@ OPERATION_OF = {
 
 
 def transform_of(labels: Tensor, operations: list[str]) -> Transform:
-    """What the labels tell of it: all but the anisotropic scaling."""
+    """The transform that the labels describe: all but the anisotropic scaling."""
     transform, columns = identity(len(labels)), iter(labels.unbind(1))
     for name in OPERATION_OF.values():
         if name not in operations:

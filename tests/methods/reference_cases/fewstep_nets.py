@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.core.adversarial import loss_on_fake, loss_on_real, squared_gradient
+from methods.core.training.adversarial import loss_on_fake, loss_on_real, squared_gradient
 from methods.ddgan import DDGAN
-from methods.nets.ddgan_discriminator import DDGANDiscriminator
-from methods.nets.ddpm_unet import DDPMUNet
+from methods.nets.adm.ddpm_unet import DDPMUNet
 from methods.nets.embeddings import sinusoids
 from methods.nets.fir import Fir, FirConv
-from methods.nets.ncsnpp_blocks import AdaptiveGroupNorm, AttentionBlock, NormAfter, PixelNorm
-from methods.nets.ncsnpp_generator import NCSNppGenerator, Pyramid
+from methods.nets.ncsnpp.blocks import AdaptiveGroupNorm, AttentionBlock, NormAfter, PixelNorm
+from methods.nets.ncsnpp.discriminator import DDGANDiscriminator
+from methods.nets.ncsnpp.generator import NCSNppGenerator, Pyramid
 from methods.nets.resample import Resampling
 from methods.nets.stylegan2_discriminator import StyleGAN2Discriminator
 from tests.methods.reference_cases.fixture import Fixture, case, close

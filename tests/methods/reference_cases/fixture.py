@@ -1,4 +1,4 @@
-"""What a golden test sees of one file, and the register of golden tests by prefix of the file's name."""
+"""The arrays of one golden file, and the register of golden tests by prefix of the file's name."""
 
 import ast
 import json
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Fixture(Mapping[str, np.ndarray]):
-    """The arrays of one `.npz`; remembers which were looked at, so that none is passed over."""
+    """The arrays of one `.npz`; records which were read, so that none is left out."""
 
     def __init__(self, path: Path) -> None:
         self.stem, self.folder = path.stem, path.parent

@@ -14,9 +14,9 @@ from tests.methods.reference_cases.fixture import Fixture, case, close
 def metrics_features(fixture: Fixture) -> None:
     generated, real = fixture["features_1"], fixture["features_2"]
     stats, reference = FeatureStats.of(generated), Reference.of(real)
-    for side, found in (("1", stats), ("2", reference.stats)):
-        close(found.mean, fixture[f"mu_{side}"], atol=1e-6, rtol=1e-6)
-        close(found.covariance, fixture[f"sigma_{side}"], atol=1e-9, rtol=1e-6)
+    for side, statistics in (("1", stats), ("2", reference.stats)):
+        close(statistics.mean, fixture[f"mu_{side}"], atol=1e-6, rtol=1e-6)
+        close(statistics.covariance, fixture[f"sigma_{side}"], atol=1e-9, rtol=1e-6)
     close(frechet_distance(stats, reference.stats, reference.factor).value, fixture["fid"], atol=0, rtol=1e-6)
 
     shuffle_seeds = {order: _number(order) for order in _endings(fixture, "isc_mean_")}
@@ -36,8 +36,8 @@ def metrics_features(fixture: Fixture) -> None:
 
     for name in _endings(fixture, "prc_k"):
         k = int(name.partition("_")[0])
-        found = manifold(generated, reference, k)
-        value = {"precision": found.precision, "recall": found.recall, "f": found.f1}[name.partition("_")[2]].value
+        scores = manifold(generated, reference, k)
+        value = {"precision": scores.precision, "recall": scores.recall, "f": scores.f1}[name.partition("_")[2]].value
         close(value, fixture[f"prc_k{name}"], atol=1.001 / n)  # one sample
 
 
@@ -71,5 +71,5 @@ def _endings(fixture: Fixture, prefix: str) -> list[str]:
 
 
 def _number(name: str) -> int | None:
-    found = re.search(r"\d+$", name)
-    return int(found.group()) if found else None
+    digits = re.search(r"\d+$", name)
+    return int(digits.group()) if digits else None

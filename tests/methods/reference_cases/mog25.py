@@ -1,8 +1,8 @@
-"""Golden data of the 25-Gaussian data law."""
+"""Golden data of the distribution of 25 Gaussians."""
 
 import torch
 
-from methods.core import mog25
+from methods.core.density import mog25
 from tests.methods.reference_cases.fixture import Fixture, case, close
 
 

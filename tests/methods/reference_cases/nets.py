@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from methods.nets.adm_encoder import EncoderUNetModel
-from methods.nets.adm_unet import UNetModel
-from methods.nets.dhariwal_unet import DhariwalUNet
+from methods.nets.adm.encoder import EncoderUNetModel
+from methods.nets.adm.guidance_head import guidance_features, guidance_logit
+from methods.nets.adm.unet import UNetModel
+from methods.nets.edm.dhariwal_unet import DhariwalUNet
+from methods.nets.edm.song_unet import SongUNet
 from methods.nets.embeddings import cos_sin_embedding
-from methods.nets.guidance_head import guidance_features, guidance_logit
-from methods.nets.song_unet import SongUNet
 from tests.methods.reference_cases.fixture import Fixture, case, close
 
 TOLERANCE = 1e-5

@@ -5,8 +5,8 @@ import re
 
 import torch
 
-from methods.core.likelihood import bits_per_dimension, flow_likelihood
-from methods.core.noise import GeometricVE, LinearVP, SubVP, log_uniform_sigma
+from methods.core.density.likelihood import bits_per_dimension, flow_likelihood
+from methods.core.process.noise import GeometricVE, LinearVP, SubVP, log_uniform_sigma
 from tests.methods.reference_cases.edm import mixture, relative
 from tests.methods.reference_cases.fixture import Fixture, case, close
 
@@ -51,15 +51,15 @@ def marginals(fixture: Fixture) -> None:
 @case("score_sde_vp_likelihood")
 def likelihood(fixture: Fixture) -> None:
     world, x = mixture(fixture), fixture.tensor("x", torch.float64)
-    found = {}
+    bits = {}
     for name, second in (("plus_plus", 1.0), ("plus_minus", -1.0)):
         probe = torch.tensor([1.0, second], dtype=torch.float64).expand_as(x)
         log_density, latent, calls = flow_likelihood(world.denoise, x, probe)
-        found[name] = bits_per_dimension(log_density, x.shape[1])
-        close(found[name], fixture[f"bpd_eps_{name}"], atol=5e-3)
+        bits[name] = bits_per_dimension(log_density, x.shape[1])
+        close(bits[name], fixture[f"bpd_eps_{name}"], atol=5e-3)
         close(latent, fixture["z"], atol=5e-3)
     assert abs(calls - int(fixture["nfe"])) <= 0.1 * int(fixture["nfe"])  # step control is in another precision
-    mean = (found["plus_plus"] + found["plus_minus"]) / 2  # two dimensions: the exact trace
+    mean = (bits["plus_plus"] + bits["plus_minus"]) / 2  # two dimensions: the exact trace
     close(mean, fixture["bpd_mean"], atol=5e-3)
     close(mean, fixture["exact_bpd"], atol=5e-3)
     vp, time = LinearVP(), torch.full((len(x),), 1e-5, dtype=torch.float64)

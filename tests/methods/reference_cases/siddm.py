@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from methods.core.continuous import alpha_bar
-from methods.core.posterior import diffuse, implicit_step
+from methods.core.process.continuous import alpha_bar
+from methods.core.process.posterior import diffuse, implicit_step
 from methods.core.rng import InjectedRng
 from methods.core.shapes import per_sample
 from methods.core.types import Batch, DataSpec
@@ -84,9 +84,9 @@ def losses(fixture: Fixture) -> None:
     times = paper.times(fixture.tensor("u"))
     draws |= {"s": times.s, "u": times.u}
 
-    play = paper.play(nets["generator"], x0, draws)
-    close(play.times.s, fixture["t"], 1e-7, 1e-5)
-    close(play.times.u, fixture["t_next"], 1e-7, 1e-5)
+    tensors = paper.step_tensors(nets["generator"], x0, draws)
+    close(tensors.times.s, fixture["t"], 1e-7, 1e-5)
+    close(tensors.times.u, fixture["t_next"], 1e-7, 1e-5)
     for ours, theirs in (
         ("x_s", "x_t"),
         ("x_u", "x_next"),
@@ -94,13 +94,18 @@ def losses(fixture: Fixture) -> None:
         ("fake", "x_post"),
         ("renoised", "x_next_fake"),
     ):
-        close(getattr(play, ours), fixture[theirs], 1e-5, 1e-4)
-    close(paper.cross_entropy(play) * x0[0].numel(), fixture["paper_afd_per_sample"], 1e-5, 1e-4)
-    close((paper.cross_entropy(play) * x0[0].numel()).mean(), fixture["paper_afd_mean"], 0, 1e-5)
-    close((play.fake - play.x_s).square().mean(), fixture["afd_unweighted_mean"], 0, 1e-5)
-    for method, tag, real, fake in ((released, "code", x0, play.x0), (paper, "paper", play.x_s, play.fake)):
+        close(getattr(tensors, ours), fixture[theirs], 1e-5, 1e-4)
+    close(paper.cross_entropy(tensors) * x0[0].numel(), fixture["paper_afd_per_sample"], 1e-5, 1e-4)
+    close((paper.cross_entropy(tensors) * x0[0].numel()).mean(), fixture["paper_afd_mean"], 0, 1e-5)
+    close((tensors.fake - tensors.x_s).square().mean(), fixture["afd_unweighted_mean"], 0, 1e-5)
+    for method, tag, real, fake in ((released, "code", x0, tensors.x0), (paper, "paper", tensors.x_s, tensors.fake)):
         for x, key in ((real, "real"), (fake, "fake")):
-            close(method.judge(nets["discriminator"], play, x).logits.sigmoid(), fixture[f"{tag}_d_{key}"], 1e-5, 1e-4)
+            close(
+                method.discriminate(nets["discriminator"], tensors, x).logits.sigmoid(),
+                fixture[f"{tag}_d_{key}"],
+                1e-5,
+                1e-4,
+            )
         loss, _ = method.loss("discriminator", nets, Batch(x0), draws, 0)
         close(loss, fixture[f"{tag}_D_loss"], 0, 1e-5)
         _, metrics = method.loss("generator", nets, Batch(x0), draws, 0)

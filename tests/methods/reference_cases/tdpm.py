@@ -1,11 +1,11 @@
-"""Golden data of TDPM: chains, prior targets, the denoising loss, and walks along a truncated chain."""
+"""Golden data of TDPM: chains, prior targets, the denoising loss, and sampling along a truncated chain."""
 
 import torch
 from torch import Tensor, nn
 
-from methods.core.ancestral import Step, ancestral_step, chain_denoiser, clipped, ddim_step
-from methods.core.chains import Chain, chain_of
+from methods.core.process.chains import Chain, chain_of
 from methods.core.rng import InjectedRng
+from methods.core.sampling.ancestral import Step, ancestral_step, chain_denoiser, clipped, ddim_step
 from methods.core.types import Batch
 from methods.tdpm import TDPM, antithetic
 from tests.methods.reference_cases.fixture import Fixture, case, close

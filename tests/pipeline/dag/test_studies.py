@@ -15,7 +15,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from methods.core.types import DataSpec
-from methods.nets.guidance_head import LABEL_ROWS
+from methods.nets.adm.guidance_head import LABEL_ROWS
 from pipeline.config.build import build_method
 from pipeline.config.study import Study, load_study
 from pipeline.dag.graph import entries

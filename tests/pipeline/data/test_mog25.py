@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from methods.core import mog25
+from methods.core.density import mog25
 from pipeline.data.datasets.mog25 import Source
 from pipeline.data.shards import read_pictures
 from pipeline.errors import ConfigError

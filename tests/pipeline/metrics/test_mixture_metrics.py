@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from methods.core import mog25
+from methods.core.density import mog25
 from pipeline.data.datasets.mog25 import Source
 from pipeline.metrics.basic import manifold
 from pipeline.metrics.features.reference import Reference

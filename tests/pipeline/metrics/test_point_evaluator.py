@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from methods.core import mog25
+from methods.core.density import mog25
 from pipeline.data.artifacts import Artifact, new_artifact
 from pipeline.data.shards import Pictures, write_pictures
 from pipeline.errors import UserError

@@ -23,7 +23,7 @@ POINTS, CPU = DataSpec((2,), 3, 0.7), torch.device("cpu")
 SMALL = EDM(net="mlp", width=16, depth=1)
 
 
-@pytest.mark.parametrize("part", ["x0", "push"])
+@pytest.mark.parametrize("part", ["x0", "guidance_score"])
 def test_the_first_nan_is_told_with_its_step_level_and_seed(part: str) -> None:
     def broken(x: Tensor, at: At) -> Prediction:
         bad = torch.zeros_like(x)

@@ -1,0 +1,156 @@
+"""The blocks of ADM's networks (Dhariwal and Nichol 2021, arXiv:2105.05233), with the released parameter names."""
+
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.core.shapes import per_channel
+from methods.nets.layers import Conv1d, Conv2d, GroupNorm, Linear, attend, zeros
+
+GROUPS = 32  # every width is a multiple
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockStyle:
+    """Settings shared by all blocks of one network; most are rows of the paper's ablation. Defaults: improved DDPM's,
+    which also sets use_scale_shift_norm."""
+
+    emb_channels: int
+    dropout: float = 0.0
+    num_heads: int = 1  # unless num_head_channels is set
+    num_head_channels: int | None = None  # width of a head, however many
+    use_scale_shift_norm: bool = False  # AdaGN: the embedding scales and shifts, or only shifts
+    resblock_updown: bool = False  # resample inside residual blocks (BigGAN)
+    conv_resample: bool = True  # or else: with a convolution
+    use_new_attention_order: bool = False  # see `split_heads`
+    skip_scale: float = 1.0  # of residual sums; sqrt(1/2) is the ablation "rescale residual connections"
+
+
+class StyleOptions(TypedDict, total=False):
+    """The fields of `BlockStyle` that a network takes as arguments; any may be left out."""
+
+    dropout: float
+    num_heads: int
+    num_head_channels: int | None
+    use_scale_shift_norm: bool
+    resblock_updown: bool
+    conv_resample: bool
+    use_new_attention_order: bool
+    skip_scale: float
+
+
+def adm_norm(channels: int) -> GroupNorm:
+    if channels % GROUPS:
+        raise ValueError(f"a layer of {channels} channels: ADM's widths are multiples of {GROUPS}")
+    return GroupNorm(GROUPS, channels)
+
+
+class Stage(nn.ModuleList):
+    """Layers in sequence; residual blocks also take the embedding."""
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(x, emb) if isinstance(layer, ResBlock) else layer(x)
+        return x
+
+
+class ResBlock(nn.Module):
+    """Two 3x3 convolutions conditioned on an embedding: x [B, in, H, W], emb [B, E] -> [B, out, H, W], 2H or H/2.
+
+    resample: nearest-neighbour doubling or 2x2 averaging of both the branch and the skip.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, style: BlockStyle, resample: Literal["up", "down"] | None = None
+    ) -> None:
+        super().__init__()
+        self.style, self.resample = style, resample
+        self.in_layers = nn.Sequential(adm_norm(in_channels), nn.SiLU(), Conv2d(in_channels, out_channels, 3))
+        conditions = out_channels * (2 if style.use_scale_shift_norm else 1)
+        self.emb_layers = nn.Sequential(nn.SiLU(), Linear(style.emb_channels, conditions))
+        last = Conv2d(out_channels, out_channels, 3, weight=zeros, bias=zeros)
+        self.out_layers = nn.Sequential(adm_norm(out_channels), nn.SiLU(), nn.Dropout(style.dropout), last)
+        same = in_channels == out_channels
+        self.skip_connection = nn.Identity() if same else Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        norm, activation, convolve = self.in_layers
+        h = convolve(self._resampled(activation(norm(x))))
+        conditions = per_channel(self.emb_layers(emb).to(h.dtype), h)
+        if self.style.use_scale_shift_norm:
+            scale, shift = conditions.chunk(2, dim=1)
+            norm, *rest = self.out_layers
+            h = norm(h) * (1 + scale) + shift
+            for layer in rest:
+                h = layer(h)
+        else:
+            h = self.out_layers(h + conditions)
+        return (self.skip_connection(self._resampled(x)) + h) * self.style.skip_scale
+
+    def _resampled(self, x: Tensor) -> Tensor:
+        if self.resample is None:
+            return x
+        return F.interpolate(x, scale_factor=2.0) if self.resample == "up" else F.avg_pool2d(x, 2)
+
+
+class Downsample(nn.Module):
+    """[B, C, H, W] -> [B, C, H/2, W/2]."""
+
+    def __init__(self, channels: int, with_conv: bool) -> None:
+        super().__init__()
+        self.op = Conv2d(channels, channels, 3, stride=2) if with_conv else nn.AvgPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)
+
+
+class Upsample(nn.Module):
+    """[B, C, H, W] -> [B, C, 2H, 2W]."""
+
+    def __init__(self, channels: int, with_conv: bool) -> None:
+        super().__init__()
+        self.conv = Conv2d(channels, channels, 3) if with_conv else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0))
+
+
+def resample_layer(channels: int, style: BlockStyle, resample: Literal["up", "down"]) -> nn.Module:
+    """The layer between two levels."""
+    if style.resblock_updown:
+        return ResBlock(channels, channels, style, resample)
+    return Downsample(channels, style.conv_resample) if resample == "down" else Upsample(channels, style.conv_resample)
+
+
+class AttentionBlock(nn.Module):
+    """x [B, C, H, W] plus multi-head self-attention over its pixels."""
+
+    def __init__(self, channels: int, style: BlockStyle) -> None:
+        super().__init__()
+        self.heads = head_count(channels, style.num_heads, style.num_head_channels)
+        self.heads_first = not style.use_new_attention_order
+        self.norm = adm_norm(channels)
+        self.qkv = Conv1d(channels, 3 * channels)
+        self.proj_out = Conv1d(channels, channels, weight=zeros, bias=zeros)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = split_heads(self.qkv(self.norm(x).flatten(2)), self.heads, self.heads_first)
+        return x + self.proj_out(attend(q, k, v).flatten(1, 2)).reshape(x.shape)
+
+
+def head_count(channels: int, num_heads: int, num_head_channels: int | None) -> int:
+    width = channels / num_heads if num_head_channels is None else num_head_channels
+    if channels % width:
+        raise ValueError(f"{channels} channels do not divide into attention heads of {width:g}")
+    return channels // int(width)
+
+
+def split_heads(qkv: Tensor, heads: int, heads_first: bool) -> tuple[Tensor, ...]:
+    """[B, 3C, L] -> q, k, v, each [B, heads, C / heads, L].
+
+    heads_first: channels count heads, then q, k, v ("legacy"); otherwise q, k, v, then heads ("new order").
+    """
+    shape = (heads, 3) if heads_first else (3, heads)
+    return qkv.unflatten(1, (*shape, -1)).unbind(2 if heads_first else 1)

@@ -1,0 +1,78 @@
+"""ADM's U-Net (Dhariwal and Nichol 2021, arXiv:2105.05233), also that of improved DDPM (arXiv:2102.09672).
+
+Parameter names and shapes are those of the released checkpoints.
+"""
+
+from typing import Unpack
+
+import torch
+from torch import Tensor, nn
+
+from methods.nets.adm.blocks import BlockStyle, ResBlock, Stage, StyleOptions, adm_norm, resample_layer
+from methods.nets.adm.trunk import attention_at, descend, embed, level_widths, middle_block, time_embedding, way_down
+from methods.nets.layers import Conv2d, zeros
+
+
+class UNetModel(nn.Module):
+    """A U-Net over images, conditioned on timestep and class.
+
+    image_size: pixels per side, halved len(channel_mult) - 1 times; attention_resolutions count in the same pixels.
+    out_channels: twice in_channels where the variance is learned.
+    num_classes: rows of the class embedding; None: unconditional.
+    options: fields of `BlockStyle`; improved DDPM is use_scale_shift_norm=True and the other defaults.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        in_channels: int,
+        model_channels: int,
+        out_channels: int,
+        *,
+        num_res_blocks: int,
+        attention_resolutions: tuple[int, ...],
+        channel_mult: tuple[float, ...] = (1, 2, 4, 8),
+        num_classes: int | None = None,
+        **options: Unpack[StyleOptions],
+    ) -> None:
+        super().__init__()
+        emb_channels = 4 * model_channels
+        style = BlockStyle(emb_channels=emb_channels, **options)
+        widths = level_widths(image_size, model_channels, channel_mult)
+        self.time_embed = time_embedding(model_channels, emb_channels)
+        self.label_emb = None if num_classes is None else nn.Embedding(num_classes, emb_channels)
+        self.input_blocks, skips = way_down(
+            image_size, in_channels, widths, num_res_blocks, attention_resolutions, style
+        )
+        self.middle_block = middle_block(widths[-1], style)
+        self.output_blocks = _way_up(image_size, widths, skips, num_res_blocks, attention_resolutions, style)
+        last = Conv2d(widths[0], out_channels, 3, weight=zeros, bias=zeros)
+        self.out = nn.Sequential(adm_norm(widths[0]), nn.SiLU(), last)
+
+    def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
+        """x [B, in_channels, H, W], timesteps [B] in 0 ... 999, y [B] int -> [B, out_channels, H, W]."""
+        emb = embed(self.time_embed, self.label_emb, timesteps, y)
+        skips = descend(self.input_blocks, x, emb)
+        h = self.middle_block(skips[-1], emb)
+        for block in self.output_blocks:
+            h = block(torch.cat([h, skips.pop()], dim=1), emb)
+        return self.out(h)
+
+
+def _way_up(
+    image_size: int,
+    widths: list[int],
+    skips: list[int],
+    num_res_blocks: int,
+    attention_resolutions: tuple[int, ...],
+    style: BlockStyle,
+) -> nn.ModuleList:
+    blocks, channels, skips = [], widths[-1], list(skips)
+    for level, width in reversed(list(enumerate(widths))):
+        for index in range(num_res_blocks + 1):
+            attention = attention_at(level, image_size, attention_resolutions, width, style)
+            doubles = level > 0 and index == num_res_blocks
+            resample = [resample_layer(width, style, "up")] if doubles else []
+            blocks.append(Stage([ResBlock(channels + skips.pop(), width, style), *attention, *resample]))
+            channels = width
+    return nn.ModuleList(blocks)

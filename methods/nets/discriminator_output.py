@@ -1,0 +1,13 @@
+"""The output of the few-step methods' discriminators."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class DiscriminatorOutput(NamedTuple):
+    """A discriminator's output for x_s."""
+
+    logits: Tensor  # [B, ...] any number per image; > 0: real
+    noisier: Tensor | None = None  # [B, *shape] C: its estimate of the noisier x_t
+    clean: Tensor | None = None  # [B, *shape] R: its estimate of x_0

@@ -1,0 +1,86 @@
+"""Small networks for points of the plane, as SIDDM's simulation on 25 Gaussians uses them (official code's widths)."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from methods.nets.discriminator_output import DiscriminatorOutput
+from methods.nets.embeddings import TimeEmbedding
+from methods.nets.small.layers import Later, first_layer, louden
+
+
+def time_embedding(width: int) -> TimeEmbedding:
+    layers = (nn.Linear(width, width), nn.LeakyReLU(0.2), nn.Linear(width, width), nn.LeakyReLU(0.2))
+    return TimeEmbedding(width, nn.Sequential(*layers))
+
+
+def mlp(inputs: int, outputs: int, hidden: int = 100, depth: int = 3) -> nn.Sequential:
+    """`depth` hidden layers with SiLU, then a linear one."""
+    widths = [inputs, *[hidden] * depth]
+    first, *rest = pairwise(widths)
+    layers = [nn.Linear(*first), *(Later(*pair, hidden=True) for pair in rest)]
+    return nn.Sequential(*(part for layer in layers for part in (layer, nn.SiLU())), Later(widths[-1], outputs))
+
+
+class MixtureGenerator(nn.Module):
+    """(x [B, D], time [B] or fewer that repeat cyclically, z [B, latent]) -> [B, outputs], by default D;
+    latent 0: no z.
+
+    shape: that of one point, (D,). loudness: factor on the initial weights of its coordinates.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        latent: int = 0,
+        outputs: int | None = None,
+        time_width: int = 128,
+        *,
+        hidden: int = 100,
+        depth: int = 3,
+        loudness: float = 1.0,
+    ) -> None:
+        super().__init__()
+        outputs = outputs or dims
+        self.shape = (dims,)
+        self.t_embed = time_embedding(time_width)
+        self.decode = mlp(dims + time_width + latent, outputs, hidden, depth)
+        self.out = nn.Linear(outputs + dims, outputs)
+        louden(self.decode[0], slice(dims), loudness)
+
+    def forward(self, x: Tensor, time: Tensor, z: Tensor | None = None) -> Tensor:
+        parts = x, self.t_embed(time.to(x)), *([] if z is None else [z])
+        output = self.decode[1:](first_layer(self.decode[0], *parts))
+        return self.out(torch.cat([output, x], 1))
+
+
+class MixtureDiscriminator(nn.Module):
+    """(x_s [B, D], time [B] or fewer that repeat cyclically, x_t [B, D] or None: zeros in its place) -> two logits per
+    point, trained to one label."""
+
+    def __init__(
+        self,
+        dims: int,
+        heads: bool = False,
+        time_width: int = 128,
+        *,
+        hidden: int = 100,
+        depth: int = 4,
+        loudness: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.t_embed = time_embedding(time_width)
+        self.encode = nn.Sequential(*mlp(2 * dims + time_width, 2, hidden, depth)[:-1])
+        self.gan_linear = Later(hidden, 2)
+        self.noisier = Later(hidden, dims) if heads else None
+        self.clean = Later(hidden, dims) if heads else None
+        for coordinates in (slice(dims), slice(-dims, None)):
+            louden(self.encode[0], coordinates, loudness)
+
+    def forward(self, x_s: Tensor, time: Tensor, x_t: Tensor | None = None) -> DiscriminatorOutput:
+        seen = torch.zeros_like(x_s) if x_t is None else x_t
+        features = self.encode[1:](first_layer(self.encode[0], x_s, self.t_embed(time.to(x_s)), seen))
+        if self.noisier is None or self.clean is None:
+            return DiscriminatorOutput(self.gan_linear(features))
+        return DiscriminatorOutput(self.gan_linear(features), self.noisier(features), self.clean(features))
