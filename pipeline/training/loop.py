@@ -1,4 +1,4 @@
-"""What `pretrain`, `classify` and `discriminate` share: the loop, its checkpoints, its history and early stopping."""
+"""The training loop of `pretrain`, `classify` and `discriminate`: checkpoints, history and early stopping."""
 
 import copy
 import io
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,17 +18,12 @@ from torch import Tensor, nn
 from methods.core.loop import TrainState, like, train_steps
 from methods.core.rng import StepRng
 from methods.core.types import Batch, DataSpec, Draws, Nets, Trainable
+from pipeline.context import State, Watch, Worker
 from pipeline.data.artifacts import Draft
 from pipeline.data.loader import Batches, placed
 from pipeline.errors import Interrupted, TrilemmaError, UserError
 from pipeline.training.divergence import check_finite, check_spread
 from pipeline.training.networks import save_weights
-
-if TYPE_CHECKING:
-    from pipeline.launch.launcher import Worker
-    from pipeline.store.store import State
-    from pipeline.tracking.watch import Watch
-
 
 RECORD_EVERY = 20  # steps averaged into one row of the history; checkpoints in time fall on its multiples
 CHECKPOINT_SECONDS = 5.0  # between saves, if one takes CHEAP_SECONDS or less
@@ -96,33 +91,35 @@ class Outcome:
     finished: bool = False
 
 
-def train(worker: "Worker", job: Job, state: "State", watch: "Watch") -> None:
+def train(worker: Worker, job: Job, state: State, watch: Watch) -> None:
     """Train to the end, or on from the last checkpoint; rank 0 leaves the outcome in `state`."""
     training = TrainState.fresh(job.method, job.data, job.seed, worker.device, job.dtype)
     for name, weights in job.given.items():
         training.nets[name].load_state_dict(weights)
-    outcome, window = _resume(training, state, worker.device)
+    checkpoint = Checkpoint(state, CHECKPOINT)
+    saved = checkpoint.resume(training, worker.device)
+    outcome = Outcome(**saved.get("outcome", {}))
     job = replace(job, batches=placed(job.batches, worker), unseen=job.unseen and placed(job.unseen, worker))
     with watch.opened() if worker.rank == 0 else nullcontext() as view:
         if view is not None:
             for row in outcome.history:
                 view.metrics(row, int(row["step"]))
         if not outcome.finished:
-            _go_on(worker, job, training, outcome, window, state, view)
+            _go_on(worker, job, training, outcome, saved.get("window", []), checkpoint, view)
         if view is not None:
             view.history(outcome.history)
 
 
 def _go_on(
-    worker: "Worker",
+    worker: Worker,
     job: Job,
     training: TrainState,
     outcome: Outcome,
     window: Window,
-    state: "State",
-    view: "Watch | None",
+    checkpoint: "Checkpoint",
+    view: Watch | None,
 ) -> None:
-    saved_at, saved_step, pause = time.monotonic(), training.step, CHECKPOINT_SECONDS
+    saved_step = training.step
     for metrics in train_steps(
         job.method,
         training,
@@ -140,27 +137,25 @@ def _go_on(
         is_last = step == job.steps
         is_whole = step % RECORD_EVERY == 0 or is_last
         if is_whole:
-            replay = f"key {state.key[:12]}, which the same command replays exactly from step {saved_step}"
+            replay = f"key {checkpoint.state.key[:12]}, which the same command replays exactly from step {saved_step}"
             _record(job, training, outcome, window, view, replay)
             window = []
             if job.held_out is not None and outcome.strikes >= job.held_out.patience:
                 break
         must_stop = worker.must_stop() and not is_last
-        if view is not None and (must_stop or (is_whole and time.monotonic() - saved_at > pause)):
-            pause = pause_after(_save(training, outcome, window, state))
-            saved_at, saved_step = time.monotonic(), step
+        if view is not None and (must_stop or (is_whole and checkpoint.is_due())):
+            checkpoint.save(training, outcome=vars(outcome), window=window)
+            saved_step = step
         if must_stop:
             raise Interrupted(f"step {step} of {job.steps}")
     if view is not None:
         if job.held_out is None:
             outcome.weights = training.weights(job.method.players())
         outcome.finished = True
-        _save(training, outcome, [], state)
+        checkpoint.save(training, outcome=vars(outcome), window=[])
 
 
-def _record(
-    job: Job, training: TrainState, outcome: Outcome, window: Window, view: "Watch | None", replay: str
-) -> None:
+def _record(job: Job, training: TrainState, outcome: Outcome, window: Window, view: Watch | None, replay: str) -> None:
     """A row of the history from the window, and what else falls due with it."""
     step = training.step
     is_last = step == job.steps
@@ -180,6 +175,44 @@ def _record(
         check_spread(outcome.history, job.collapse, replay)
 
 
+class Resumable(Protocol):
+    """A training, without what its job describes."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Checkpoint:
+    """The last saved state of a training, under one name, and when the next save is due."""
+
+    def __init__(self, state: State, name: str) -> None:
+        self.state, self.name = state, name
+        self._saved_at, self._pause = time.monotonic(), CHECKPOINT_SECONDS
+
+    def load(self, device: torch.device | str) -> dict[str, Any] | None:
+        saved = self.state.load(self.name)
+        return None if saved is None else torch.load(io.BytesIO(saved), weights_only=True, map_location=device)
+
+    def resume(self, training: Resumable, device: torch.device) -> dict[str, Any]:
+        """Restore the training; return what else was saved. Without a checkpoint, change and return nothing."""
+        content = self.load(device)
+        if content is None:
+            return {}
+        training.load_state_dict(content.pop("training"))
+        return content
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self._saved_at > self._pause
+
+    def save(self, training: Resumable, **others: Any) -> None:
+        """others: plain values and tensors, which `resume` returns."""
+        began, buffer = time.monotonic(), io.BytesIO()
+        torch.save({"training": training.state_dict(), **others}, buffer)
+        self.state.save(self.name, buffer.getvalue())
+        self._saved_at = time.monotonic()
+        self._pause = pause_after(self._saved_at - began)
+
+
 def pause_after(save_seconds: float) -> float:
     """Seconds to the next save: Young's rule (1974), sqrt(2 save_seconds T), for a failure every T = 3.5 hours.
 
@@ -188,29 +221,12 @@ def pause_after(save_seconds: float) -> float:
     return CHECKPOINT_SECONDS * math.sqrt(max(save_seconds / CHEAP_SECONDS, 1.0))
 
 
-def outcome_of(state: "State") -> Outcome:
+def outcome_of(state: State) -> Outcome:
     """What `train` left, on the CPU."""
-    saved = state.load(CHECKPOINT)
+    saved = Checkpoint(state, CHECKPOINT).load("cpu")
     if saved is None:
         raise TrilemmaError("the training left no checkpoint: run the same command again")
-    return Outcome(**torch.load(io.BytesIO(saved), weights_only=True, map_location="cpu")["outcome"])
-
-
-def _resume(training: TrainState, state: "State", device: torch.device) -> tuple[Outcome, Window]:
-    saved = state.load(CHECKPOINT)
-    if saved is None:
-        return Outcome(), []
-    content: dict[str, Any] = torch.load(io.BytesIO(saved), weights_only=True, map_location=device)
-    training.load_state_dict(content["training"])
-    return Outcome(**content["outcome"]), content["window"]
-
-
-def _save(training: TrainState, outcome: Outcome, window: Window, state: "State") -> float:
-    """Seconds that it took."""
-    began, buffer = time.monotonic(), io.BytesIO()
-    torch.save({"training": training.state_dict(), "outcome": vars(outcome), "window": window}, buffer)
-    state.save(CHECKPOINT, buffer.getvalue())
-    return time.monotonic() - began
+    return Outcome(**saved["outcome"])
 
 
 def _averaged(window: Window, step: int) -> Row:

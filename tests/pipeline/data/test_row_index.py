@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.context import Worker
 from pipeline.data import loader as epochs
 from pipeline.data.artifacts import new_artifact, read_artifact
 from pipeline.data.loader import Epochs, Prepared, Stream, distinct
 from pipeline.data.row_index import ShardedRows, open_rows
 from pipeline.data.shards import Pictures, encode, encode_arrow
 from pipeline.errors import ArtifactError, UserError
-from pipeline.launch.launcher import Worker
 from pipeline.metrics.features.statistics import FeatureStats, Gathered
 from pipeline.store.store import Store
 from tests.support.toy_study import ROOT

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from methods.core.loop import TrainState, train_steps
 from methods.core.rng import StepRng
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player
+from pipeline.context import Launch, Worker
 from pipeline.data.loader import Batches, Prepared, Stream
 from pipeline.errors import Interrupted, UserError
-from pipeline.launch.launcher import Launch, Worker, launcher
+from pipeline.launch.launcher import launcher
 from tests.pipeline.data.test_row_index import left_in_store
 from tests.support.children import ROOT, start, wait_for
 

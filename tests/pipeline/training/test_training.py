@@ -14,11 +14,11 @@ from methods.core.rng import StepRng
 from methods.core.types import Batch, DataSpec
 from methods.discriminator_guidance import Discriminator
 from methods.edm import EDM
+from pipeline.context import Worker
 from pipeline.data.loader import Epochs, Pairs
 from pipeline.data.row_index import open_rows
 from pipeline.data.shards import Pictures, write_pictures
 from pipeline.errors import TrilemmaError, UserError
-from pipeline.launch.launcher import Worker
 from pipeline.store.store import State, Store
 from pipeline.training import loop as training
 from pipeline.training.early_stopping import split
