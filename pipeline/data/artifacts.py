@@ -17,11 +17,9 @@ from pipeline.errors import ArtifactError
 from pipeline.store.files import temporary
 from pipeline.store.publish import publish_folder
 
-OUTSIDE = "files"  # the role of such an input
-
-
 MANIFEST = "manifest.json"
 ELSEWHERE = "elsewhere"  # the address of the store that kept an artifact's shards, where they are not in the folder
+OUTSIDE = "files"  # the role of an input that no stage made
 EXACT = 2**53  # integral floats up to here are the same number written as an integer
 
 Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
@@ -116,6 +114,11 @@ def read_artifact(path: Path) -> Artifact:
     return Artifact(path, manifest, manifest.digest)
 
 
+def facts_of(folder: Path) -> Mapping[str, Any]:
+    """The facts that the stage noted in the artifact's manifest; data files are not read."""
+    return parse_manifest((folder / MANIFEST).read_bytes(), folder / MANIFEST).facts
+
+
 def entry_of(file: Path) -> FileEntry:
     with file.open("rb") as stream:
         return FileEntry(file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest())
@@ -168,8 +171,3 @@ def _plain(value: Any) -> Json:
     raise TypeError(
         f"{value!r} of type {type(value).__name__} has no JSON form: give plain numbers, text, lists, dicts"
     )
-
-
-def facts_of(folder: Path) -> Mapping[str, Any]:
-    """What the stage that made an artifact noted; its data files are not looked at."""
-    return parse_manifest((folder / MANIFEST).read_bytes(), folder / MANIFEST).facts

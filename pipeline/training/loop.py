@@ -21,7 +21,7 @@ from methods.core.types import Batch, DataSpec, Draws, Nets, Trainable
 from pipeline.context import State, Watch, Worker
 from pipeline.data.artifacts import Draft
 from pipeline.data.loader import Batches, placed
-from pipeline.errors import Interrupted, TrilemmaError, UserError
+from pipeline.errors import Interrupted, TrilemmaError
 from pipeline.training.divergence import check_finite, check_spread
 from pipeline.training.networks import save_weights
 
@@ -72,10 +72,12 @@ class Job:
         """Of weights."""
         return torch.float64 if self.precision == "float64" else torch.float32
 
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch"):
-            if getattr(self, name) < 1:
-                raise UserError(f"train.{name}: {getattr(self, name)} came, at least 1 was wanted")
+
+def check_at_least_one(**counts: int) -> None:
+    """Settings of a `train` block, by name."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name}: {count} came, at least 1 was wanted")
 
 
 @dataclass

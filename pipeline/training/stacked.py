@@ -13,7 +13,7 @@ from methods.core.types import Batch, DataSpec
 from pipeline.config.build import Block, build_method
 from pipeline.context import State, Watch, Worker
 from pipeline.errors import ConfigError, Interrupted, TrilemmaError, naming
-from pipeline.training.loop import RECORD_EVERY, Checkpoint, Window
+from pipeline.training.loop import RECORD_EVERY, Checkpoint, Window, check_at_least_one
 
 HIDDEN = {"float32": None, "bf16": torch.bfloat16}
 
@@ -29,9 +29,7 @@ class StackTrain:
     precision: Literal["float32", "bf16"] = "float32"  # bf16: of hidden layers; weights stay float32
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "seeds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} came, at least 1 was wanted")
+        check_at_least_one(steps=self.steps, batch=self.batch, seeds=self.seeds)
         if self.first_seed < 0:
             raise ValueError(f"first_seed: {self.first_seed} came, at least 0 was wanted")
 
