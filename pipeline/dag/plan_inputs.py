@@ -18,13 +18,14 @@ from pipeline.dag.graph import Call
 from pipeline.dag.plan_meter import MIB, Peak, Spent
 from pipeline.dag.plan_probe import Cost, share_read
 from pipeline.dag.run import stage_config
-from pipeline.data.artifacts import OUTSIDE, Artifact, Draft, new_artifact
+from pipeline.data.artifacts import OUTSIDE, Artifact, Draft
 from pipeline.data.records import BadRecord, Record, Source
 from pipeline.data.shards import Pictures, encode_arrow, write_pictures
 from pipeline.errors import UserError
 from pipeline.stages import features, prepare
 from pipeline.stages.generate import FIRST_SEED
 from pipeline.stages.sample import STRIDE
+from pipeline.store.publish import new_artifact
 from pipeline.training.networks import data_spec, save_weights
 from pipeline.training.stacked import StackTrain, Trainee, members_of
 

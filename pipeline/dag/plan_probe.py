@@ -20,11 +20,12 @@ from pipeline.config.build import build
 from pipeline.context import RunContext, Worker
 from pipeline.dag.graph import Call
 from pipeline.dag.plan_meter import MIB, WARM, Clock, Enough, Flops, Peak, Spent, first_of, tile
-from pipeline.data.artifacts import Artifact, new_artifact
+from pipeline.data.artifacts import Artifact
 from pipeline.launch.determinism import reproducible
 from pipeline.sampling.fan_out import SamplingTask
 from pipeline.sampling.sampler import guided_sampler
 from pipeline.stages.check_metrics import LARGEST
+from pipeline.store.publish import new_artifact
 from pipeline.store.store import Store
 from pipeline.training.loop import Job
 from pipeline.training.stacked import StackJob

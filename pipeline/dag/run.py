@@ -15,11 +15,12 @@ from pipeline.console import say
 from pipeline.context import Launch, RunContext
 from pipeline.dag.graph import STAGES, Call
 from pipeline.dag.usage import Meter
-from pipeline.data.artifacts import OUTSIDE, Artifact, new_artifact, read_artifact
+from pipeline.data.artifacts import OUTSIDE, Artifact, read_artifact
 from pipeline.errors import UserError
 from pipeline.launch.signals import die_with_parent, on_sigterm
 from pipeline.store.external import external
 from pipeline.store.open import open_store
+from pipeline.store.publish import new_artifact
 from pipeline.store.store import Store
 
 if TYPE_CHECKING:
@@ -159,8 +160,8 @@ def compute(
             inputs, config, draft, RunContext(launch, state, watch, piece)
         )
     watch.settle()  # once the result is stored, nobody computes, or logs, it again
-    store.put(key, call.out)
-    store.lighten(call.out)
+    store.put(key, draft.artifact)
+    store.lighten(draft.artifact)
     cost = meter.cost(launch) | watch.noted
     watch.cost(cost)
     watch.finish()

@@ -144,7 +144,9 @@ class _Work:
             config = stage_config(call)
             spent = compute(here, config, key, sweeping.store, inputs, meter, self.launch, watch, PIECE, told)
         self.cost = {name: value + (spent[name] or 0.0) for name, value in self.cost.items()}
-        return read_artifact(here.out).manifest
+        made = sweeping.store.manifest(key)
+        assert made is not None, "it was just put there"
+        return made
 
 
 @contextmanager

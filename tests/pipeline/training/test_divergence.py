@@ -13,13 +13,14 @@ import torch
 from methods.core.types import Batch, DataSpec
 from methods.gan import GAN
 from pipeline.context import RunContext
-from pipeline.data.artifacts import new_artifact, read_artifact
+from pipeline.data.artifacts import read_artifact
 from pipeline.data.loader import Epochs
 from pipeline.data.shards import Pictures, write_pictures
 from pipeline.errors import TrilemmaError
 from pipeline.launch.launcher import InProcess
 from pipeline.stages import pretrain
 from pipeline.stages.pretrain import Train
+from pipeline.store.publish import new_artifact
 from pipeline.store.store import State, Store
 from pipeline.training import loop as training
 from pipeline.training.divergence import GRACE_STEPS, check_spread
