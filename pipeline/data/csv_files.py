@@ -12,7 +12,7 @@ DIGITS = 6  # significant, of every number in a table
 
 def csv_text(table: "pd.DataFrame", digits: int | None = DIGITS) -> str:
     """digits: None for all."""
-    return table.to_csv(index=False, float_format=digits and f"%.{digits}g", lineterminator="\n")
+    return table.to_csv(index=False, float_format=None if digits is None else f"%.{digits}g", lineterminator="\n")
 
 
 def write_csv(table: "pd.DataFrame", file: Path, digits: int | None = DIGITS) -> None:

@@ -1,4 +1,4 @@
-"""classify: a guide that tells the classes of noisy pictures; kept where its held-out loss is least."""
+"""classify: train a guide to classify noisy pictures; the weights with the lowest held-out loss are kept."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

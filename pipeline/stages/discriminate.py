@@ -1,4 +1,5 @@
-"""discriminate: a guide that tells real pictures from a run's fakes; kept where its held-out loss is least."""
+"""discriminate: train a guide to tell real pictures from a run's fakes; the weights with the lowest held-out loss are
+kept."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ class Config:
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
-    """A trunk among the inputs is a classifier, whose weights stay as they are and are not kept again."""
+    """A trunk among the inputs is a classifier: its weights are frozen, and not saved again."""
     method = build_method(config.method, config.model)
     block = config.train
     data = data_spec(inputs["data"].manifest.facts)

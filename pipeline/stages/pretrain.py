@@ -27,7 +27,7 @@ class Train:
     batch: int = 128  # images per step, over all workers
     seed: int = 0
     precision: Precision = "float32"
-    flip: bool = False  # pictures are seen left for right as often (EDM's own augmentation does so already)
+    flip: bool = False  # mirror half of the pictures (EDM's augmentation does so already)
     collapse: float | None = 0.02  # adversarial methods: stop when images differ by a smaller share than real ones
 
     def __post_init__(self) -> None:
@@ -72,7 +72,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunC
 
 @dataclass(frozen=True)
 class Preview:
-    """A tile of samples with the method's default sampling, for those who look on."""
+    """A tile of samples with the method's default sampling, to log."""
 
     method: Generator
     data: DataSpec

@@ -36,7 +36,7 @@ Precision = Literal["float32", "float64", "bf16"]  # bf16: products and sums of 
 
 
 class HeldOut(NamedTuple):
-    """Data the training never steps on, with fixed draws, to choose the step whose weights are kept."""
+    """Validation data with fixed draws: the weights of the step with the lowest loss on it are kept."""
 
     player: str
     batch: Batch
@@ -47,7 +47,7 @@ class HeldOut(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """A training, wherever it runs."""
+    """What to train: the same on every worker."""
 
     method: Trainable
     data: DataSpec
@@ -58,9 +58,9 @@ class Job:
     precision: Precision
     held_out: HeldOut | None = None
     given: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # weights of networks trained elsewhere
-    unseen: Batches | None = None  # batches never trained on: does a discriminator rate them lower?
+    unseen: Batches | None = None  # never trained on: how a discriminator's logits differ there
     collapse: float | None = None  # stop when generated images differ by less than this share of what real ones do
-    preview: Callable[[Nets], np.ndarray] | None = None  # pictures for those who look on, uint8 [n, C, H, W]
+    preview: Callable[[Nets], np.ndarray] | None = None  # samples to log, uint8 [n, C, H, W]
 
     @property
     def preview_every(self) -> int:
@@ -82,13 +82,13 @@ def check_at_least_one(**counts: int) -> None:
 
 @dataclass
 class Outcome:
-    """What a finished or interrupted training leaves behind."""
+    """The result of a training so far."""
 
     weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # by network; where held out, the best ones
     history: list[Row] = field(default_factory=list)
     best_step: int = 0
     best_loss: float = math.inf
-    strikes: int = 0
+    checks_without_gain: int = 0  # since then
     steps: int = 0
     finished: bool = False
 
@@ -107,12 +107,12 @@ def train(worker: Worker, job: Job, state: State, watch: Watch) -> None:
             for row in outcome.history:
                 view.metrics(row, int(row["step"]))
         if not outcome.finished:
-            _go_on(worker, job, training, outcome, saved.get("window", []), checkpoint, view)
+            _run(worker, job, training, outcome, saved.get("window", []), checkpoint, view)
         if view is not None:
             view.history(outcome.history)
 
 
-def _go_on(
+def _run(
     worker: Worker,
     job: Job,
     training: TrainState,
@@ -137,15 +137,15 @@ def _go_on(
         window.append(metrics)
         step = outcome.steps = training.step
         is_last = step == job.steps
-        is_whole = step % RECORD_EVERY == 0 or is_last
-        if is_whole:
+        is_recorded = step % RECORD_EVERY == 0 or is_last
+        if is_recorded:
             replay = f"key {checkpoint.state.key[:12]}, which the same command replays exactly from step {saved_step}"
             _record(job, training, outcome, window, view, replay)
             window = []
-            if job.held_out is not None and outcome.strikes >= job.held_out.patience:
+            if job.held_out is not None and outcome.checks_without_gain >= job.held_out.patience:
                 break
         must_stop = worker.must_stop() and not is_last
-        if view is not None and (must_stop or (is_whole and checkpoint.is_due())):
+        if view is not None and (must_stop or (is_recorded and checkpoint.is_due())):
             checkpoint.save(training, outcome=vars(outcome), window=window)
             saved_step = step
         if must_stop:
@@ -158,7 +158,7 @@ def _go_on(
 
 
 def _record(job: Job, training: TrainState, outcome: Outcome, window: Window, view: Watch | None, replay: str) -> None:
-    """A row of the history from the window, and what else falls due with it."""
+    """Append a row to the history; validate, log and check for collapse where it is time to."""
     step = training.step
     is_last = step == job.steps
     check_finite(window, step, replay)
@@ -166,7 +166,7 @@ def _record(job: Job, training: TrainState, outcome: Outcome, window: Window, vi
     if job.unseen is not None and view is not None and "real_logit" in row:
         _compare_unseen(job, training, row, job.unseen(step))
     if job.held_out is not None and (step % job.held_out.every == 0 or is_last):
-        _judge(outcome, job, training, row)
+        _validate(outcome, job, training, row)
     outcome.history.append(row)
     if view is not None:
         view.metrics(row, step)
@@ -224,7 +224,7 @@ def pause_after(save_seconds: float) -> float:
 
 
 def outcome_of(state: State) -> Outcome:
-    """What `train` left, on the CPU."""
+    """The outcome that `train` saved, on the CPU."""
     saved = Checkpoint(state, CHECKPOINT).load("cpu")
     if saved is None:
         raise TrilemmaError("the training left no checkpoint: run the same command again")
@@ -232,14 +232,14 @@ def outcome_of(state: State) -> Outcome:
 
 
 def _averaged(window: Window, step: int) -> Row:
-    """Means over the window; a player that stepped only now and then counts where it did."""
+    """Means over the window, of each metric over the steps that have it: a player need not step every time."""
     names = {name: None for metrics in window for name in metrics}
     row = {name: float(torch.stack([m[name] for m in window if name in m]).double().mean()) for name in names}
     return {"step": step, **row}
 
 
 def _compare_unseen(job: Job, training: TrainState, row: Row, batch: Batch) -> None:
-    """Into the row: what a discriminator says of data it has never seen, and how much more of the training data."""
+    """Add a discriminator's logit on data it was never trained on, and the gap to that on training data."""
     draws = job.method.draw("discriminator", batch, StepRng(job.seed, training.step, "unseen"))
     placed, placed_draws = _placed(batch, draws, training.nets)
     _, metrics = job.method.loss("discriminator", training.nets, placed, placed_draws, 1)  # step 1: seldom R1's
@@ -248,8 +248,8 @@ def _compare_unseen(job: Job, training: TrainState, row: Row, batch: Batch) -> N
 
 
 @torch.no_grad()
-def _judge(outcome: Outcome, job: Job, training: TrainState, row: Row) -> None:
-    """Held-out loss into the row; keep the weights if they are the best so far."""
+def _validate(outcome: Outcome, job: Job, training: TrainState, row: Row) -> None:
+    """Add the validation metrics to the row; keep the weights if they are the best so far."""
     assert job.held_out is not None
     player, batch, draws, _, _ = job.held_out
     nets = _averaged_networks(job, training)
@@ -257,10 +257,10 @@ def _judge(outcome: Outcome, job: Job, training: TrainState, row: Row) -> None:
     loss, metrics = job.method.loss(player, nets, placed, placed_draws, training.step)
     row.update({f"held_out_{name}": float(value) for name, value in metrics.items()})
     if float(loss) < outcome.best_loss:
-        outcome.best_loss, outcome.best_step, outcome.strikes = float(loss), training.step, 0
+        outcome.best_loss, outcome.best_step, outcome.checks_without_gain = float(loss), training.step, 0
         outcome.weights = training.weights(job.method.players())
     else:
-        outcome.strikes += 1
+        outcome.checks_without_gain += 1
 
 
 def _placed(batch: Batch, draws: Draws, nets: Nets) -> tuple[Batch, Draws]:
@@ -270,7 +270,7 @@ def _placed(batch: Batch, draws: Draws, nets: Nets) -> tuple[Batch, Draws]:
 
 
 def _averaged_networks(job: Job, training: TrainState) -> dict[str, nn.Module]:
-    """Copies to look at, evaluate or sample with: averaged weights, evaluation mode."""
+    """Copies to validate or sample with: averaged weights, evaluation mode."""
     nets = copy.deepcopy(training.nets)
     for name, weights in training.weights(job.method.players()).items():
         nets[name].load_state_dict(weights)
@@ -287,6 +287,6 @@ def write_trained(out: Draft, outcome: Outcome, data: DataSpec, seed: int) -> No
 
 
 def same_keys(history: list[Row]) -> list[dict[str, float | None]]:
-    """What a row lacks is None, so that all rows make one table."""
+    """Rows with the same columns, None where a value is missing, so that they make one table."""
     names = {name: None for row in history for name in row}
     return [{name: row.get(name) for name in names} for row in history]

@@ -127,7 +127,7 @@ def train_job(worker: Worker, job: StackJob) -> Trained:
 
 
 def _rows(job: StackJob, window: Window, step: int) -> list[dict[str, Any]]:
-    """Means over the window; a term that was asked for now and then counts where it was."""
+    """Means over the window, of each term over the steps that have it."""
     names = {name: None for terms in window for name in terms}
     means = {name: torch.stack([t[name] for t in window if name in t]).double().mean(0).tolist() for name in names}
     rows = []
