@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar, TypeVarTuple
 from pipeline.context import Launch, Worker
 from pipeline.errors import UserError
 from pipeline.launch.determinism import device_name, reproducible
-from pipeline.launch.signals import sigterm_postponed
+from pipeline.launch.signals import alone
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -59,11 +59,3 @@ class InProcess:
     @property
     def description(self) -> dict[str, Any]:
         return {"backend": "in-process", "workers": 0, "device": device_name()}
-
-
-def alone(loop: Callable[[Worker, *Ts], T], *args: *Ts) -> T:
-    """The loop as the one worker there is, in this process, told to stop by SIGTERM."""
-    from methods.core.devices import current_device
-
-    with sigterm_postponed() as told:
-        return loop(Worker(0, 1, current_device(), None, told.is_set), *args)
