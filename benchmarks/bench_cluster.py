@@ -21,7 +21,8 @@ from statistics import median
 import numpy as np
 from timing import timed
 
-from pipeline.launch.launcher import Launch, Worker, launcher
+from pipeline.context import Launch, Worker
+from pipeline.launch.launcher import launcher
 
 BIN = Path(sys.executable).parent
 ROUNDS = 9

@@ -115,6 +115,7 @@ def _check_references(study: Study) -> None:
             with naming(f"{kind}.{name}"):
                 pick(study.datasets, entry.dataset, "dataset")
                 method_modules(entry.method, study.root)
+                _check_train(entry.train)
     for name, guide in study.guides.items():
         with naming(f"guides.{name}"):
             _check_guide(study, name, guide)
@@ -132,9 +133,18 @@ def _check_references(study: Study) -> None:
             pick(study.guided, translation.guided, "guided entry")
 
 
+def _check_train(train: Block) -> None:
+    if "imported" in train and train.keys() != {"imported", "format"}:
+        raise ConfigError(
+            f"train: {', '.join(train)} came, but an imported network is not trained here: give imported and format, "
+            "and nothing else"
+        )
+
+
 def _check_guide(study: Study, name: str, guide: GuideEntry) -> None:
     dataset = pick(study.runs, guide.run, "run").dataset
     method_modules(guide.method, study.root)
+    _check_train(guide.train)
     if name in study.classifiers:
         raise ConfigError("a classifier has the same name: rename one of them")
     if "trunk" in guide.model:

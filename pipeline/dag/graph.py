@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.build import Block, pick
-from pipeline.config.entries import ClassifierEntry, GuideEntry
+from pipeline.config.entries import ClassifierEntry, GuideEntry, RunEntry
 from pipeline.config.study import Study, method_modules
 from pipeline.dag.code_version import code_version
 from pipeline.data.artifacts import OUTSIDE, key_of
@@ -30,6 +30,11 @@ class Call:
     config: dict[str, Any]  # checked against the stage's `Config` when it runs
     modules: tuple[str, ...]  # whose code decides the result
     out: Path
+
+    @property
+    def verb(self) -> str:
+        """The command that makes it: that of a training also where the network is imported."""
+        return self.out.parent.name
 
     @property
     def made(self) -> dict[str, Path]:
@@ -67,11 +72,7 @@ def immune(study: Study, name: str) -> Call:
 
 def pretrain(study: Study, name: str) -> Call:
     run = pick(study.runs, name, "run")
-    module, _ = method_modules(run.method, study.root)
-    train, imported = _imported(study, run.train, f"runs.{name}")
-    inputs = {"data": _out(study, "prepare", run.dataset)} | imported
-    config = {"method": run.method, "model": run.model, "train": train}
-    return _call(study, "pretrain", name, run.dataset, inputs, config, module)
+    return _training(study, "pretrain", name, run, run.dataset, run.model)
 
 
 def generate(study: Study, name: str) -> Call:
@@ -83,26 +84,16 @@ def generate(study: Study, name: str) -> Call:
 def classify(study: Study, name: str) -> Call:
     """A guide that learns from data alone."""
     classifier = pick(study.classifiers, name, "classifier")
-    module, _ = method_modules(classifier.method, study.root)
-    train, imported = _imported(study, classifier.train, f"classifiers.{name}")
-    inputs = {"data": _out(study, "prepare", classifier.dataset)} | imported
-    config = {"method": classifier.method, "model": classifier.model, "train": train}
-    return _call(study, "classify", name, classifier.dataset, inputs, config, module)
+    return _training(study, "classify", name, classifier, classifier.dataset, classifier.model)
 
 
 def discriminate(study: Study, name: str) -> Call:
     """A guide that learns to tell data from fakes."""
     guide = pick(study.guides, name, "guide")
-    module, _ = method_modules(guide.method, study.root)
-    dataset = study.runs[guide.run].dataset
-    train, inputs = _imported(study, guide.train, f"guides.{name}")
-    inputs["data"] = _out(study, "prepare", dataset)
-    if not inputs.get(OUTSIDE):  # nothing else is asked of a guide that is trained already
-        inputs["fakes"] = _out(study, "generate", guide.run)
-        if guide.trunk is not None:
-            inputs["trunk"] = _out(study, "classify", guide.trunk)
-    config = {"method": guide.method, "model": _model(study, name), "train": train}
-    return _call(study, "discriminate", name, dataset, inputs, config, module)
+    inputs = {"fakes": _out(study, "generate", guide.run)}
+    if guide.trunk is not None:
+        inputs["trunk"] = _out(study, "classify", guide.trunk)
+    return _training(study, "discriminate", name, guide, study.runs[guide.run].dataset, _model(study, name), inputs)
 
 
 def sample(study: Study, name: str) -> Call:
@@ -272,12 +263,28 @@ def _run_of(study: Study, name: str) -> str:
     return name
 
 
-def _imported(study: Study, train: Block, entry: str) -> tuple[Block, dict[str, Path]]:
-    """A `train` block, and somebody's checkpoint that stands in for the training: its content enters the key, not its
-    name."""
-    own = {key: value for key, value in train.items() if key != "imported"}
-    name = train.get("imported")
-    return own, {} if name is None else {OUTSIDE: locate(name, study.folder, f"{entry}.train.imported")}
+def _training(
+    study: Study,
+    stage: str,
+    name: str,
+    entry: RunEntry | ClassifierEntry | GuideEntry,
+    dataset: str,
+    model: Block,
+    inputs: Mapping[str, Path] | None = None,
+) -> Call:
+    """The call that trains an entry's networks; or, with `train.imported`, the one that imports them.
+
+    An import leaves its artifact where the training would, so that all that read it find it there. The content of the
+    file enters the key, not its name.
+    """
+    module, _ = method_modules(entry.method, study.root)
+    config, data = {"method": entry.method, "model": model}, {"data": _out(study, "prepare", dataset)}
+    if "imported" not in entry.train:
+        return _call(study, stage, name, dataset, data | dict(inputs or {}), config | {"train": entry.train}, module)
+    file = locate(entry.train["imported"], study.folder, f"{stage} {name}: train.imported")
+    config["format"] = entry.train["format"]
+    call = _call(study, "import_checkpoint", name, dataset, data | {OUTSIDE: file}, config, module)
+    return replace(call, out=_out(study, stage, name))
 
 
 def _call(

@@ -38,11 +38,15 @@ class Link(NamedTuple):
     def label(self) -> str:
         return f"{self.call.stage} {self.call.name}"
 
+    @property
+    def _command(self) -> str:
+        return f"sweep {self.ledger['sweep']}" if "sweep" in self.ledger else f"{self.call.verb} {self.call.name}"
+
     def json(self) -> dict[str, Any]:
         return {
             "stage": self.call.stage,
             "name": self.call.name,
-            "command": f"trilemma sweep {self.ledger['sweep']}" if "sweep" in self.ledger else f"trilemma {self.label}",
+            "command": f"trilemma {self._command}",
             "key": self.key,
             "version": self.version,
             "code": self.code,

@@ -18,13 +18,14 @@ from pipeline.dag.graph import Call
 from pipeline.dag.plan_meter import MIB, Peak, Spent
 from pipeline.dag.plan_probe import Cost, share_read
 from pipeline.dag.run import stage_config
-from pipeline.data.artifacts import OUTSIDE, Artifact, Draft, new_artifact
+from pipeline.data.artifacts import OUTSIDE, Artifact, Draft
 from pipeline.data.records import BadRecord, Record, Source
 from pipeline.data.shards import Pictures, encode_arrow, write_pictures
 from pipeline.errors import UserError
 from pipeline.stages import features, prepare
 from pipeline.stages.generate import FIRST_SEED
 from pipeline.stages.sample import STRIDE
+from pipeline.store.publish import new_artifact
 from pipeline.training.networks import data_spec, save_weights
 from pipeline.training.stacked import StackTrain, Trainee, members_of
 
@@ -49,7 +50,7 @@ def stand_in(call: Call, inputs: Mapping[str, Artifact], out: Path) -> Artifact:
                 _read(call, inputs, draft)
             case "features":
                 features.run(inputs, replace(stage_config(call), epochs=1), draft, cast(Any, None))
-            case "pretrain" | "classify" | "discriminate":
+            case "pretrain" | "classify" | "discriminate" | "import_checkpoint":
                 _untrained(call.config, data_spec(inputs["data"].manifest.facts), "trunk" in inputs, draft)
             case "stack":
                 _untrained_stack(call.config, data_spec(inputs["data"].manifest.facts), draft)
@@ -96,7 +97,7 @@ def _loaded(record: Record) -> np.ndarray | None:
 
 def _untrained(config: Mapping[str, Any], data: DataSpec, stands_on_trunk: bool, draft: Draft) -> None:
     method = build_method(config["method"], config["model"])
-    dtype = torch.float64 if config["train"].get("precision") == "float64" else torch.float32
+    dtype = torch.float64 if config.get("train", {}).get("precision") == "float64" else torch.float32
     weights = TrainState.fresh(method, data, 0, dtype=dtype).weights(method.players())
     if stands_on_trunk:
         del weights["trunk"]

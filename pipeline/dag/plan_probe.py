@@ -17,15 +17,15 @@ from methods.core.devices import current_device
 from methods.core.rng import TILE
 from methods.core.types import Diffusion
 from pipeline.config.build import build
-from pipeline.context import RunContext
+from pipeline.context import RunContext, Worker
 from pipeline.dag.graph import Call
 from pipeline.dag.plan_meter import MIB, WARM, Clock, Enough, Flops, Peak, Spent, first_of, tile
-from pipeline.data.artifacts import Artifact, new_artifact
+from pipeline.data.artifacts import Artifact
 from pipeline.launch.determinism import reproducible
-from pipeline.launch.launcher import Worker
 from pipeline.sampling.fan_out import SamplingTask
 from pipeline.sampling.sampler import guided_sampler
 from pipeline.stages.check_metrics import LARGEST
+from pipeline.store.publish import new_artifact
 from pipeline.store.store import Store
 from pipeline.training.loop import Job
 from pipeline.training.stacked import StackJob
@@ -151,13 +151,14 @@ class Probe:
         self.cost = _training(alone, job, others[-1], self.limit_mib, self.seconds)
         raise Enough
 
+    def fit_each(self, loop: Callable[..., T], items: Sequence[StackJob]) -> Iterator[T]:
+        self.cost = _stack(partial(loop, Worker(0, 1, current_device(), None)), items, self.limit_mib, self.seconds)
+        raise Enough
+
     def map(self, function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
         match items[0]:
             case SamplingTask():
                 self.cost = _painting(cast(Sequence[SamplingTask], items), self.seconds)
-                raise Enough
-            case StackJob():
-                self.cost = _stack(cast(Any, function), cast(Any, items), self.limit_mib, self.seconds)
                 raise Enough
         return self._some(function, items)
 

@@ -7,20 +7,25 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config.build import build
 from pipeline.config.study import Study, load_study
 from pipeline.console import say
-from pipeline.context import RunContext
+from pipeline.context import Launch, RunContext
 from pipeline.dag.graph import STAGES, Call
 from pipeline.dag.usage import Meter
-from pipeline.data.artifacts import OUTSIDE, Artifact, new_artifact, read_artifact
+from pipeline.data.artifacts import OUTSIDE, Artifact, read_artifact
 from pipeline.errors import UserError
 from pipeline.launch.signals import die_with_parent, on_sigterm
 from pipeline.store.external import external
 from pipeline.store.open import open_store
+from pipeline.store.publish import new_artifact
 from pipeline.store.store import Store
+
+if TYPE_CHECKING:
+    from pipeline.tracking.watch import Watch
+
 
 CODE = Path(__file__).resolve().parents[2]  # that runs here
 TILE = 64
@@ -119,7 +124,7 @@ def _compute(
         workers, address = 0, None
     config = stage_config(call)
     with reproducible(), launcher(workers, address) as launch, open_watch(study, call, key, _commit(), launch) as watch:
-        compute(call, config, key, store, inputs, meter, RunContext(launch, store.state(key), watch, piece), {})
+        compute(call, config, key, store, inputs, meter, launch, watch, piece, {})
 
 
 def stage_config(call: Call) -> Any:
@@ -135,11 +140,14 @@ def compute(
     store: Store,
     inputs: Mapping[str, Artifact],
     meter: "Meter",
-    around: RunContext,
+    launch: Launch,
+    watch: "Watch",
+    piece: int,
     told: Mapping[str, str],
 ) -> dict[str, Any]:
     """Run the stage, into `call.out` and the store; what it cost. told: further words for the ledger."""
-    resumed = bool(around.state.names())
+    state = store.state(key)
+    resumed = bool(state.names())
     store.note(key, _circumstances(call) | {"event": "started", "resumed": resumed, **told})
     with new_artifact(
         call.out,
@@ -148,15 +156,17 @@ def compute(
         config=call.config,
         inputs={role: artifact.digest for role, artifact in inputs.items()},
     ) as draft:
-        import_module(f"pipeline.stages.{call.stage}").run(inputs, config, draft, around)
-    around.watch.settle()  # once the result is stored, nobody computes, or logs, it again
-    store.put(key, call.out)
-    store.lighten(call.out)
-    cost = meter.cost(around.launch) | around.watch.noted
-    around.watch.cost(cost)
-    around.watch.finish()
-    around.state.clear()
-    done = {"event": "computed", "resumed": resumed, "mlflow_run": around.watch.spec.run_id, **told}
+        import_module(f"pipeline.stages.{call.stage}").run(
+            inputs, config, draft, RunContext(launch, state, watch, piece)
+        )
+    watch.settle()  # once the result is stored, nobody computes, or logs, it again
+    store.put(key, draft.artifact)
+    store.lighten(draft.artifact)
+    cost = meter.cost(launch) | watch.noted
+    watch.cost(cost)
+    watch.finish()
+    state.clear()
+    done = {"event": "computed", "resumed": resumed, "mlflow_run": watch.spec.run_id, **told}
     store.note(key, _circumstances(call) | done | cost)  # last: see `tidy_up`
     say(f"{call.stage} {call.name}: computed in {cost['seconds']:.1f} s ({key[:12]})")
     return cost

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.config.study import Study
+from pipeline.context import Launch
 from pipeline.dag.graph import Call
-from pipeline.launch.launcher import Launch
 from pipeline.tracking.mlflow_run import connect
 from pipeline.tracking.watch import UNITS, Watch
 

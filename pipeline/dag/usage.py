@@ -6,11 +6,9 @@ import time
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pipeline.launch.launcher import Launch
-
+from pipeline.context import Launch
 
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn")  # whose versions may change the bits of a result
 MACHINE = ("cpu", "device", "workers", "python", *LIBRARIES)  # the notes of the ledger that do
@@ -22,7 +20,7 @@ class Meter:
     def __init__(self) -> None:
         self._started, self._cpu = time.perf_counter(), _cpu_seconds()
 
-    def cost(self, launch: "Launch") -> dict[str, Any]:
+    def cost(self, launch: Launch) -> dict[str, Any]:
         here = launch.description["workers"] == 0  # what Ray's processes use is not known to this one
         peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         return {

@@ -1,27 +1,26 @@
-"""What a stage leaves behind: a folder of data files and `manifest.json`, written last, so what exists is complete.
+"""The artifact of a stage: a folder of data files and `manifest.json`, written last, so what exists is complete.
 
-An artifact holds only what a rerun reproduces. Time, host, versions and cost belong in the ledger (`store.py`).
+An artifact holds only what a rerun reproduces. Time, host, versions and cost belong in the ledger.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from pipeline.errors import ArtifactError
-from pipeline.store.files import temporary
-from pipeline.store.publish import publish_folder
 
-OUTSIDE = "files"  # the role of such an input
+if TYPE_CHECKING:
+    import numpy as np
 
 
 MANIFEST = "manifest.json"
 ELSEWHERE = "elsewhere"  # the address of the store that kept an artifact's shards, where they are not in the folder
+OUTSIDE = "files"  # the role of an input that no stage made
 EXACT = 2**53  # integral floats up to here are the same number written as an integer
 
 Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
@@ -77,30 +76,12 @@ class Artifact(NamedTuple):
 
 @dataclass
 class Draft:
-    """An artifact being made: write files into `path`, fill in `facts` and `seeds`; `artifact` is there afterwards."""
+    """An artifact that a stage makes: files are written into `path`; `artifact` is set when it is published."""
 
     path: Path
     facts: dict[str, Any] = field(default_factory=dict)
     seeds: dict[str, Any] = field(default_factory=dict)
     artifact: Artifact = field(init=False)
-
-
-@contextmanager
-def new_artifact(
-    out: Path, stage: str, name: str, config: Mapping[str, Any], inputs: Mapping[str, str]
-) -> Iterator[Draft]:
-    """Make the artifact `out`, replacing an older one; whatever goes wrong, nothing half-written has that name."""
-    with temporary(out) as folder:
-        folder.mkdir()
-        draft = Draft(folder)
-        yield draft
-        files = {
-            file.relative_to(folder).as_posix(): entry_of(file) for file in sorted(folder.rglob("*")) if file.is_file()
-        }
-        manifest = Manifest(stage, name, dict(config), dict(inputs), draft.facts, draft.seeds, files)
-        (folder / MANIFEST).write_text(manifest_text(manifest))
-        publish_folder(folder, out)
-    draft.artifact = Artifact(out, manifest, manifest.digest)
 
 
 def read_artifact(path: Path) -> Artifact:
@@ -116,9 +97,29 @@ def read_artifact(path: Path) -> Artifact:
     return Artifact(path, manifest, manifest.digest)
 
 
+def facts_of(folder: Path) -> Mapping[str, Any]:
+    """The facts that the stage noted in the artifact's manifest; data files are not read."""
+    return parse_manifest((folder / MANIFEST).read_bytes(), folder / MANIFEST).facts
+
+
 def entry_of(file: Path) -> FileEntry:
+    return FileEntry(file.stat().st_size, sha256_of_file(file))
+
+
+def sha256_of_file(file: Path) -> str:
     with file.open("rb") as stream:
-        return FileEntry(file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest())
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_of_arrays(arrays: "Mapping[str, np.ndarray]", *words: str) -> str:
+    """Of names, types, shapes and values, after these words."""
+    import numpy as np  # here: an answer from the store needs no arrays
+
+    digest = hashlib.sha256("/".join(words).encode())
+    for name in sorted(arrays):
+        digest.update(f"{name}/{arrays[name].dtype}/{arrays[name].shape}/".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
 
 
 def manifest_text(manifest: Manifest) -> str:
@@ -168,8 +169,3 @@ def _plain(value: Any) -> Json:
     raise TypeError(
         f"{value!r} of type {type(value).__name__} has no JSON form: give plain numbers, text, lists, dicts"
     )
-
-
-def facts_of(folder: Path) -> Mapping[str, Any]:
-    """What the stage that made an artifact noted; its data files are not looked at."""
-    return parse_manifest((folder / MANIFEST).read_bytes(), folder / MANIFEST).facts

@@ -1,3 +1,19 @@
-"""data.csv_files."""
+"""Tables as CSV, all in one format, so that equal tables are equal files."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 DIGITS = 6  # significant, of every number in a table
+
+
+def csv_text(table: "pd.DataFrame", digits: int | None = DIGITS) -> str:
+    """digits: None for all."""
+    return table.to_csv(index=False, float_format=None if digits is None else f"%.{digits}g", lineterminator="\n")
+
+
+def write_csv(table: "pd.DataFrame", file: Path, digits: int | None = DIGITS) -> None:
+    file.write_text(csv_text(table, digits))

@@ -9,7 +9,7 @@ comes once per epoch, but two pictures of one shard always come within the same 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,13 +20,10 @@ from methods.core.pixels import from_uint8
 from methods.core.rng import StepRng, fold
 from methods.core.shapes import per_sample
 from methods.core.types import Batch
+from pipeline.context import Worker
 from pipeline.data.row_index import ShardedRows
 from pipeline.data.shards import Pictures
 from pipeline.errors import UserError
-
-if TYPE_CHECKING:
-    from pipeline.launch.launcher import Worker
-
 
 RESIDENT = 0.1  # of a GPU's memory that one split may take
 HELD = 2**31  # bytes of a split that is read into memory where it cannot be mapped
@@ -39,10 +36,10 @@ Batches = Callable[[int], Batch]
 class Placeable(Protocol):
     """Batches that are better made in another way where a training runs."""
 
-    def on(self, worker: "Worker") -> Batches: ...
+    def on(self, worker: Worker) -> Batches: ...
 
 
-def placed(batches: Batches, worker: "Worker") -> Batches:
+def placed(batches: Batches, worker: Worker) -> Batches:
     return batches.on(worker) if isinstance(batches, Placeable) else batches
 
 
@@ -74,7 +71,7 @@ class Prepared:
     seed: int
     flip: bool = False
 
-    def on(self, worker: "Worker") -> Batches:
+    def on(self, worker: Worker) -> Batches:
         """From the GPU's memory if there is room; else mapped, read at once, or streamed."""
         device, size = worker.device, self.rows.nbytes
         if device.type == "cuda" and size <= RESIDENT * torch.cuda.get_device_properties(device).total_memory:
@@ -105,7 +102,7 @@ class Pairs:
     real: Batches
     fake: Batches
 
-    def on(self, worker: "Worker") -> "Pairs":
+    def on(self, worker: Worker) -> "Pairs":
         return Pairs(placed(self.real, worker), placed(self.fake, worker))
 
     def __call__(self, step: int) -> Batch:
@@ -116,7 +113,7 @@ class Pairs:
 class Stream:
     """Batches of what passes by. Steps are asked for in order; any other is looked for from its epoch's beginning."""
 
-    def __init__(self, of: Prepared, worker: "Worker") -> None:
+    def __init__(self, of: Prepared, worker: Worker) -> None:
         self.of, self.worker, self.next_step = of, worker, -1
         self.passing: Iterator[Pictures] = iter(())
 

@@ -7,11 +7,11 @@ import ctypes
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from pyarrow.fs import FileSystem
 
 from pipeline.data.artifacts import ELSEWHERE, MANIFEST, parse_manifest
 from pipeline.data.shards import Pictures, count_rows, decode, shard_files
@@ -29,13 +29,17 @@ class Shard(NamedTuple):
     def load(self) -> Pictures:
         if isinstance(self.place, Path):
             return decode(self.place / self.file)
-        store = import_module("pipeline.store.backend").open_place(
-            self.place
-        )  # by name: circumstance, and changes no key
-        content = store.read(self.file)
-        if content is None:
-            raise ArtifactError(f"{self.place} no longer holds {self.file}: run `trilemma prepare` again")
-        return decode(content)
+        files, root = FileSystem.from_uri(self.place)
+        try:
+            with files.open_input_stream(f"{root.rstrip('/')}/{self.file}") as stream:
+                return decode(stream.read())
+        except FileNotFoundError:
+            raise ArtifactError(f"{self.place} no longer holds {self.file}: run `trilemma prepare` again") from None
+        except OSError as error:
+            reason = " ".join(str(error).split())
+            raise ArtifactError(
+                f"{self.place}/{self.file}: {reason}: check the address, your credentials and the network"
+            ) from error
 
 
 class ShardedRows:

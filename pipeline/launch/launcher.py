@@ -5,54 +5,17 @@ torch, which costs seconds and a third of a gigabyte, is not imported here: a st
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, TypeVarTuple
+from functools import partial
+from typing import Any, Self, TypeVar, TypeVarTuple
 
+from pipeline.context import Launch, Worker
 from pipeline.errors import UserError
 from pipeline.launch.determinism import device_name, reproducible
-from pipeline.launch.signals import sigterm_postponed
-
-if TYPE_CHECKING:
-    import torch
-
-    from methods.core.loop import AllReduce
-
+from pipeline.launch.signals import alone
 
 T = TypeVar("T")
 Item = TypeVar("Item")
 Ts = TypeVarTuple("Ts")
-
-
-@dataclass(frozen=True)
-class Worker:
-    """Which of `world` equal copies of a loop this one is, and what it may use."""
-
-    rank: int
-    world: int
-    device: "torch.device"
-    all_reduce: "AllReduce | None"  # None when alone; works in place
-    must_stop: Callable[[], bool] = lambda: False  # rank 0 is told, and saves and raises `Interrupted` between steps
-    ahead: Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]] = map  # in order, made before asked for
-
-
-class Launch(Protocol):
-    """A context manager: entering starts what it needs, leaving stops it."""
-
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *raised: object) -> None: ...
-
-    def fit(self, loop: Callable[[Worker, *Ts], T], *args: *Ts) -> T:
-        """Run `loop(worker, *args)` on every worker; what the worker of rank 0 returns."""
-        ...
-
-    def map(self, function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
-        """One call per item, up to `workers` at a time, made as results are asked for; in the order of the items."""
-        ...
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """For the ledger: backend ("in-process", "ray-local", "ray-cluster"), workers, device."""
-        ...
 
 
 def launcher(workers: int = 0, address: str | None = None) -> Launch:
@@ -81,10 +44,11 @@ class InProcess:
         pass
 
     def fit(self, loop: Callable[[Worker, *Ts], T], *args: *Ts) -> T:
-        from methods.core.devices import current_device
+        with reproducible():
+            return alone(loop, *args)
 
-        with reproducible(), sigterm_postponed() as told:
-            return loop(Worker(0, 1, current_device(), None, told.is_set), *args)
+    def fit_each(self, loop: Callable[[Worker, Item], T], items: Sequence[Item]) -> Iterator[T]:
+        return self.map(partial(alone, loop), items)
 
     def map(self, function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
         for item in items:

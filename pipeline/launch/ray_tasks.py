@@ -6,17 +6,19 @@ import platform
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Self, TypeVar, TypeVarTuple
 
 import ray
 import ray.exceptions
 import torch
 
+from pipeline.context import Worker
 from pipeline.errors import LaunchError
 from pipeline.launch.cluster import check_room, joined_cluster, machine_room, own_folder, private_ray, wait_for_room
 from pipeline.launch.determinism import device_name, reproducible
-from pipeline.launch.launcher import Worker
 from pipeline.launch.ray_errors import explained, no_gpu, one_line, stoppable
+from pipeline.launch.signals import alone
 from pipeline.launch.transfer import pickle_with_artifacts
 
 T = TypeVar("T")
@@ -64,6 +66,9 @@ class RayLaunch:
         from pipeline.launch.ray_train import fit  # here: half a second, which stages that only map are spared
 
         return fit(loop, pickle_with_artifacts(args, self._store), self.workers, self._gpus)
+
+    def fit_each(self, loop: Callable[[Worker, Item], T], items: Sequence[Item]) -> Iterator[T]:
+        return self.map(partial(alone, loop), items)
 
     def map(self, function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
         assert ray.is_initialized(), "map outside of `with launcher(...)`"

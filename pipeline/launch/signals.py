@@ -6,13 +6,19 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar, TypeVarTuple
 
 import psutil
 
+from pipeline.context import Worker
 from pipeline.errors import Interrupted
 from pipeline.store.process_id import ProcessId
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
 
 PARENT_POLL_SECONDS = 0.5
 GRACE_SECONDS = 30.0  # to save, and to stop in order, before being killed: what Kubernetes and Ray give by default
@@ -72,6 +78,14 @@ def sigterm_postponed() -> Iterator[threading.Event]:
             signal.signal(signal.SIGTERM, before)
             if asked.is_set():
                 signal.raise_signal(signal.SIGTERM)
+
+
+def alone(loop: Callable[[Worker, *Ts], T], *args: *Ts) -> T:
+    """The loop as the one worker there is, in this process, told to stop by SIGTERM."""
+    from methods.core.devices import current_device
+
+    with sigterm_postponed() as told:
+        return loop(Worker(0, 1, current_device(), None, told.is_set), *args)
 
 
 def die_with_parent() -> None:

@@ -16,7 +16,7 @@ from pipeline.store.store import Store
 from pipeline.sweeps.entry import find_sweep
 from pipeline.sweeps.trials import plan, trials_of
 from pipeline.tables.markdown import markdown_table
-from pipeline.training.early_stopping import GuideTrain as GuideTrain
+from pipeline.training.early_stopping import GuideTrain
 
 PARTS = {  # of a budget: the stages each is made of
     "generator": ("pretrain",),

@@ -14,6 +14,7 @@ from pipeline.console import say
 from pipeline.dag.graph import STAGES, entries, taught
 from pipeline.dag.run import inputs_of
 from pipeline.data.artifacts import MANIFEST, facts_of, read_artifact
+from pipeline.data.csv_files import write_csv
 from pipeline.data.image_grid import grid, path_grid
 from pipeline.data.shards import read_pictures
 from pipeline.errors import ArtifactError
@@ -99,7 +100,7 @@ def _write_texts(study: Study, reports: Path, measured: dict[str, pd.DataFrame],
     figures.mkdir(parents=True, exist_ok=True)
     for old in figures.iterdir():
         old.unlink()
-    cost.to_csv(reports / "tables" / "cost.csv", index=False, lineterminator="\n")
+    write_csv(cost, reports / "tables" / "cost.csv", digits=None)
     (reports / "cost.md").write_text(_cost(cost) + "\n" + budget_section(study))
     sections = [HEAD]
     for name, values in measured.items():

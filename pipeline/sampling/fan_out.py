@@ -5,14 +5,14 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from methods.core.rng import TILE
 from methods.core.types import Diffusion
-from pipeline.context import RunContext
+from pipeline.context import RunContext, State
 from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.shards import Pictures, decode, encode, shard_files, write_parts
 from pipeline.errors import TrilemmaError
@@ -26,7 +26,7 @@ class SamplingTask:
     """A range of seeds, painted by whoever is free."""
 
     recipe: SamplerSpec
-    state: Any  # pipeline.store.store.State
+    state: State
     seeds: range
 
     @property

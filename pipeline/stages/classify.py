@@ -1,15 +1,14 @@
-"""classify: a guide that tells the classes of noisy pictures; kept where its held-out loss is least."""
+"""classify: train a guide to classify noisy pictures; the weights with the lowest held-out loss are kept."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.config.build import Block, build_method
 from pipeline.context import RunContext
-from pipeline.data.artifacts import OUTSIDE, Artifact, Draft
+from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.loader import Prepared, distinct
 from pipeline.data.row_index import open_rows
-from pipeline.training.early_stopping import GuideTrain, held_out, note_best, split, whole
-from pipeline.training.importers.load import load_imported
+from pipeline.training.early_stopping import GuideTrain, held_out, note_best, split_validation, validation_batch
 from pipeline.training.loop import Job, outcome_of, train, write_trained
 from pipeline.training.networks import data_spec
 
@@ -24,13 +23,10 @@ class Config:
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
     method = build_method(config.method, config.model)
     block = config.train
-    if OUTSIDE in inputs:
-        load_imported(method, inputs, block.format, out)
-        return
     data = data_spec(inputs["data"].manifest.facts)
-    kept, unseen = split(open_rows(inputs["data"].path, "train"), block.held_out)
+    kept, unseen = split_validation(open_rows(inputs["data"].path, "train"), block.held_out)
     batches = distinct(Prepared(kept, data.classes > 0, block.batch, block.seed))
-    best = held_out(method, whole(unseen, data.classes, len(unseen)), block)
+    best = held_out(method, validation_batch(unseen, data.classes, len(unseen)), block)
     job = Job(method, data, batches, block.steps, block.batch, block.seed, block.precision, best)
     around.launch.fit(train, job, around.state, around.watch)
     outcome = outcome_of(around.state)

@@ -1,4 +1,5 @@
-"""discriminate: a guide that tells real pictures from a run's fakes; kept where its held-out loss is least."""
+"""discriminate: train a guide to tell real pictures from a run's fakes; the weights with the lowest held-out loss are
+kept."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,11 +7,10 @@ from dataclasses import dataclass
 from methods.core.types import Batch
 from pipeline.config.build import Block, build_method
 from pipeline.context import RunContext
-from pipeline.data.artifacts import OUTSIDE, Artifact, Draft
+from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.loader import Pairs, Prepared, distinct
 from pipeline.data.row_index import open_rows
-from pipeline.training.early_stopping import GuideTrain, held_out, note_best, split, whole
-from pipeline.training.importers.load import load_imported
+from pipeline.training.early_stopping import GuideTrain, held_out, note_best, split_validation, validation_batch
 from pipeline.training.loop import Job, outcome_of, train, write_trained
 from pipeline.training.networks import data_spec, load_weights
 
@@ -23,21 +23,19 @@ class Config:
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
-    """A trunk among the inputs is a classifier, whose weights stay as they are and are not kept again."""
+    """A trunk among the inputs is a classifier: its weights are frozen, and not saved again."""
     method = build_method(config.method, config.model)
     block = config.train
-    if OUTSIDE in inputs:
-        load_imported(method, inputs, block.format, out)
-        return
     data = data_spec(inputs["data"].manifest.facts)
-    real, real_unseen = split(open_rows(inputs["data"].path, "train"), block.held_out)
-    fake, fake_unseen = split(open_rows(inputs["fakes"].path, "samples"), block.held_out)
+    real, real_unseen = split_validation(open_rows(inputs["data"].path, "train"), block.held_out)
+    fake, fake_unseen = split_validation(open_rows(inputs["fakes"].path, "samples"), block.held_out)
     pairs = Pairs(
         distinct(Prepared(real, data.classes > 0, block.batch, block.seed)),
         distinct(Prepared(fake, data.classes > 0, block.batch, block.seed + 1)),
     )
     smaller = min(len(real_unseen), len(fake_unseen))
-    unseen = Batch(*whole(real_unseen, data.classes, smaller)[:2], *whole(fake_unseen, data.classes, smaller)[:2])
+    parts = [validation_batch(part, data.classes, smaller) for part in (real_unseen, fake_unseen)]
+    unseen = Batch(parts[0].images, parts[0].labels, parts[1].images, parts[1].labels)
     given = {"trunk": load_weights(inputs["trunk"].path)["classifier"]} if "trunk" in inputs else {}
     best = held_out(method, unseen, block)
     job = Job(method, data, pairs, block.steps, block.batch, block.seed, block.precision, best, given=given)

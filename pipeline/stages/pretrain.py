@@ -11,13 +11,11 @@ from methods.core.rng import TILE, sample_tiles
 from methods.core.types import DataSpec, Generator, Nets
 from pipeline.config.build import Block, build_method
 from pipeline.context import RunContext
-from pipeline.data.artifacts import OUTSIDE, Artifact, Draft
+from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.loader import Prepared, distinct
 from pipeline.data.row_index import open_rows
 from pipeline.errors import UserError
-from pipeline.training.importers.checkpoints import Format
-from pipeline.training.importers.load import load_imported
-from pipeline.training.loop import Job, Precision, outcome_of, train, write_trained
+from pipeline.training.loop import Job, Precision, check_at_least_one, outcome_of, train, write_trained
 from pipeline.training.networks import data_spec
 
 
@@ -29,13 +27,11 @@ class Train:
     batch: int = 128  # images per step, over all workers
     seed: int = 0
     precision: Precision = "float32"
-    flip: bool = False  # pictures are seen left for right as often (EDM's own augmentation does so already)
+    flip: bool = False  # mirror half of the pictures (EDM's augmentation does so already)
     collapse: float | None = 0.02  # adversarial methods: stop when images differ by a smaller share than real ones
-    format: Format | None = None  # of the file that `imported` names: somebody's trained network instead of a training
 
     def __post_init__(self) -> None:
-        if self.format is not None and (self.steps, self.batch, self.seed) != (2000, 128, 0):
-            raise ValueError("train.format: an imported network is not trained: leave steps, batch and seed out")
+        check_at_least_one(steps=self.steps, batch=self.batch)
         if self.collapse is not None and not 0 <= self.collapse < 1:
             raise ValueError(f"collapse: {self.collapse} came, a share below 1 or null was wanted")
 
@@ -49,9 +45,6 @@ class Config:
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
     method = build_method(config.method, config.model)
-    if OUTSIDE in inputs:
-        load_imported(method, inputs, config.train.format, out)
-        return
     data = data_spec(inputs["data"].manifest.facts)
     block = config.train
     if block.flip and len(data.shape) != 3:
@@ -79,7 +72,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunC
 
 @dataclass(frozen=True)
 class Preview:
-    """A tile of samples with the method's default sampling, for those who look on."""
+    """A tile of samples with the method's default sampling, to log."""
 
     method: Generator
     data: DataSpec

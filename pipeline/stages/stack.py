@@ -34,7 +34,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunC
     batches = SeededEpochs(pictures.images, pictures.labels if data.classes else None, config.train.batch)
     history = []
     jobs = jobs_of(members, data, batches, config.train, around.state, around.watch)
-    for trained in around.launch.map(train_job, jobs):
+    for trained in around.launch.fit_each(train_job, jobs):
         history += trained.history
         for trainee, weights in trained.weights.items():
             folder = out.path / trainee.folder

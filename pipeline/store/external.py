@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.data.artifacts import Artifact, Manifest
+from pipeline.data.artifacts import Artifact, Manifest, sha256_of_file
 from pipeline.errors import UserError
 from pipeline.store.files import write_file
 
@@ -42,6 +42,5 @@ def external(path: Path, memory: Path) -> Artifact:
 def _digest(files: Iterable[tuple[str, Path]]) -> str:
     whole = hashlib.sha256()
     for name, file in files:
-        with file.open("rb") as stream:
-            whole.update(f"{name}|{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+        whole.update(f"{name}|{sha256_of_file(file)}\n".encode())
     return whole.hexdigest()

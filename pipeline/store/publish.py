@@ -1,8 +1,30 @@
 """Publish an artifact: written under a temporary name, renamed into place, complete or absent."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from pipeline.data.artifacts import MANIFEST, Artifact, Draft, Manifest, entry_of, manifest_text
 from pipeline.store.files import flush, flush_tree, temporary
+
+
+@contextmanager
+def new_artifact(
+    out: Path, stage: str, name: str, config: Mapping[str, Any], inputs: Mapping[str, str]
+) -> Iterator[Draft]:
+    """Make the artifact `out`, replacing an older one; whatever goes wrong, nothing half-written has that name."""
+    with temporary(out) as folder:
+        folder.mkdir()
+        draft = Draft(folder)
+        yield draft
+        files = {
+            file.relative_to(folder).as_posix(): entry_of(file) for file in sorted(folder.rglob("*")) if file.is_file()
+        }
+        manifest = Manifest(stage, name, dict(config), dict(inputs), draft.facts, draft.seeds, files)
+        (folder / MANIFEST).write_text(manifest_text(manifest))
+        publish_folder(folder, out)
+    draft.artifact = Artifact(out, manifest, manifest.digest)
 
 
 def publish_folder(ready: Path, path: Path) -> None:

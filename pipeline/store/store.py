@@ -18,16 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.artifacts import (
-    ELSEWHERE,
-    MANIFEST,
-    Artifact,
-    Manifest,
-    entry_of,
-    manifest_text,
-    parse_manifest,
-    read_artifact,
-)
+from pipeline.data.artifacts import ELSEWHERE, MANIFEST, Artifact, Manifest, entry_of, manifest_text, parse_manifest
 from pipeline.errors import ArtifactError, StoreError
 from pipeline.store.backend import Backend
 from pipeline.store.backends import open_backend
@@ -63,15 +54,15 @@ class Store:
                     self._keys.setdefault(found.digest, key)
         return self._keys.get(digest)
 
-    def put(self, key: str, folder: Path) -> None:
-        """Keep the artifact in `folder` as the result of `key`, unless there is one: the first stays."""
-        artifact = read_artifact(folder)
+    def put(self, key: str, artifact: Artifact) -> None:
+        """Keep the artifact as the result of `key`, unless there is one: the first stays. Its files are not hashed
+        again: `fetch` does so."""
         if self.has(key):
             return
         for name, entry in artifact.manifest.files.items():
             kept = self.place.info(_data(entry.sha256))
             if kept is None or kept.bytes != entry.bytes:
-                self.place.upload(folder / name, _data(entry.sha256))
+                self.place.upload(artifact.path / name, _data(entry.sha256))
         if not self.has(key):
             self.place.write(_result(key), manifest_text(artifact.manifest).encode())
 
@@ -81,32 +72,31 @@ class Store:
         if text is None:
             return None
         try:
-            manifest = self.publish(text, out)
+            return self.publish(text, out)
         except ArtifactError as error:
             print(f"the store's result {key[:12]} is damaged and put aside: {error}", file=sys.stderr, flush=True)
             self.place.move(_result(key), f"corrupt/{key}.json")
             return None
-        return Artifact(out, manifest, manifest.digest)
 
-    def publish(self, text: bytes, out: Path) -> Manifest:
+    def publish(self, text: bytes, out: Path) -> Artifact:
         """The artifact with this manifest as `out`, from the files kept here."""
         manifest = parse_manifest(text, out / MANIFEST)
         with temporary(out) as folder:
             folder.mkdir()
             self._download(manifest, folder)
             (folder / MANIFEST).write_bytes(text)
-            self.lighten(folder)
+            artifact = Artifact(folder, manifest, manifest.digest)
+            self.lighten(artifact)
             publish_folder(folder, out)
-        return manifest
+        return artifact._replace(path=out)
 
-    def lighten(self, out: Path) -> None:
-        """Where prepared pictures stay here, take them out of the artifact `out`, which then says where they are."""
-        manifest = parse_manifest((out / MANIFEST).read_bytes(), out / MANIFEST)
-        staying = self._staying(manifest)
+    def lighten(self, artifact: Artifact) -> None:
+        """Where prepared pictures stay here, remove them from the artifact and write into it where they are."""
+        staying = self._staying(artifact.manifest)
         if staying:
-            (out / ELSEWHERE).write_text(re.sub("//[^/]*@", "//", self.uri))  # without credentials
+            (artifact.path / ELSEWHERE).write_text(re.sub("//[^/]*@", "//", self.uri))  # without credentials
         for name in staying:
-            (out / name).unlink(missing_ok=True)
+            (artifact.path / name).unlink(missing_ok=True)
 
     def _staying(self, manifest: Manifest) -> set[str]:
         if not self.streams or manifest.stage != "prepare" or len(manifest.facts["shape"]) != 3:

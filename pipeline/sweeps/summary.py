@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from pipeline.data.csv_files import DIGITS
+from pipeline.data.csv_files import csv_text
 from pipeline.errors import UserError
 from pipeline.metrics.card import METRICS, Direction
 from pipeline.metrics.intervals import interval, paired, scope
@@ -111,7 +111,7 @@ def _compared(found: Iterable[Measured], sweep: Sweep) -> Measured:
 
 
 def as_csv(rows: pd.DataFrame) -> bytes:
-    return rows.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n").encode()
+    return csv_text(rows).encode()
 
 
 def _points(trials: list[Trial], contents: Mapping[str, Content]) -> Iterator[tuple[Point, list[Measured]]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from filelock import FileLock
 
 from pipeline.console import say
-from pipeline.context import RunContext
+from pipeline.context import Launch
 from pipeline.dag.graph import Call
 from pipeline.dag.resolve import key_if_known
 from pipeline.dag.run import compute, outside, stage_config, tidy_up
@@ -27,7 +27,6 @@ from pipeline.sweeps.overrides import evaluated
 from pipeline.sweeps.trials import Trial
 
 if TYPE_CHECKING:
-    from pipeline.launch.launcher import Launch
     from pipeline.tracking.mlflow_run import Run, Tracker
 
 
@@ -81,7 +80,7 @@ def content_of(trial: Trial, evaluated: Path) -> dict[str, Any]:
     return {"counts": own["counts"], "sets": list(range(len(rows[0]["values"]))), "metrics": rows}
 
 
-def run_trial(trial: Trial, sweeping: Sweeping, launch: "Launch", has_failed: bool = False) -> Outcome:
+def run_trial(trial: Trial, sweeping: Sweeping, launch: Launch, has_failed: bool = False) -> Outcome:
     """Tried twice; nothing but an end of the process leaves this function as an exception."""
     try:
         with _child(trial, sweeping) as run:
@@ -101,7 +100,7 @@ def run_trial(trial: Trial, sweeping: Sweeping, launch: "Launch", has_failed: bo
 class _Work:
     """The chain of one trial, call by call."""
 
-    def __init__(self, trial: Trial, sweeping: Sweeping, launch: "Launch", run: "Run") -> None:
+    def __init__(self, trial: Trial, sweeping: Sweeping, launch: Launch, run: "Run") -> None:
         self.trial, self.sweeping, self.launch, self.run = trial, sweeping, launch, run
         self.keys: dict[Path, str] = {}  # by the out that a call has in the study
         self.manifests: dict[Path, Manifest] = {}
@@ -142,10 +141,12 @@ class _Work:
         watch = Watch(self.run.spec, label, unit, call.stage)
         told = {"sweep": sweeping.name, "trial": self.trial.id}
         with reproducible(), watch.opened(self.run):
-            around = RunContext(self.launch, sweeping.store.state(key), watch, PIECE)
-            spent = compute(here, stage_config(call), key, sweeping.store, inputs, meter, around, told)
+            config = stage_config(call)
+            spent = compute(here, config, key, sweeping.store, inputs, meter, self.launch, watch, PIECE, told)
         self.cost = {name: value + (spent[name] or 0.0) for name, value in self.cost.items()}
-        return read_artifact(here.out).manifest
+        made = sweeping.store.manifest(key)
+        assert made is not None, "it was just put there"
+        return made
 
 
 @contextmanager

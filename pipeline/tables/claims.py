@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from pipeline.data.csv_files import write_csv
 from pipeline.errors import UserError
 from pipeline.metrics.intervals import TRAINING_SEEDS_FOR_A_METHOD
 from pipeline.tables.addresses import fits, names_of
@@ -55,7 +56,7 @@ class Claim(NamedTuple):
 def write_ledger(reports: Path, papers: Path) -> pd.DataFrame:
     """reports/ledger.csv: each printed key once, never without a verdict. papers: the folder of printed values."""
     ledger = judged(reports, papers)
-    ledger.to_csv(reports / LEDGER, index=False, float_format="%.6g", lineterminator="\n")
+    write_csv(ledger, reports / LEDGER)
     return ledger
 
 

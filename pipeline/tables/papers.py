@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from pipeline.config.study import Study
+from pipeline.data.csv_files import write_csv
 from pipeline.errors import UserError
 from pipeline.tables.claims import ANALOGUES, SHOWN, judged, shown
 from pipeline.tables.markdown import markdown_table
@@ -32,7 +33,7 @@ def write_paper_table(study: Study, name: str, folder: Path) -> None:
         raise UserError(f"no printed table {name!r}; there are {', '.join(dict.fromkeys(names))}")
     found = ledger.loc[[other == name for other in names]]
     folder.mkdir(parents=True, exist_ok=True)
-    found.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
+    write_csv(found, folder / f"{name}.csv")
     paper, table = found.iloc[0][["paper", "table"]]
     parts = [f"# {paper}, {table}", ABOUT.format(name=name)]
     parts += [markdown_table(SHOWN, [shown(row) for row in found.to_dict("records")]), *_warnings(found["warnings"])]

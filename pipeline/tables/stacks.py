@@ -16,13 +16,13 @@ from pipeline.console import say
 from pipeline.dag.graph import STAGES
 from pipeline.dag.lineage import provenance
 from pipeline.data.artifacts import read_artifact
+from pipeline.data.csv_files import write_csv
 from pipeline.metrics.card import METRICS, METRICS_FILE, Direction
 from pipeline.metrics.intervals import interval, paired, scope
 
 PRINTED = "frechet_2d"  # the metric of SIDDM's table 1; blind to modes, so never alone
 JUDGED = (PRINTED, "hq", "mode_kl", "energy")  # by which the printed orderings are asked
 SAMPLES_FILE = "samples.npy"
-DIGITS = 6
 SHOWN = ("hq", "modes", "mode_kl", "energy", "frechet_2d")
 BINS = 150  # of a density panel, per side
 ORDERINGS = [
@@ -46,11 +46,9 @@ def write_stack_tables(study: Study, name: str, tables: Path) -> None:
     warning = provenance(study, STAGES["appraise"](study, name)).warning
     if warning:
         say(f"{name} is {warning}")
-    pd.DataFrame(list(_values(study, name))).assign(warnings=warning).to_csv(
-        tables / f"{name}.csv", index=False, float_format=f"%.{DIGITS}g", lineterminator="\n"
-    )
+    write_csv(pd.DataFrame(list(_values(study, name))).assign(warnings=warning), tables / f"{name}.csv")
     orderings = pd.DataFrame(list(_orderings(study, name)), columns=ORDERINGS).assign(warnings=warning)
-    orderings.to_csv(tables / f"{name}-orderings.csv", index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
+    write_csv(orderings, tables / f"{name}-orderings.csv")
 
 
 def cells(study: Study, name: str) -> list[Cell]:

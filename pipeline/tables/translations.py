@@ -6,6 +6,7 @@ import pandas as pd
 
 from pipeline.config.study import Study
 from pipeline.data.artifacts import read_artifact
+from pipeline.data.csv_files import write_csv
 from pipeline.metrics.intervals import interval
 from pipeline.stages.translate import ROWS
 from pipeline.tables.cells import PAGED
@@ -26,5 +27,5 @@ def write_translation_table(study: Study, name: str, folder: Path) -> Path:
             found = {"metric": metric, "value": value, "ci_low": low, "ci_high": high, "sets": len(sets)}
             lines.append(about | found)
     folder.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(lines).to_csv(folder / PAGED, index=False, lineterminator="\n", float_format="%.6g")
+    write_csv(pd.DataFrame(lines), folder / PAGED)
     return folder / PAGED

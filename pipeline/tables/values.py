@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline.config.study import Study
 from pipeline.console import say
-from pipeline.data.csv_files import DIGITS
+from pipeline.data.csv_files import write_csv
 from pipeline.tables.aggregate import Arm, differences, entries_on, gather, summarise
 
 COLUMNS = [
@@ -28,8 +28,8 @@ def write_tables(study: Study, dataset: str, folder: Path, entries: Sequence[str
         for warning in sorted(arm.warnings):
             say(f"{dataset}: {arm.name} is {warning}")
     folder.mkdir(parents=True, exist_ok=True)
-    _write(pd.DataFrame([row for arm in arms for row in _rows(arm)], columns=COLUMNS), folder / f"{dataset}.csv")
-    _write(pd.DataFrame(list(_comparisons(arms)), columns=COMPARED), folder / f"{dataset}-guidance.csv")
+    write_csv(pd.DataFrame([row for arm in arms for row in _rows(arm)], columns=COLUMNS), folder / f"{dataset}.csv")
+    write_csv(pd.DataFrame(list(_comparisons(arms)), columns=COMPARED), folder / f"{dataset}-guidance.csv")
 
 
 def _rows(arm: Arm) -> Iterator[dict[str, Any]]:
@@ -89,7 +89,3 @@ def _comparisons(arms: list[Arm]) -> Iterator[dict[str, Any]]:
                 "card": found.card["text"],
                 "warnings": "; ".join(sorted(arm.warnings | other.warnings)),
             }
-
-
-def _write(table: pd.DataFrame, file: Path) -> None:
-    table.to_csv(file, index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Trainings that have broken down are stopped: numbers no longer finite, images that have all become the same."""
+"""A training that diverges is stopped: metrics that are not finite, generated images that are all alike."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pipeline.errors import TrilemmaError
 
-TAKE_OFF = 1000  # steps that fresh networks, whose first images are all alike, may take to make different ones
+GRACE_STEPS = 1000  # in which a fresh network, whose first images are all alike, must begin to make different ones
 
 
 def check_finite(window: Sequence[Mapping[str, Tensor]], step: int, replay: str) -> None:
@@ -24,14 +24,14 @@ def check_finite(window: Sequence[Mapping[str, Tensor]], step: int, replay: str)
 
 
 def check_spread(history: Sequence[Mapping[str, float]], share: float, replay: str) -> None:
-    """By the last row of the history: do generated images differ by less than a share of what real ones do?
+    """Stop if, in the last row, the spread of generated images is below `share` of that of real ones.
 
-    Not while they have never yet differed by more and TAKE_OFF is not over.
+    In the first GRACE_STEPS only if it was above that in an earlier row.
     """
     last = history[-1]
     if not _alike(last, share):
         return
-    if last["step"] <= TAKE_OFF and all(_alike(row, share) for row in history if "fake_spread" in row):
+    if last["step"] <= GRACE_STEPS and all(_alike(row, share) for row in history if "fake_spread" in row):
         return
     raise TrilemmaError(
         f"the generator has collapsed by step {last['step']}: its images differ by {last['fake_spread']:.2g} where "

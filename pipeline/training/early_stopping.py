@@ -1,5 +1,5 @@
-"""What `classify` and `discriminate` share: their training pictures split in two, and the weights kept that judge the
-unseen ones best."""
+"""Early stopping of `classify` and `discriminate`: part of the training pictures is held out, and the weights with the
+lowest loss there are kept."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,9 @@ from pipeline.data.artifacts import Draft
 from pipeline.data.loader import Epochs
 from pipeline.data.row_index import ShardedRows
 from pipeline.errors import UserError
-from pipeline.training.importers.checkpoints import Format
-from pipeline.training.loop import HeldOut, Outcome, Precision
+from pipeline.training.loop import HeldOut, Outcome, Precision, check_at_least_one
 
-CHECKED = 2**28  # values of all the pictures that a check looks at: 1 GiB as a network sees them
+MAX_VALIDATION_VALUES = 2**28  # of all the pictures of one check together: 1 GiB in float32
 
 
 @dataclass(frozen=True)
@@ -28,19 +27,17 @@ class GuideTrain:
     held_out: float = 0.1  # share of the real and of the fake pictures
     check_every: int = 100  # steps
     patience: int = 5  # checks without a lower held-out loss
-    format: Format | None = None  # of the file that `imported` names: somebody's trained network instead of a training
 
     def __post_init__(self) -> None:
-        if self.format is not None and (self.steps, self.batch, self.seed) != (2000, 128, 0):
-            raise ValueError("train.format: an imported network is not trained: leave steps, batch and seed out")
+        check_at_least_one(steps=self.steps, batch=self.batch)
         if not 0 < self.held_out < 1:
             raise ValueError(f"train.held_out: {self.held_out} came, a share between 0 and 1 was wanted")
 
 
-def split(pictures: ShardedRows, share: float) -> tuple[ShardedRows, ShardedRows]:
-    """All but the last ones, and those: the same pictures for any guide on this data, of every class.
+def split_validation(pictures: ShardedRows, share: float) -> tuple[ShardedRows, ShardedRows]:
+    """The pictures to train on, and the last ones, to validate with: the same for any guide on this data.
 
-    Of those as many as `CHECKED` allows, evenly spaced.
+    Of the last ones as many as `MAX_VALIDATION_VALUES` allows, evenly spaced.
     """
     kept = len(pictures) - round(share * len(pictures))
     if not 0 < kept < len(pictures):
@@ -48,12 +45,12 @@ def split(pictures: ShardedRows, share: float) -> tuple[ShardedRows, ShardedRows
             f"train.held_out: {share} of {len(pictures)} pictures leaves none to train on, or none to check"
         )
     unseen = pictures.rows(slice(kept, None))
-    most = max(1, CHECKED // int(np.prod(pictures.shape[1:])))
+    most = max(1, MAX_VALIDATION_VALUES // int(np.prod(pictures.shape[1:])))
     return pictures.rows(slice(kept)), unseen.spread(most)
 
 
-def whole(pictures: ShardedRows, classes: int, count: int) -> Batch:
-    """So many of them as one batch."""
+def validation_batch(pictures: ShardedRows, classes: int, count: int) -> Batch:
+    """`count` of the pictures as one batch."""
     images, labels, _ = pictures.read()
     return Epochs(images, labels if classes else None, count, 0)(0)
 
@@ -66,7 +63,7 @@ def held_out(method: Trainable, batch: Batch, block: GuideTrain) -> HeldOut:
 
 
 def note_best(out: Draft, outcome: Outcome) -> None:
-    """How well the kept weights judge what they were not trained on, over all noise levels."""
+    """Held-out loss and accuracy of the kept weights, over all noise levels."""
     best = next(row for row in outcome.history if row["step"] == outcome.best_step)
     out.facts.update(
         best_step=outcome.best_step, held_out_loss=outcome.best_loss, held_out_accuracy=best["held_out_accuracy"]

@@ -1,4 +1,4 @@
-"""What `pretrain`, `classify` and `discriminate` share: the loop, its checkpoints, its history and early stopping."""
+"""The training loop of `pretrain`, `classify` and `discriminate`: checkpoints, history and early stopping."""
 
 import copy
 import io
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,17 +18,12 @@ from torch import Tensor, nn
 from methods.core.loop import TrainState, like, train_steps
 from methods.core.rng import StepRng
 from methods.core.types import Batch, DataSpec, Draws, Nets, Trainable
+from pipeline.context import State, Watch, Worker
 from pipeline.data.artifacts import Draft
 from pipeline.data.loader import Batches, placed
-from pipeline.errors import Interrupted, TrilemmaError, UserError
+from pipeline.errors import Interrupted, TrilemmaError
 from pipeline.training.divergence import check_finite, check_spread
 from pipeline.training.networks import save_weights
-
-if TYPE_CHECKING:
-    from pipeline.launch.launcher import Worker
-    from pipeline.store.store import State
-    from pipeline.tracking.watch import Watch
-
 
 RECORD_EVERY = 20  # steps averaged into one row of the history; checkpoints in time fall on its multiples
 CHECKPOINT_SECONDS = 5.0  # between saves, if one takes CHEAP_SECONDS or less
@@ -41,7 +36,7 @@ Precision = Literal["float32", "float64", "bf16"]  # bf16: products and sums of 
 
 
 class HeldOut(NamedTuple):
-    """Data the training never steps on, with fixed draws, to choose the step whose weights are kept."""
+    """Validation data with fixed draws: the weights of the step with the lowest loss on it are kept."""
 
     player: str
     batch: Batch
@@ -52,7 +47,7 @@ class HeldOut(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """A training, wherever it runs."""
+    """What to train: the same on every worker."""
 
     method: Trainable
     data: DataSpec
@@ -63,9 +58,9 @@ class Job:
     precision: Precision
     held_out: HeldOut | None = None
     given: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # weights of networks trained elsewhere
-    unseen: Batches | None = None  # batches never trained on: does a discriminator rate them lower?
+    unseen: Batches | None = None  # never trained on: how a discriminator's logits differ there
     collapse: float | None = None  # stop when generated images differ by less than this share of what real ones do
-    preview: Callable[[Nets], np.ndarray] | None = None  # pictures for those who look on, uint8 [n, C, H, W]
+    preview: Callable[[Nets], np.ndarray] | None = None  # samples to log, uint8 [n, C, H, W]
 
     @property
     def preview_every(self) -> int:
@@ -77,52 +72,56 @@ class Job:
         """Of weights."""
         return torch.float64 if self.precision == "float64" else torch.float32
 
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch"):
-            if getattr(self, name) < 1:
-                raise UserError(f"train.{name}: {getattr(self, name)} came, at least 1 was wanted")
+
+def check_at_least_one(**counts: int) -> None:
+    """Settings of a `train` block, by name."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name}: {count} came, at least 1 was wanted")
 
 
 @dataclass
 class Outcome:
-    """What a finished or interrupted training leaves behind."""
+    """The result of a training so far."""
 
     weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # by network; where held out, the best ones
     history: list[Row] = field(default_factory=list)
     best_step: int = 0
     best_loss: float = math.inf
-    strikes: int = 0
+    checks_without_gain: int = 0  # since then
     steps: int = 0
     finished: bool = False
 
 
-def train(worker: "Worker", job: Job, state: "State", watch: "Watch") -> None:
+def train(worker: Worker, job: Job, state: State, watch: Watch) -> None:
     """Train to the end, or on from the last checkpoint; rank 0 leaves the outcome in `state`."""
     training = TrainState.fresh(job.method, job.data, job.seed, worker.device, job.dtype)
     for name, weights in job.given.items():
         training.nets[name].load_state_dict(weights)
-    outcome, window = _resume(training, state, worker.device)
+    checkpoint = Checkpoint(state, CHECKPOINT)
+    saved = checkpoint.resume(training, worker.device)
+    outcome = Outcome(**saved.get("outcome", {}))
     job = replace(job, batches=placed(job.batches, worker), unseen=job.unseen and placed(job.unseen, worker))
     with watch.opened() if worker.rank == 0 else nullcontext() as view:
         if view is not None:
             for row in outcome.history:
                 view.metrics(row, int(row["step"]))
         if not outcome.finished:
-            _go_on(worker, job, training, outcome, window, state, view)
+            _run(worker, job, training, outcome, saved.get("window", []), checkpoint, view)
         if view is not None:
             view.history(outcome.history)
 
 
-def _go_on(
-    worker: "Worker",
+def _run(
+    worker: Worker,
     job: Job,
     training: TrainState,
     outcome: Outcome,
     window: Window,
-    state: "State",
-    view: "Watch | None",
+    checkpoint: "Checkpoint",
+    view: Watch | None,
 ) -> None:
-    saved_at, saved_step, pause = time.monotonic(), training.step, CHECKPOINT_SECONDS
+    saved_step = training.step
     for metrics in train_steps(
         job.method,
         training,
@@ -138,30 +137,28 @@ def _go_on(
         window.append(metrics)
         step = outcome.steps = training.step
         is_last = step == job.steps
-        is_whole = step % RECORD_EVERY == 0 or is_last
-        if is_whole:
-            replay = f"key {state.key[:12]}, which the same command replays exactly from step {saved_step}"
+        is_recorded = step % RECORD_EVERY == 0 or is_last
+        if is_recorded:
+            replay = f"key {checkpoint.state.key[:12]}, which the same command replays exactly from step {saved_step}"
             _record(job, training, outcome, window, view, replay)
             window = []
-            if job.held_out is not None and outcome.strikes >= job.held_out.patience:
+            if job.held_out is not None and outcome.checks_without_gain >= job.held_out.patience:
                 break
         must_stop = worker.must_stop() and not is_last
-        if view is not None and (must_stop or (is_whole and time.monotonic() - saved_at > pause)):
-            pause = pause_after(_save(training, outcome, window, state))
-            saved_at, saved_step = time.monotonic(), step
+        if view is not None and (must_stop or (is_recorded and checkpoint.is_due())):
+            checkpoint.save(training, outcome=vars(outcome), window=window)
+            saved_step = step
         if must_stop:
             raise Interrupted(f"step {step} of {job.steps}")
     if view is not None:
         if job.held_out is None:
             outcome.weights = training.weights(job.method.players())
         outcome.finished = True
-        _save(training, outcome, [], state)
+        checkpoint.save(training, outcome=vars(outcome), window=[])
 
 
-def _record(
-    job: Job, training: TrainState, outcome: Outcome, window: Window, view: "Watch | None", replay: str
-) -> None:
-    """A row of the history from the window, and what else falls due with it."""
+def _record(job: Job, training: TrainState, outcome: Outcome, window: Window, view: Watch | None, replay: str) -> None:
+    """Append a row to the history; validate, log and check for collapse where it is time to."""
     step = training.step
     is_last = step == job.steps
     check_finite(window, step, replay)
@@ -169,7 +166,7 @@ def _record(
     if job.unseen is not None and view is not None and "real_logit" in row:
         _compare_unseen(job, training, row, job.unseen(step))
     if job.held_out is not None and (step % job.held_out.every == 0 or is_last):
-        _judge(outcome, job, training, row)
+        _validate(outcome, job, training, row)
     outcome.history.append(row)
     if view is not None:
         view.metrics(row, step)
@@ -180,6 +177,44 @@ def _record(
         check_spread(outcome.history, job.collapse, replay)
 
 
+class Resumable(Protocol):
+    """A training, without what its job describes."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Checkpoint:
+    """The last saved state of a training, under one name, and when the next save is due."""
+
+    def __init__(self, state: State, name: str) -> None:
+        self.state, self.name = state, name
+        self._saved_at, self._pause = time.monotonic(), CHECKPOINT_SECONDS
+
+    def load(self, device: torch.device | str) -> dict[str, Any] | None:
+        saved = self.state.load(self.name)
+        return None if saved is None else torch.load(io.BytesIO(saved), weights_only=True, map_location=device)
+
+    def resume(self, training: Resumable, device: torch.device) -> dict[str, Any]:
+        """Restore the training; return what else was saved. Without a checkpoint, change and return nothing."""
+        content = self.load(device)
+        if content is None:
+            return {}
+        training.load_state_dict(content.pop("training"))
+        return content
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self._saved_at > self._pause
+
+    def save(self, training: Resumable, **others: Any) -> None:
+        """others: plain values and tensors, which `resume` returns."""
+        began, buffer = time.monotonic(), io.BytesIO()
+        torch.save({"training": training.state_dict(), **others}, buffer)
+        self.state.save(self.name, buffer.getvalue())
+        self._saved_at = time.monotonic()
+        self._pause = pause_after(self._saved_at - began)
+
+
 def pause_after(save_seconds: float) -> float:
     """Seconds to the next save: Young's rule (1974), sqrt(2 save_seconds T), for a failure every T = 3.5 hours.
 
@@ -188,40 +223,23 @@ def pause_after(save_seconds: float) -> float:
     return CHECKPOINT_SECONDS * math.sqrt(max(save_seconds / CHEAP_SECONDS, 1.0))
 
 
-def outcome_of(state: "State") -> Outcome:
-    """What `train` left, on the CPU."""
-    saved = state.load(CHECKPOINT)
+def outcome_of(state: State) -> Outcome:
+    """The outcome that `train` saved, on the CPU."""
+    saved = Checkpoint(state, CHECKPOINT).load("cpu")
     if saved is None:
         raise TrilemmaError("the training left no checkpoint: run the same command again")
-    return Outcome(**torch.load(io.BytesIO(saved), weights_only=True, map_location="cpu")["outcome"])
-
-
-def _resume(training: TrainState, state: "State", device: torch.device) -> tuple[Outcome, Window]:
-    saved = state.load(CHECKPOINT)
-    if saved is None:
-        return Outcome(), []
-    content: dict[str, Any] = torch.load(io.BytesIO(saved), weights_only=True, map_location=device)
-    training.load_state_dict(content["training"])
-    return Outcome(**content["outcome"]), content["window"]
-
-
-def _save(training: TrainState, outcome: Outcome, window: Window, state: "State") -> float:
-    """Seconds that it took."""
-    began, buffer = time.monotonic(), io.BytesIO()
-    torch.save({"training": training.state_dict(), "outcome": vars(outcome), "window": window}, buffer)
-    state.save(CHECKPOINT, buffer.getvalue())
-    return time.monotonic() - began
+    return Outcome(**saved["outcome"])
 
 
 def _averaged(window: Window, step: int) -> Row:
-    """Means over the window; a player that stepped only now and then counts where it did."""
+    """Means over the window, of each metric over the steps that have it: a player need not step every time."""
     names = {name: None for metrics in window for name in metrics}
     row = {name: float(torch.stack([m[name] for m in window if name in m]).double().mean()) for name in names}
     return {"step": step, **row}
 
 
 def _compare_unseen(job: Job, training: TrainState, row: Row, batch: Batch) -> None:
-    """Into the row: what a discriminator says of data it has never seen, and how much more of the training data."""
+    """Add a discriminator's logit on data it was never trained on, and the gap to that on training data."""
     draws = job.method.draw("discriminator", batch, StepRng(job.seed, training.step, "unseen"))
     placed, placed_draws = _placed(batch, draws, training.nets)
     _, metrics = job.method.loss("discriminator", training.nets, placed, placed_draws, 1)  # step 1: seldom R1's
@@ -230,8 +248,8 @@ def _compare_unseen(job: Job, training: TrainState, row: Row, batch: Batch) -> N
 
 
 @torch.no_grad()
-def _judge(outcome: Outcome, job: Job, training: TrainState, row: Row) -> None:
-    """Held-out loss into the row; keep the weights if they are the best so far."""
+def _validate(outcome: Outcome, job: Job, training: TrainState, row: Row) -> None:
+    """Add the validation metrics to the row; keep the weights if they are the best so far."""
     assert job.held_out is not None
     player, batch, draws, _, _ = job.held_out
     nets = _averaged_networks(job, training)
@@ -239,10 +257,10 @@ def _judge(outcome: Outcome, job: Job, training: TrainState, row: Row) -> None:
     loss, metrics = job.method.loss(player, nets, placed, placed_draws, training.step)
     row.update({f"held_out_{name}": float(value) for name, value in metrics.items()})
     if float(loss) < outcome.best_loss:
-        outcome.best_loss, outcome.best_step, outcome.strikes = float(loss), training.step, 0
+        outcome.best_loss, outcome.best_step, outcome.checks_without_gain = float(loss), training.step, 0
         outcome.weights = training.weights(job.method.players())
     else:
-        outcome.strikes += 1
+        outcome.checks_without_gain += 1
 
 
 def _placed(batch: Batch, draws: Draws, nets: Nets) -> tuple[Batch, Draws]:
@@ -252,7 +270,7 @@ def _placed(batch: Batch, draws: Draws, nets: Nets) -> tuple[Batch, Draws]:
 
 
 def _averaged_networks(job: Job, training: TrainState) -> dict[str, nn.Module]:
-    """Copies to look at, evaluate or sample with: averaged weights, evaluation mode."""
+    """Copies to validate or sample with: averaged weights, evaluation mode."""
     nets = copy.deepcopy(training.nets)
     for name, weights in training.weights(job.method.players()).items():
         nets[name].load_state_dict(weights)
@@ -269,6 +287,6 @@ def write_trained(out: Draft, outcome: Outcome, data: DataSpec, seed: int) -> No
 
 
 def same_keys(history: list[Row]) -> list[dict[str, float | None]]:
-    """What a row lacks is None, so that all rows make one table."""
+    """Rows with the same columns, None where a value is missing, so that they make one table."""
     names = {name: None for row in history for name in row}
     return [{name: row.get(name) for name in names} for row in history]

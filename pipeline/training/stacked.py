@@ -1,27 +1,19 @@
 """What `stack` and `appraise` share: the members of a stack, and the training of those that fit into one job."""
 
-import io
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from methods.core.devices import current_device
 from methods.core.training.stacked import Model, StackState, Tensors, groups, train_stack
 from methods.core.types import Batch, DataSpec
 from pipeline.config.build import Block, build_method
+from pipeline.context import State, Watch, Worker
 from pipeline.errors import ConfigError, Interrupted, TrilemmaError, naming
-from pipeline.launch.signals import sigterm_postponed
-from pipeline.training.loop import RECORD_EVERY, Window, pause_after
-
-if TYPE_CHECKING:
-    from pipeline.store.store import State
-    from pipeline.tracking.watch import Watch
-
+from pipeline.training.loop import RECORD_EVERY, Checkpoint, Window, check_at_least_one
 
 HIDDEN = {"float32": None, "bf16": torch.bfloat16}
 
@@ -37,9 +29,7 @@ class StackTrain:
     precision: Literal["float32", "bf16"] = "float32"  # bf16: of hidden layers; weights stay float32
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "seeds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} came, at least 1 was wanted")
+        check_at_least_one(steps=self.steps, batch=self.batch, seeds=self.seeds)
         if self.first_seed < 0:
             raise ValueError(f"first_seed: {self.first_seed} came, at least 0 was wanted")
 
@@ -81,14 +71,10 @@ class StackJob:
     data: DataSpec
     batches: Callable[[int, int], Batch]
     train: StackTrain
-    state: "State"
-    watch: "Watch"
+    state: State
+    watch: Watch
     before: int  # steps of the jobs before this one
     total: int  # steps of all jobs
-
-    @property
-    def checkpoint(self) -> str:
-        return f"stack-{self.before}.pt"
 
 
 class Trained(NamedTuple):
@@ -99,8 +85,8 @@ class Trained(NamedTuple):
 
 
 def jobs_of(
-    members: dict[str, Any], data: DataSpec, batches: Callable[[int, int], Batch], train: StackTrain, state: "State",
-    watch: "Watch",
+    members: dict[str, Any], data: DataSpec, batches: Callable[[int, int], Batch], train: StackTrain, state: State,
+    watch: Watch,
 ) -> list[StackJob]:  # fmt: skip
     """One per structure."""
     trainees = [Trainee(name, seed) for name in members for seed in train.training_seeds]
@@ -115,14 +101,15 @@ def jobs_of(
     return made
 
 
-def train_job(job: StackJob) -> Trained:
+def train_job(worker: Worker, job: StackJob) -> Trained:
     """To the end, or on from the last checkpoint."""
-    training = StackState.fresh(job.models, job.data, current_device())
-    history, window = _resume(job, training)
-    players, saved_at, pause = job.models[0].method.players(), time.monotonic(), pause_after(0.0)
+    training = StackState.fresh(job.models, job.data, worker.device)
+    checkpoint = Checkpoint(job.state, f"stack-{job.before}.pt")
+    saved = checkpoint.resume(training, worker.device)
+    history, window = saved.get("history", []), saved.get("window", [])
     options = {"batch": job.train.batch, "steps": job.train.steps, "hidden": HIDDEN[job.train.precision]}
-    options["compiled"] = current_device().type == "cuda"
-    with job.watch.opened() as view, sigterm_postponed() as told:
+    options["compiled"] = worker.device.type == "cuda"
+    with job.watch.opened() as view:
         for terms in train_stack(job.models, training, job.batches, **options):
             window.append(terms)
             is_last = training.step == job.train.steps
@@ -130,18 +117,17 @@ def train_job(job: StackJob) -> Trained:
                 history += _rows(job, window, training.step)
                 window = []
                 view.progress(job.before + training.step, job.total)
-            must_stop = told.is_set() and not is_last
-            if must_stop or is_last or (not window and time.monotonic() - saved_at > pause):
-                pause = pause_after(_save(job, training, history, window))
-                saved_at = time.monotonic()
+            must_stop = worker.must_stop() and not is_last
+            if must_stop or is_last or (not window and checkpoint.is_due()):
+                checkpoint.save(training, history=history, window=window)
             if must_stop:
                 raise Interrupted(f"step {job.before + training.step} of {job.total}")
-    weights = training.weights(players)
+    weights = training.weights(job.models[0].method.players())
     return Trained(dict(zip(job.trainees, _on_cpu(weights))), history)
 
 
 def _rows(job: StackJob, window: Window, step: int) -> list[dict[str, Any]]:
-    """Means over the window; a term that was asked for now and then counts where it was."""
+    """Means over the window, of each term over the steps that have it."""
     names = {name: None for terms in window for name in terms}
     means = {name: torch.stack([t[name] for t in window if name in t]).double().mean(0).tolist() for name in names}
     rows = []
@@ -155,23 +141,6 @@ def _rows(job: StackJob, window: Window, step: int) -> list[dict[str, Any]]:
             )
         rows.append({"member": trainee.member, "seed": trainee.seed, "step": step, **values})
     return rows
-
-
-def _save(job: StackJob, training: StackState, history: list[dict[str, Any]], window: Window) -> float:
-    """Seconds that it took."""
-    began, buffer = time.monotonic(), io.BytesIO()
-    torch.save({"training": training.state_dict(), "history": history, "window": window}, buffer)
-    job.state.save(job.checkpoint, buffer.getvalue())
-    return time.monotonic() - began
-
-
-def _resume(job: StackJob, training: StackState) -> tuple[list[dict[str, Any]], Window]:
-    saved = job.state.load(job.checkpoint)
-    if saved is None:
-        return [], []
-    content: dict[str, Any] = torch.load(io.BytesIO(saved), weights_only=True, map_location=current_device())
-    training.load_state_dict(content["training"])
-    return content["history"], content["window"]
 
 
 def _on_cpu(weights: list[dict[str, Tensors]]) -> list[dict[str, Tensors]]:

@@ -9,8 +9,9 @@ import numpy as np
 
 from pipeline.config.build import build
 from pipeline.context import RunContext
-from pipeline.data.artifacts import Artifact, new_artifact
+from pipeline.data.artifacts import Artifact
 from pipeline.launch.launcher import launcher
+from pipeline.store.publish import new_artifact
 from pipeline.store.store import Store
 
 

@@ -3,7 +3,6 @@
 The binary archives, not the Python ones: those are pickles.
 """
 
-import hashlib
 import tarfile
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from pipeline.data.artifacts import sha256_of_file
 from pipeline.data.records import Record
 from pipeline.errors import UserError
 from pipeline.store.files import temporary
@@ -95,8 +95,7 @@ class Source:
     def _verify(self, file: Path) -> None:
         if not self.verify:
             return
-        with file.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        found = sha256_of_file(file)
         if found != self._about.sha256:
             raise UserError(
                 f"{file}: SHA-256 {found[:12]}... but the official archive has {self._about.sha256[:12]}...: "

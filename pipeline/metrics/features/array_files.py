@@ -1,6 +1,5 @@
 """Named arrays in a safetensors file that carries their digest."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -8,14 +7,6 @@ import numpy as np
 from safetensors import safe_open
 
 from pipeline.errors import ArtifactError
-
-
-def digest_of_arrays(arrays: dict[str, np.ndarray], *words: str) -> str:
-    digest = hashlib.sha256("/".join(words).encode())
-    for name in sorted(arrays):
-        digest.update(f"{name}/{arrays[name].dtype}/{arrays[name].shape}/".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
-    return digest.hexdigest()
 
 
 def read_arrays(path: Path) -> tuple[dict, dict[str, np.ndarray]]:

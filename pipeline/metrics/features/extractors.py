@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from methods.core.rng import TILE, fold
-from pipeline.metrics.features.array_files import check_digest, digest_of_arrays, read_arrays
+from pipeline.data.artifacts import sha256_of_arrays
+from pipeline.metrics.features.array_files import check_digest, read_arrays
 
 WIDEST_PIXELS = 4096  # values of a picture that may be its own features: the covariance has their square
 
@@ -111,7 +112,7 @@ class SmallNetwork:
 
     @property
     def digest(self) -> str:
-        return digest_of_arrays(self._weights(), self.preprocessing)
+        return sha256_of_arrays(self._weights(), self.preprocessing)
 
     def save(self, path: Path) -> None:
         """One safetensors file that names its own digest."""

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch_fidelity.feature_extractor_inceptionv3 import BasicConv2d, FeatureExtractorInceptionV3
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
+from pipeline.data.artifacts import sha256_of_file
 from pipeline.metrics.features.weights import INCEPTION, KNOWN
 from pipeline.metrics.standalone.fetch_weights import fetch
 
@@ -156,6 +157,4 @@ def _in_tiles(
 
 
 def _digest(weights: Path, *words: str) -> str:
-    with weights.open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashlib.sha256("/".join((content, *words)).encode()).hexdigest()
+    return hashlib.sha256("/".join((sha256_of_file(weights), *words)).encode()).hexdigest()

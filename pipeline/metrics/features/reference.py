@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from pipeline.metrics.features.array_files import check_digest, digest_of_arrays, read_arrays
+from pipeline.data.artifacts import sha256_of_arrays
+from pipeline.metrics.features.array_files import check_digest, read_arrays
 from pipeline.metrics.features.extractors import NEIGHBOURS
 from pipeline.metrics.features.nearest_neighbours import neighbour_distances
 from pipeline.metrics.features.statistics import FeatureStats
@@ -37,7 +38,7 @@ class Reference:
     def digest(self) -> str:
         """SHA-256 of the real features: which pictures, seen through which extractor."""
         seen = {"features": self.features}
-        return digest_of_arrays(seen if len(self.features) == self.n else seen | {"mean": self.stats.mean})
+        return sha256_of_arrays(seen if len(self.features) == self.n else seen | {"mean": self.stats.mean})
 
     def save(self, path: Path) -> None:
         arrays = {"features": self.features, "mean": self.stats.mean, "scatter": self.stats.scatter}

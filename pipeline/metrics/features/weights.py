@@ -3,12 +3,12 @@
 A file is used only if its SHA-256 is the one recorded here; nothing is unpickled before that.
 """
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from pipeline.data.artifacts import sha256_of_file
 from pipeline.errors import UserError
 
 FOLDER_VARIABLE = "TRILEMMA_WEIGHTS"
@@ -81,7 +81,7 @@ def check(extractor: str, folder: Path, known: WeightsFile) -> Check:
     """Look for one extractor's file; reads all of it."""
     for name in known.file_names:
         if (folder / name).is_file():
-            found = _sha256(folder / name)
+            found = sha256_of_file(folder / name)
             return Check(extractor, "verified" if found == known.sha256 else "wrong", folder / name, found)
     return Check(extractor, "absent", None, None)
 
@@ -95,8 +95,3 @@ def verified_path(extractor: str, folder: Path, known: WeightsFile) -> Path | No
             "delete the file and download it again (trilemma weights fetch)"
         )
     return found.path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

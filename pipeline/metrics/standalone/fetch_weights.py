@@ -4,6 +4,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from pipeline.data.artifacts import sha256_of_file
 from pipeline.errors import UserError
 from pipeline.metrics.features.weights import (
     BLOCK_BYTES,
@@ -12,7 +13,6 @@ from pipeline.metrics.features.weights import (
     TIMEOUT_SECONDS,
     Check,
     WeightsFile,
-    _sha256,
     check,
     verified_path,
 )
@@ -30,7 +30,7 @@ def fetch(extractor: str, folder: Path, known: WeightsFile) -> Path:
     target = folder / known.file_names[0]
     with temporary(target) as draft:
         _download(extractor, known.url, draft, folder)
-        if (found := _sha256(draft)) != known.sha256:
+        if (found := sha256_of_file(draft)) != known.sha256:
             raise UserError(f"{known.url}: SHA-256 is {found}, but {extractor} has {known.sha256}: try another source")
         draft.replace(target)
     return target

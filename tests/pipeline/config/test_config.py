@@ -69,6 +69,12 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         ("cg: {{", "dg: {{", "guides.dg: a classifier has the same name"),
         ("trunk: cg", "trunk: gc", "guides.dg: no classifier named 'gc' in params.yaml; it has cg"),
         ("Discriminator, model: {{}}", "Discriminator, model: {{trunk: 1}}", "model.trunk: write `trunk: NAME`"),
+        (
+            "train: {{}}, sample",
+            "train: {{imported: a.pt, format: edm, seed: 1}}, sample",
+            "runs.one: train: imported, format, seed",
+        ),
+        ("train: {{}}, sample", "train: {{imported: a.pt}}, sample", "give imported and format, and nothing else"),
         ("one-dg:", "one:", "a run has the same name"),
         ("datasets:", "launch: {{workers: -1}}\ndatasets:", "launch: workers: -1 came, 0 (in this process) or more"),
         ("datasets:", "launch: {{worker: 8}}\ndatasets:", "launch: unknown key 'worker' (did you mean 'workers'?)"),

@@ -7,7 +7,7 @@ import pytest
 import ray
 import torch
 
-from pipeline.launch.launcher import Worker
+from pipeline.context import Worker
 from tests.pipeline.launch.test_launch import step_for_ever
 from tests.pipeline.launch.test_submit import driver, started
 from tests.support.children import kill, start

@@ -18,7 +18,7 @@ from methods.core.types import DataSpec
 from methods.nets.adm.guidance_head import LABEL_ROWS
 from pipeline.config.build import build_method
 from pipeline.config.study import Study, load_study
-from pipeline.dag.graph import entries
+from pipeline.dag.graph import STAGES, entries
 from pipeline.dag.run import run_stage
 from pipeline.data.artifacts import read_artifact
 from pipeline.training.importers.checkpoints import OURS
@@ -197,4 +197,4 @@ def test_every_stage_of_a_study_runs_when_shrunk(name: str, tmp_path: Path, monk
     for stage, names in entries(study).items():
         for entry in names:
             run_stage(stage, entry)
-            assert read_artifact(study.out / stage / entry).manifest.stage == stage
+            assert read_artifact(study.out / stage / entry).manifest.stage == STAGES[stage](study, entry).stage

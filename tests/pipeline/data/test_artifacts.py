@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.artifacts import Artifact, canonical, digest_of, key_of, new_artifact, read_artifact
+from pipeline.data.artifacts import Artifact, canonical, digest_of, key_of, read_artifact
 from pipeline.errors import ArtifactError, StoreError
 from pipeline.store.process_id import ProcessId
+from pipeline.store.publish import new_artifact
 from tests.support.children import kill, start
 
 
@@ -188,7 +189,7 @@ def test_a_file_where_a_folder_should_be_is_one_clear_line(tmp_path: Path):
 MAKES_ARTIFACTS = """
 import sys
 from pathlib import Path
-from pipeline.data.artifacts import new_artifact
+from pipeline.store.publish import new_artifact
 print("ready", flush=True)
 for turn in range(10**6):
     with new_artifact(Path(sys.argv[1]), "pretrain", "edm", {"turn": turn}, {}) as draft:

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.context import Worker
 from pipeline.data import loader as epochs
-from pipeline.data.artifacts import new_artifact, read_artifact
+from pipeline.data.artifacts import read_artifact
 from pipeline.data.loader import Epochs, Prepared, Stream, distinct
 from pipeline.data.row_index import ShardedRows, open_rows
 from pipeline.data.shards import Pictures, encode, encode_arrow
 from pipeline.errors import ArtifactError, UserError
-from pipeline.launch.launcher import Worker
 from pipeline.metrics.features.statistics import FeatureStats, Gathered
+from pipeline.store.publish import new_artifact
 from pipeline.store.store import Store
 from tests.support.toy_study import ROOT
 
@@ -101,7 +102,7 @@ def left_in_store(folder: Path, uri: str) -> ShardedRows:
     with new_artifact(folder / "made", "prepare", "some", {}, {}) as draft:
         shards(draft.path, "arrow")
         draft.facts.update(shape=[3, 4, 4], rows={"train": list(SIZES)})
-    store.put("ab" * 32, draft.artifact.path)
+    store.put("ab" * 32, draft.artifact)
     fetched = store.fetch("ab" * 32, folder / "fetched")
     assert fetched is not None
     assert fetched == read_artifact(folder / "fetched")
@@ -145,7 +146,7 @@ from pathlib import Path
 import numpy as np
 from pipeline.metrics.features import statistics as feature_stats
 from pipeline.metrics import image_evaluator as picture_judge
-from pipeline.data.artifacts import new_artifact
+from pipeline.store.publish import new_artifact
 from pipeline.metrics.evaluate import evaluator_of
 from pipeline.data.shards import Pictures, encode_arrow
 from pipeline.stages import features as stage

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from methods.core.loop import TrainState, train_steps
 from methods.core.rng import StepRng
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player
+from pipeline.context import Launch, Worker
 from pipeline.data.loader import Batches, Prepared, Stream
 from pipeline.errors import Interrupted, UserError
-from pipeline.launch.launcher import Launch, Worker, launcher
+from pipeline.launch.launcher import launcher
 from tests.pipeline.data.test_row_index import left_in_store
 from tests.support.children import ROOT, start, wait_for
 
@@ -73,6 +74,11 @@ def train(worker: Worker, dtype: torch.dtype, steps: int, batches: Batches = rol
     for _ in every:
         pass
     return {name: {k: v.cpu() for k, v in net.items()} for name, net in state.weights(method.players()).items()}
+
+
+def train_briefly(worker: Worker, steps: int) -> Weights:
+    assert (worker.rank, worker.world, worker.all_reduce) == (0, 1, None)
+    return train(worker, torch.float32, steps)
 
 
 def fail_on_the_last_worker(worker: Worker, message: str) -> None:
@@ -209,6 +215,13 @@ def test_an_error_in_the_loop_arrives_as_itself_from_the_worker_that_made_it(two
 
 
 @pytest.mark.ray
+def test_small_trainings_side_by_side_have_a_worker_each_and_the_bits_of_this_process(two_workers: Launch):
+    found = list(two_workers.fit_each(train_briefly, [1, 2, 3]))
+    for steps, weights in zip((1, 2, 3), found):
+        alone = launcher(0).fit(train_briefly, steps)
+        assert all(map(torch.equal, tensors(weights), tensors(alone)))
+
+
 def test_map_keeps_the_order_spreads_over_processes_and_hands_on_errors(two_workers: Launch):
     squares, processes = zip(*two_workers.map(slow_square, range(8)), strict=True)
     assert squares == tuple(number * number for number in range(8))

@@ -15,7 +15,7 @@ def test_an_item_finds_its_artifacts_without_the_drivers_disk(tmp_path: Path, mo
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     here, store = tmp_path / "edm", Store(str(tmp_path / "store"))
     digest = make(here).digest
-    store.put(KEY, here)
+    store.put(KEY, read_artifact(here))
     item = pickle_with_artifacts({"run": here, "other": tmp_path}, store.uri)
     assert pickle.loads(item) == {"run": here, "other": tmp_path}
     here.rename(tmp_path / "out of sight")

@@ -8,13 +8,14 @@ import pytest
 from benchmarks.random_inception import write_random_inception
 from pipeline.config.study import Study, load_study
 from pipeline.dag.graph import STAGES
-from pipeline.data.artifacts import Artifact, key_of, new_artifact
+from pipeline.data.artifacts import Artifact, key_of
 from pipeline.data.shards import Pictures, write_pictures
 from pipeline.errors import ConfigError, UserError
 from pipeline.metrics.card import Card, MetricValue
 from pipeline.metrics.evaluate import evaluator_of
 from pipeline.metrics.evaluator import Evaluator
 from pipeline.metrics.features.weights import INCEPTION, KNOWN, WeightsFile
+from pipeline.store.publish import new_artifact
 from tests.support.digits import digits
 from tests.support.stages import run_stage_alone
 

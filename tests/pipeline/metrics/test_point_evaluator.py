@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from methods.core.density import mog25
-from pipeline.data.artifacts import Artifact, new_artifact
+from pipeline.data.artifacts import Artifact
 from pipeline.data.shards import Pictures, write_pictures
 from pipeline.errors import UserError
 from pipeline.metrics.card import METRICS_FILE, Card, MetricValue
@@ -16,6 +16,7 @@ from pipeline.metrics.evaluate import evaluator_of
 from pipeline.metrics.evaluator import Evaluator
 from pipeline.metrics.sensitivity import SENSITIVITY_FILE
 from pipeline.stages.evaluate import Item, measure
+from pipeline.store.publish import new_artifact
 from tests.support.stages import run_stage_alone
 
 NAMES = {"hq", "modes", "mode_kl", "energy", "frechet_2d", "precision", "recall"}

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import boto3
+import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
 
-from pipeline.errors import StoreError
+from pipeline.errors import ArtifactError, StoreError
 from pipeline.store.store import Store
+from tests.pipeline.data.test_row_index import IMAGES, NUMBERS, left_in_store
 from tests.pipeline.store.test_store import KEY, make
 from tests.support.toy_study import BIN
 
@@ -31,6 +33,15 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     boto3.client("s3", endpoint_url=address).create_bucket(Bucket="trilemma")
     yield address
     server.stop()
+
+
+def test_prepared_pictures_are_read_from_the_bucket_they_stayed_in(s3: str, tmp_path: Path) -> None:
+    rows = left_in_store(tmp_path, "s3://trilemma/store")
+    assert not rows.is_mapped
+    np.testing.assert_array_equal(rows[NUMBERS[::-1]], IMAGES[::-1])
+    boto3.client("s3", endpoint_url=s3).delete_object(Bucket="trilemma", Key=f"store/{rows.shards[0].file}")
+    with pytest.raises(ArtifactError, match="no longer holds data/"):
+        rows.read()
 
 
 def hold(store: Store) -> None:
@@ -90,7 +101,7 @@ def as_nobody(work: Callable[[], None]) -> str:
 def test_results_and_dvc_files_share_one_bucket_as_the_readme_says(s3: str, tmp_path: Path) -> None:
     store = Store("s3://trilemma/store")
     made = make(tmp_path / "first" / "out")
-    store.put(KEY, made.path)
+    store.put(KEY, made)
     address = "s3://trilemma/store"
     told = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1", "TRILEMMA_STORE": address}
 

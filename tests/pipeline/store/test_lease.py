@@ -21,7 +21,7 @@ KEY = "c0ffee" * 10 + "0000"
 COMPUTES = """
 import sys, time
 from pathlib import Path
-from pipeline.data.artifacts import new_artifact
+from pipeline.store.publish import new_artifact
 from pipeline.launch.signals import on_sigterm
 from pipeline.store.store import Store
 on_sigterm()
@@ -31,7 +31,7 @@ def compute():
     time.sleep(seconds)
     with new_artifact(out, "pretrain", "edm", {}, {}) as draft:
         (draft.path / "data").write_text(out.name)
-    store.put(key, out)
+    store.put(key, draft.artifact)
 with store.lease(key):
     if store.fetch(key, out):
         print("from the store", flush=True)

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from pyarrow.fs import LocalFileSystem
 
-from pipeline.data.artifacts import Artifact, new_artifact, read_artifact
+from pipeline.data import artifacts
+from pipeline.data.artifacts import Artifact, read_artifact
 from pipeline.errors import ArtifactError, ConfigError, StoreError
 from pipeline.store.bucket import Bucket
+from pipeline.store.publish import new_artifact
 from pipeline.store.store import Store
 from tests.support.children import kill, start
 
@@ -51,7 +53,7 @@ def test_a_result_comes_back_as_the_same_bytes(store: Store, tmp_path: Path):
     made = make(tmp_path / "edm")
     assert not store.has(KEY)
     assert store.fetch(KEY, tmp_path / "again") is None
-    store.put(KEY, tmp_path / "edm")
+    store.put(KEY, read_artifact(tmp_path / "edm"))
     assert store.has(KEY)
     fetched = store.fetch(KEY, tmp_path / "again")
     assert fetched is not None
@@ -63,7 +65,7 @@ def test_a_result_comes_back_as_the_same_bytes(store: Store, tmp_path: Path):
 
 def test_a_fetched_result_replaces_what_lay_there(store: Store, tmp_path: Path):
     make(tmp_path / "edm")
-    store.put(KEY, tmp_path / "edm")
+    store.put(KEY, read_artifact(tmp_path / "edm"))
     make(tmp_path / "again", weights=b"older")
     (tmp_path / "again" / "junk").write_text("junk")
     store.fetch(KEY, tmp_path / "again")
@@ -73,8 +75,8 @@ def test_a_fetched_result_replaces_what_lay_there(store: Store, tmp_path: Path):
 def test_the_first_result_of_a_key_stays(store: Store, tmp_path: Path):
     first = make(tmp_path / "first")
     make(tmp_path / "second", weights=b"weightz")
-    store.put(KEY, tmp_path / "first")
-    store.put(KEY, tmp_path / "second")
+    store.put(KEY, read_artifact(tmp_path / "first"))
+    store.put(KEY, read_artifact(tmp_path / "second"))
     fetched = store.fetch(KEY, tmp_path / "out")
     assert fetched is not None
     assert fetched.digest == first.digest
@@ -84,8 +86,25 @@ def test_a_damaged_artifact_never_enters_the_store(store: Store, tmp_path: Path)
     make(tmp_path / "edm")
     (tmp_path / "edm" / "weights.safetensors").write_bytes(b"weightz")
     with pytest.raises(ArtifactError):
-        store.put(KEY, tmp_path / "edm")
+        store.put(KEY, read_artifact(tmp_path / "edm"))
     assert not store.has(KEY)
+
+
+def test_an_artifact_that_was_damaged_after_it_was_made_never_comes_out_of_the_store(store: Store, tmp_path: Path):
+    made = make(tmp_path / "edm")
+    (tmp_path / "edm" / "weights.safetensors").write_bytes(b"weightz")
+    store.put(KEY, made)
+    assert store.fetch(KEY, tmp_path / "out") is None
+    assert not store.has(KEY)
+
+
+def test_a_file_is_hashed_once_on_its_way_into_the_store(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    hashed, sha256 = list[str](), artifacts.sha256_of_file
+    monkeypatch.setattr(artifacts, "sha256_of_file", lambda file: hashed.append(file.name) or sha256(file))
+    made = make(tmp_path / "edm")
+    store.put(KEY, made)
+    store.lighten(made)
+    assert sorted(hashed) == ["loss.csv", "weights.safetensors"]
 
 
 @pytest.mark.parametrize("damage", ["changed", "cut", "lost", "manifest"])
@@ -93,8 +112,8 @@ def test_a_damaged_result_is_put_aside_counts_as_absent_and_can_be_put_again(
     store: Store, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ):
     made = make(tmp_path / "edm")
-    store.put(KEY, tmp_path / "edm")
-    store.put(OTHER, tmp_path / "edm")  # the same data under another key
+    store.put(KEY, read_artifact(tmp_path / "edm"))
+    store.put(OTHER, read_artifact(tmp_path / "edm"))  # the same data under another key
     data = tmp_path / "store" / "data" / made.manifest.files["weights.safetensors"].sha256
     match damage:
         case "changed":
@@ -112,7 +131,7 @@ def test_a_damaged_result_is_put_aside_counts_as_absent_and_can_be_put_again(
     assert "damaged and put aside" in line
     assert not store.has(KEY)
     assert read_artifact(tmp_path / "out").digest != made.digest  # what lay there is untouched
-    store.put(KEY, tmp_path / "edm")
+    store.put(KEY, read_artifact(tmp_path / "edm"))
     for key in (KEY, OTHER):
         fetched = store.fetch(key, tmp_path / "out")
         assert fetched is not None
@@ -209,14 +228,14 @@ def test_a_full_disk_is_one_clear_line_whatever_is_written(tmp_path: Path, files
 def test_a_full_disk_while_putting_or_fetching_leaves_nothing_half_written(tmp_path: Path, request):
     store = Store(str(tmp_path / "store"))
     make(tmp_path / "edm", weights=b"x" * 2**17)
-    store.put(OTHER, tmp_path / "edm")
+    store.put(OTHER, read_artifact(tmp_path / "edm"))
     request.getfixturevalue("files_up_to_64_kib")
     with pytest.raises(StoreError, match=r"out: file too large"):
         store.fetch(OTHER, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     full = Store(str(tmp_path / "full"))
     with pytest.raises(StoreError, match=r"file too large"):
-        full.put(KEY, tmp_path / "edm")
+        full.put(KEY, read_artifact(tmp_path / "edm"))
     assert not full.has(KEY)
     assert hidden(tmp_path) == []
 
@@ -230,11 +249,12 @@ def test_an_address_that_is_no_store_is_one_clear_line(uri: str):
 PUTS = """
 import sys
 from pathlib import Path
+from pipeline.data.artifacts import read_artifact
 from pipeline.store.store import Store
-store = Store(sys.argv[1])
+store, artifact = Store(sys.argv[1]), read_artifact(Path(sys.argv[2]))
 print("ready", flush=True)
 for turn in range(10**6):
-    store.put(f"{turn:064d}", Path(sys.argv[2]))
+    store.put(f"{turn:064d}", artifact)
     store.state("state").save("checkpoint", bytes([turn % 256]) * 50_000)
     store.fetch(f"{turn:064d}", Path(sys.argv[3]))
     for data in (Path(sys.argv[1]) / "data").iterdir():
@@ -254,7 +274,7 @@ def test_a_kill_at_any_moment_leaves_nothing_half_written(tmp_path: Path):
         for data in (tmp_path / "store" / "data").glob("[!.]*"):
             assert data.stat().st_size in [entry.bytes for entry in made.manifest.files.values()]
         assert len(set(store.state("state").load("checkpoint") or b"1")) == 1
-    store.put(KEY, tmp_path / "edm")
+    store.put(KEY, read_artifact(tmp_path / "edm"))
     store.fetch(KEY, tmp_path / "out")
     store.state("state").save("checkpoint", b"1")
     assert hidden(tmp_path) == []
@@ -262,7 +282,7 @@ def test_a_kill_at_any_moment_leaves_nothing_half_written(tmp_path: Path):
 
 def test_an_answer_from_the_store_loads_nothing_heavy(tmp_path: Path):
     made = make(tmp_path / "edm")
-    Store(str(tmp_path / "store")).put(KEY, made.path)
+    Store(str(tmp_path / "store")).put(KEY, made)
     code = """
     import resource, sys
     from pathlib import Path

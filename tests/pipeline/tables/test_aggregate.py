@@ -12,11 +12,12 @@ from ruamel.yaml import YAML
 
 from pipeline.config.study import Study, load_study
 from pipeline.dag.graph import chain
-from pipeline.data.artifacts import new_artifact, read_artifact
+from pipeline.data.artifacts import read_artifact
 from pipeline.errors import UserError
 from pipeline.metrics.card import METRICS_FILE, Card
 from pipeline.metrics.intervals import interval
 from pipeline.store.open import open_store
+from pipeline.store.publish import new_artifact
 from pipeline.tables.aggregate import differences, entries_on, gather, repetitions, summarise
 from pipeline.tables.values import write_tables
 
@@ -157,7 +158,7 @@ def test_a_result_of_another_code_version_is_named_and_never_averaged_with_other
                     pass
             key = call.key(study.root, {role: read_artifact(path).digest for role, path in call.made.items()})
             outdated = (call.stage, call.name) == ("pretrain", "x-s1")
-            open_store(study).put("0" * 64 if outdated else key, call.out)
+            open_store(study).put("0" * 64 if outdated else key, read_artifact(call.out))
     arms = gather(study, ["x", "x-s1", "x-s2"])
     said = {tuple(found.entry for found in arm.repetitions): arm.warnings for arm in arms}
     named = "of another version of code, settings or inputs: pretrain x-s1"

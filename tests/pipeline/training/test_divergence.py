@@ -13,16 +13,17 @@ import torch
 from methods.core.types import Batch, DataSpec
 from methods.gan import GAN
 from pipeline.context import RunContext
-from pipeline.data.artifacts import new_artifact, read_artifact
+from pipeline.data.artifacts import read_artifact
 from pipeline.data.loader import Epochs
 from pipeline.data.shards import Pictures, write_pictures
 from pipeline.errors import TrilemmaError
 from pipeline.launch.launcher import InProcess
 from pipeline.stages import pretrain
 from pipeline.stages.pretrain import Train
+from pipeline.store.publish import new_artifact
 from pipeline.store.store import State, Store
 from pipeline.training import loop as training
-from pipeline.training.divergence import TAKE_OFF, check_spread
+from pipeline.training.divergence import GRACE_STEPS, check_spread
 from pipeline.training.loop import Job, outcome_of, train
 from tests.pipeline.training.test_training import ALONE, Onlooker
 
@@ -88,7 +89,7 @@ def test_fresh_networks_may_take_a_while_until_their_images_differ() -> None:
     check_spread([{"step": 20, **alike}], 0.02, "")
     check_spread([{"step": 20, **alike}, {"step": 40, "denoiser_loss": 1.0}], 0.02, "")
     check_spread([{"step": 20, **apart}], 0.02, "")
-    for history in ([{"step": 20, **apart}, {"step": 40, **alike}], [{"step": TAKE_OFF + 20, **alike}]):
+    for history in ([{"step": 20, **apart}, {"step": 40, **alike}], [{"step": GRACE_STEPS + 20, **alike}]):
         with pytest.raises(TrilemmaError, match="collapsed"):
             check_spread(history, 0.02, "")
 

@@ -250,7 +250,8 @@ def test_a_released_head_stands_on_a_released_classifier_of_other_classes(
         call = STAGES[stage](study, name)
         assert "fakes" not in call.inputs
         inputs = {"data": prepared["d"], "files": external(call.inputs["files"], tmp_path / "digests")}
-        made[name] = run_stage_alone(stage, call.config, inputs, call.out)
+        assert (call.stage, call.verb) == ("import_checkpoint", stage)
+        made[name] = run_stage_alone(call.stage, call.config, inputs, call.out)
         print_entry(tmp_path, tmp_path / f"{name}.pt", "adm" if name == "t" else "dg", name)
         assert f"{name}.pt" in capsys.readouterr().out
     device = torch.device("cpu")

@@ -14,15 +14,17 @@ from methods.core.rng import StepRng
 from methods.core.types import Batch, DataSpec
 from methods.discriminator_guidance import Discriminator
 from methods.edm import EDM
+from pipeline.context import Worker
 from pipeline.data.loader import Epochs, Pairs
 from pipeline.data.row_index import open_rows
 from pipeline.data.shards import Pictures, write_pictures
-from pipeline.errors import TrilemmaError, UserError
-from pipeline.launch.launcher import Worker
+from pipeline.errors import TrilemmaError
+from pipeline.stages.pretrain import Train
 from pipeline.store.store import State, Store
 from pipeline.training import loop as training
-from pipeline.training.early_stopping import split
+from pipeline.training.early_stopping import GuideTrain, split_validation
 from pipeline.training.loop import HeldOut, Job, Precision, outcome_of, train
+from pipeline.training.stacked import StackTrain
 
 DATA = DataSpec((1, 4, 4), 2, 1.0)
 ALONE = Worker(0, 1, torch.device("cpu"), None)
@@ -113,9 +115,11 @@ def test_a_training_that_diverges_says_where(state: State) -> None:
         train(ALONE, job(lr=1e30), state, Onlooker())
 
 
-def test_no_steps_are_refused_before_any_work() -> None:
-    with pytest.raises(UserError, match=r"train.steps: 0 came, at least 1 was wanted"):
-        job(steps=0)
+@pytest.mark.parametrize("block", [Train, GuideTrain, StackTrain])
+@pytest.mark.parametrize("name", ["steps", "batch"])
+def test_no_steps_and_empty_batches_are_refused_before_any_work(block: type, name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: 0 came, at least 1 was wanted"):
+        block(**{name: 0})
 
 
 def test_a_guide_keeps_the_weights_of_least_held_out_loss_and_stops(state: State) -> None:
@@ -140,7 +144,7 @@ def test_a_guide_keeps_the_weights_of_least_held_out_loss_and_stops(state: State
 
 def test_held_out_pictures_are_of_every_class_and_never_trained_on(tmp_path: Path) -> None:
     write_pictures(tmp_path, "train", Pictures(IMAGES, np.arange(60) % 10, np.arange(60)))
-    kept, held_out = (part.read() for part in split(open_rows(tmp_path, "train"), 0.2))
+    kept, held_out = (part.read() for part in split_validation(open_rows(tmp_path, "train"), 0.2))
     assert not set(kept.seeds) & set(held_out.seeds)
     assert set(held_out.labels) == set(range(10)) == set(kept.labels)
 

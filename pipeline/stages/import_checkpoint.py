@@ -1,0 +1,24 @@
+"""import_checkpoint: a network that somebody else trained, from an official file, in place of a training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.config.build import Block, build_method
+from pipeline.context import RunContext
+from pipeline.data.artifacts import OUTSIDE, Artifact, Draft
+from pipeline.training.importers.checkpoints import Format, fit, read_checkpoint
+from pipeline.training.networks import data_spec, save_weights
+
+
+@dataclass(frozen=True)
+class Config:
+    method: str
+    model: Block
+    format: Format  # of the file
+
+
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
+    file, data = inputs[OUTSIDE].path, data_spec(inputs["data"].manifest.facts)
+    networks = build_method(config.method, config.model).build(data)
+    save_weights(out.path, fit(read_checkpoint(file, config.format), config.format, networks, str(file)))
+    out.facts.update(steps=0, shape=list(data.shape), classes=data.classes, std=data.std, source=inputs[OUTSIDE].digest)
