@@ -52,9 +52,10 @@ def prepare(study: Study, name: str) -> Call:
 
 def features(study: Study, name: str) -> Call:
     """The weights of somebody else's network are no file of the study: their digest is a setting of this call."""
-    block = pick(study.datasets, name, "dataset").features
+    dataset = pick(study.datasets, name, "dataset")
+    block = dataset.features | {"images": dataset.evaluate.images}
     if "inception" in block:
-        block = block | {"inception": _inception(block["inception"], name)}
+        block |= {"inception": _inception(block["inception"], name)}
     return _call(study, "features", name, name, {"data": _out(study, "prepare", name)}, block)
 
 

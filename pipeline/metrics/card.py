@@ -15,7 +15,7 @@ METRICS_FILE = "metrics.json"  # what `evaluate` leaves
 class MetricKind(NamedTuple):
     """A metric's direction and meaning."""
 
-    better: Direction | None  # None: the floor is the aim, neither side of it is better
+    better: Direction | None  # None: the real-vs-real value is best, neither side of it is better
     description: str
 
 
@@ -31,7 +31,7 @@ METRICS = {
     "density": MetricKind("higher", "real neighbourhoods around a generated sample, over k"),
     "coverage": MetricKind("higher", "share of real neighbourhoods that hold a generated sample"),
     "accuracy": MetricKind("higher", "share of samples recognised as the class asked for"),
-    "nn_distance": MetricKind(None, "mean distance to the nearest training sample; below the floor: copies"),
+    "nn_distance": MetricKind(None, "mean distance to the nearest training sample; below real-vs-real: copies"),
     "hq": MetricKind("higher", "share of points close to a mode"),
     "modes": MetricKind("higher", "modes with at least half their fair share of points"),
     "mode_kl": MetricKind("lower", "KL of the mode histogram from the true one, nats"),

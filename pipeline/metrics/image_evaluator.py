@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import cached_property, reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.cluster import KMeans
@@ -31,17 +32,17 @@ STANDING_IN = 10  # clusters, where there are no classes
 
 
 class ImageEvaluator(Evaluator):
-    def __init__(self, data: Path, features: Path) -> None:
+    def __init__(self, data: Path, features: Path, about: Mapping[str, Any]) -> None:
         super().__init__(data)
-        about, found = facts_of(data), facts_of(features)
-        self.values, self.class_count = len(self.train) * int(np.prod(about["shape"])), about["classes"]
-        self.names: list[str] = found["extractors"]
+        facts = facts_of(data)
+        self.values, self.class_count = len(self.train) * int(np.prod(facts["shape"])), facts["classes"]
+        self.names: list[str] = about["extractors"]
         self.network = SmallNetwork.load(features / NETWORK) if "small-cnn" in self.names else None
         self.extractors: dict[str, Extractor] = {} if self.network is None else {self.network.name: self.network}
         if Pixels.name in self.names:
             self.extractors[Pixels.name] = Pixels()
         if INCEPTION in self.names:
-            self.extractors[INCEPTION] = inception(found["inception"])
+            self.extractors[INCEPTION] = inception(about["inception"])
         self.references = {
             (name, split): Reference.load(features / reference_file(name, split))
             for name in self.names

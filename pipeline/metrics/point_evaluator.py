@@ -1,8 +1,10 @@
 """Judge of points from an exactly known mixture, in its raw coordinates."""
 
 import hashlib
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +38,7 @@ class PointEvaluator(Evaluator):
     preprocessing = "raw coordinates"
     digest = hashlib.sha256(f"{COORDINATES}/{preprocessing}".encode()).hexdigest()
 
-    def __init__(self, data: Path, features: Path) -> None:
+    def __init__(self, data: Path, features: Path, about: Mapping[str, Any]) -> None:
         super().__init__(data)
         facts = facts_of(data)
         if "law" not in facts:

@@ -56,7 +56,7 @@ def table(sweep: Sweep, trials: list[Trial], contents: Mapping[str, Content]) ->
                     "sample_seeds": measured.sample_seeds,
                     "n_generated": card.get("n_generated"),
                     "n_real": card.get("n_real"),
-                    "floor": measured.row["floor"],
+                    "real_vs_real": measured.row["real_vs_real"],
                     "nfe": measured.nfe,
                     "paper_metric": f"{sweep.paper.metric} ({sweep.paper.source})" if sweep.paper and compared else "",
                     "paper_value": sweep.paper_value(point) if compared else None,
@@ -132,5 +132,5 @@ def _measured(contents: list[dict[str, Any]], trains: bool) -> Iterator[Measured
         values = [float(np.mean(values)) for values in by_seed] if trains else by_seed[0]
         yield Measured(row, values, len(contents), sets, nfe)
     for name, value in contents[0]["counts"].items():
-        counted = {"metric": name, "floor": None, "card": {"id": COUNTED, "text": COUNTED}}
+        counted = {"metric": name, "real_vs_real": None, "card": {"id": COUNTED, "text": COUNTED}}
         yield Measured(counted, [value], len(contents), sets, nfe)

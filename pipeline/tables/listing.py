@@ -70,7 +70,7 @@ def _metrics(study: Study, name: str) -> list[dict[str, Any]]:
         {
             "metric": found["metric"],
             "value": fmean(found["values"]),
-            "floor": found["floor"],
+            "real_vs_real": found["real_vs_real"],
             "card": found["card"]["text"],
         }
         for found in content["metrics"]

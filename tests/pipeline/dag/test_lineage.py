@@ -37,7 +37,7 @@ def test_every_entry_of_params_is_made_and_complete(reproduced: ToyStudy) -> Non
     assert reproduced.left_behind() == []
 
 
-def test_tables_have_a_row_per_value_with_its_card_floor_and_interval(reproduced: ToyStudy) -> None:
+def test_tables_have_a_row_per_value_with_its_card_interval_and_real_vs_real_value(reproduced: ToyStudy) -> None:
     table = pd.read_csv(reproduced.folder / "reports/tables/digits.csv", keep_default_na=False, na_values=[""])
     assert list(table.columns) == COLUMNS
     for guidance in ("none", "toy-dg", "toy-cg-dg"):
