@@ -7,9 +7,15 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, NamedTuple
 
 Direction = Literal["higher", "lower"]
-
-
 METRICS_FILE = "metrics.json"  # what `evaluate` leaves
+
+
+class MetricValue(NamedTuple):
+    """A metric's value, and what a reader must know before trusting it."""
+
+    value: float
+    warnings: tuple[str, ...] = ()
+    spread: float | None = None  # standard deviation over the metric's own splits or subsets
 
 
 class MetricKind(NamedTuple):
@@ -94,11 +100,3 @@ def same_measure(cards: Sequence[Card], apart_from: Collection[str] = ()) -> Non
         if differing:
             details = "; ".join(f"{name}: {first[name]} against {other[name]}" for name in differing)
             raise ValueError(f"cards {cards[0].id} ({cards[0]}) and {card.id} ({card}) differ in {details}")
-
-
-class MetricValue(NamedTuple):
-    """A metric's value, and what a reader must know before trusting it."""
-
-    value: float
-    warnings: tuple[str, ...] = ()
-    spread: float | None = None  # standard deviation over the metric's own splits or subsets

@@ -12,7 +12,6 @@ from pipeline.data.artifacts import facts_of
 from pipeline.data.row_index import ShardedRows, open_rows
 from pipeline.data.shards import Pictures
 from pipeline.errors import UserError
-from pipeline.metrics.basic import SvmClassifier
 from pipeline.metrics.card import Card, MetricValue
 from pipeline.metrics.evaluator import Evaluator, Samples
 from pipeline.metrics.features.extractors import Extractor, Features, Pixels, SmallNetwork
@@ -20,6 +19,7 @@ from pipeline.metrics.features.nearest_neighbours import nearest_distances
 from pipeline.metrics.features.reference import Reference
 from pipeline.metrics.features.weights import INCEPTION, KNOWN, verified_path, weights_folder
 from pipeline.metrics.suite import NEIGHBOURS_OF, SCORE_SPLITS, Known, Real, compute
+from pipeline.metrics.values.classifier_accuracy import SvmClassifier
 
 NETWORK = "small-cnn.safetensors"
 WATCHED = ("fd", "kid", "precision", "recall", "density", "coverage")  # by the immune system

@@ -11,7 +11,6 @@ import numpy as np
 from pipeline.data.artifacts import facts_of
 from pipeline.data.shards import Pictures
 from pipeline.errors import UserError
-from pipeline.metrics.basic import frechet_distance
 from pipeline.metrics.card import Card, MetricValue
 from pipeline.metrics.evaluator import Evaluator, Samples
 from pipeline.metrics.features.reference import Reference
@@ -28,6 +27,7 @@ from pipeline.metrics.mixture_metrics import (
     reference,
     shares,
 )
+from pipeline.metrics.values.frechet import frechet_distance
 
 K = 3  # neighbours of precision and recall
 

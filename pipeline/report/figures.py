@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipeline.metrics.intervals import NORMAL_QUANTILE
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -138,7 +140,7 @@ def log_ratio_curves(rows: "pd.DataFrame") -> Figure:
     drawn = []
     for path, along in rows.groupby("path", sort=False):
         sigma, mean, error = along[["sigma", "mean", "error"]].to_numpy().T
-        drawn.append(Curve(str(path), sigma, mean, mean - 1.96 * error, mean + 1.96 * error))
+        drawn.append(Curve(str(path), sigma, mean, mean - NORMAL_QUANTILE * error, mean + NORMAL_QUANTILE * error))
     figure = curves({"log density ratio, 0 is as real as the data": Panel(drawn, "noise level", is_log=True)})
     figure.axes[0].invert_xaxis()
     return figure

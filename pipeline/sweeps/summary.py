@@ -10,7 +10,7 @@ import pandas as pd
 from pipeline.data.csv_files import DIGITS
 from pipeline.errors import UserError
 from pipeline.metrics.card import METRICS, Direction
-from pipeline.metrics.intervals import interval, paired, scope
+from pipeline.metrics.intervals import exactly, interval, paired, scope
 from pipeline.sweeps.entry import Point, Sweep, written
 from pipeline.sweeps.selection import best_of, best_of_shared
 from pipeline.sweeps.trials import Trial
@@ -18,7 +18,7 @@ from pipeline.sweeps.trials import Trial
 Content: TypeAlias = dict[str, Any]  # of a metrics.json
 
 
-COUNTED = "counted"  # in place of a card: exact, so that two of a kind bound it
+COUNTED = "counted"  # in place of a card: exact
 
 
 class Verdict(NamedTuple):
@@ -41,8 +41,9 @@ def table(sweep: Sweep, trials: list[Trial], contents: Mapping[str, Content]) ->
     rows = []
     for point, found in _points(trials, contents):
         for measured in found:
-            mean, low, high, _ = interval(measured.values * (2 if measured.row["card"]["id"] == COUNTED else 1))
             metric, card = measured.row["metric"], measured.row["card"]
+            is_counted = card["id"] == COUNTED
+            mean, low, high, _ = exactly(*measured.values) if is_counted else interval(measured.values)
             compared = metric == sweep.metric
             rows.append(
                 {"entry": point.of}
