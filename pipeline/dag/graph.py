@@ -76,9 +76,13 @@ def pretrain(study: Study, name: str) -> Call:
 
 
 def generate(study: Study, name: str) -> Call:
-    """Fakes for guides: like `sample`, on seeds that no evaluated picture has."""
-    config = {"sampler": _sampler(study, name), "images": study.datasets[study.runs[name].dataset].fakes}
-    return _sample_call(study, "generate", name, config)
+    """Fakes that a guide trains against: like `sample`, on seeds that no evaluated image has.
+
+    Guides of one run have one key, so their fakes are sampled once.
+    """
+    run = pick(study.guides, name, "guide").run
+    config = {"sampler": _sampler(study, run), "images": study.datasets[study.runs[run].dataset].fakes}
+    return replace(_sample_call(study, "generate", run, config), name=name, out=_out(study, "generate", name))
 
 
 def classify(study: Study, name: str) -> Call:
@@ -99,7 +103,7 @@ def discriminate(study: Study, name: str) -> Call:
     train, inputs = _imported(study, guide.train, f"guides.{name}")
     inputs["data"] = _out(study, "prepare", dataset)
     if not inputs.get(OUTSIDE):  # nothing else is asked of a guide that is trained already
-        inputs["fakes"] = _out(study, "generate", guide.run)
+        inputs["fakes"] = _out(study, "generate", name)
         if guide.trunk is not None:
             inputs["trunk"] = _out(study, "classify", guide.trunk)
     config = {"method": guide.method, "model": _model(study, name), "train": train}
@@ -188,14 +192,13 @@ def chain(study: Study, stage: str, name: str) -> list[Call]:
 
 def entries(study: Study) -> dict[str, list[str]]:
     """The names each stage is called with, in the order of params.yaml."""
-    used = {guide.run for guide in study.guides.values()}
     sampled = [*study.runs, *study.guided]
     return {
         "prepare": list(study.datasets),
         "features": list(study.datasets),
         "immune": list(study.datasets),
         "pretrain": list(study.runs),
-        "generate": [name for name in study.runs if name in used],
+        "generate": list(study.guides),
         "classify": list(study.classifiers),
         "discriminate": list(study.guides),
         "sample": sampled,

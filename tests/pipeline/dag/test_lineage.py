@@ -117,7 +117,7 @@ def test_an_answer_from_the_store_costs_little(reproduced: ToyStudy) -> None:
 
 
 @pytest.mark.usefixtures("_handlers_restored")
-@pytest.mark.parametrize(("stage", "name"), [("generate", "toy"), ("sample", "toy-dg")])
+@pytest.mark.parametrize(("stage", "name"), [("generate", "dg-toy"), ("sample", "toy-dg")])
 def test_pictures_are_the_same_for_any_piece_of_work(
     stage: str, name: str, reproduced: ToyStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,14 +137,14 @@ def test_a_stage_without_workers_needs_no_ray_and_keeps_things_where_the_environ
     before = {path.name for path in copy.house.iterdir()}
     told = copy.run(
         "generate",
-        "toy",
+        "dg-toy",
         before="import atexit, sys\natexit.register(lambda: print(sorted({'ray', 'dvc'} & set(sys.modules))))",
         TRILEMMA_STORE=str(tmp_path / "elsewhere" / "store"),
         MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/elsewhere/mlflow.db",
     )
     assert told.stdout == "[]\n"  # Ray is not imported without workers, DVC never
     assert {path.name for path in copy.house.iterdir()} == before
-    assert copy.digest("generate", "toy") == reproduced.digest("generate", "toy")
+    assert copy.digest("generate", "dg-toy") == reproduced.digest("generate", "dg-toy")
     assert (tmp_path / "elsewhere" / "store" / "results").is_dir()
     assert (tmp_path / "elsewhere" / "mlartifacts").is_dir()
 
