@@ -1,4 +1,4 @@
-"""The stage `evaluate` at 10,000 x 2,048 features: CPU seconds, one thread.
+"""The stage `evaluate` at 10,000 x 2,048 features (or argv[1] samples): CPU seconds, one thread.
 
 Before: it computed the real-vs-real values too. After: it reads those that the stage `features` stored.
 """
@@ -22,9 +22,9 @@ from pipeline.metrics.evaluator import write_real_vs_real
 from pipeline.stages import evaluate, features
 from pipeline.store.store import Store
 
-SAMPLES = 300 if "--small" in sys.argv else 10_000
+SAMPLES = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
 SHAPE = 2048, 1, 1  # the pixels are the features
-SETS = 1 if "--small" in sys.argv else 2
+SETS = 2
 
 
 def main() -> None:
@@ -43,7 +43,8 @@ def main() -> None:
         inputs = {"prepare": data, "features": reference, "samples": samples}
         after = timed(lambda: ran(folder, evaluate, inputs, evaluate.Config()))
         before = after + real_vs_real
-        print(f"evaluate, {SETS} sets: before {before:.1f} s, after {after:.1f} s, ratio {after / before:.2f}")
+        print(f"evaluate, {SETS} sets of {SAMPLES:,} x {SHAPE[0]:,} features: ", end="")
+        print(f"before {before:.1f} s, after {after:.1f} s, ratio {after / before:.2f}")
 
 
 def made(folder: Path, stage: str, seeds: dict[str, int], **facts: Any) -> Artifact:
