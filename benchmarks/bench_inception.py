@@ -15,9 +15,9 @@ import torch
 from random_inception import write_random_inception
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from pipeline.metrics.basic import frechet_distance
 from pipeline.metrics.features.inception import Inception
 from pipeline.metrics.features.statistics import FeatureStats
+from pipeline.metrics.values.frechet import frechet_distance
 
 BATCH = 16  # the faster one for both
 PICTURES = 96

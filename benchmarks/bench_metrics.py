@@ -9,9 +9,10 @@ import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from pipeline.metrics.basic import frechet_distance, manifold
 from pipeline.metrics.features.reference import Reference
 from pipeline.metrics.features.statistics import FeatureStats
+from pipeline.metrics.values.frechet import frechet_distance
+from pipeline.metrics.values.precision_recall import manifold
 
 SAMPLES, WIDTH = 10_000, 2048  # as Inception features of a usual study
 

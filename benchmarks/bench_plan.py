@@ -91,6 +91,9 @@ classifiers:
     method: classifier_guidance.Classifier
     model: {{net: mlp, width: 320, depth: 3}}
     train: {{steps: 1100, batch: 128, patience: 100}}
+guides:
+  of-unet: {{run: short-unet, method: discriminator_guidance.Discriminator, model: {{body: mlp}}, train: {{}}}}
+  of-mlp: {{run: short-mlp, method: discriminator_guidance.Discriminator, model: {{body: mlp}}, train: {{}}}}
 guided:
   told:
     run: short-few
@@ -101,8 +104,8 @@ TRAINED = ("edm-mlp", "edm-unet", "ddgan", "siddm", "tdpm", "gan", "ddpm")
 WORK = [
     *(("pretrain", name) for name in TRAINED),
     ("classify", "teller"),
-    ("generate", "short-unet"),
-    ("generate", "short-mlp"),
+    ("generate", "of-unet"),
+    ("generate", "of-mlp"),
     ("sample", "told"),
 ]
 

@@ -57,9 +57,10 @@ def prepare(study: Study, name: str) -> Call:
 
 def features(study: Study, name: str) -> Call:
     """The weights of somebody else's network are no file of the study: their digest is a setting of this call."""
-    block = pick(study.datasets, name, "dataset").features
+    dataset = pick(study.datasets, name, "dataset")
+    block = dataset.features | {"images": dataset.evaluate.images}
     if "inception" in block:
-        block = block | {"inception": _inception(block["inception"], name)}
+        block |= {"inception": _inception(block["inception"], name)}
     return _call(study, "features", name, name, {"data": _out(study, "prepare", name)}, block)
 
 
@@ -76,9 +77,13 @@ def pretrain(study: Study, name: str) -> Call:
 
 
 def generate(study: Study, name: str) -> Call:
-    """Fakes for guides: like `sample`, on seeds that no evaluated picture has."""
-    config = {"sampler": _sampler(study, name), "images": study.datasets[study.runs[name].dataset].fakes}
-    return _sample_call(study, "generate", name, config)
+    """Fakes that a guide trains against: like `sample`, on seeds that no evaluated image has.
+
+    Guides of one run have one key, so their fakes are sampled once.
+    """
+    run = pick(study.guides, name, "guide").run
+    config = {"sampler": _sampler(study, run), "images": study.datasets[study.runs[run].dataset].fakes}
+    return replace(_sample_call(study, "generate", run, config), name=name, out=_out(study, "generate", name))
 
 
 def classify(study: Study, name: str) -> Call:
@@ -90,7 +95,7 @@ def classify(study: Study, name: str) -> Call:
 def discriminate(study: Study, name: str) -> Call:
     """A guide that learns to tell data from fakes."""
     guide = pick(study.guides, name, "guide")
-    inputs = {"fakes": _out(study, "generate", guide.run)}
+    inputs = {"fakes": _out(study, "generate", name)}
     if guide.trunk is not None:
         inputs["trunk"] = _out(study, "classify", guide.trunk)
     return _training(study, "discriminate", name, guide, study.runs[guide.run].dataset, _model(study, name), inputs)
@@ -178,14 +183,13 @@ def chain(study: Study, stage: str, name: str) -> list[Call]:
 
 def entries(study: Study) -> dict[str, list[str]]:
     """The names each stage is called with, in the order of params.yaml."""
-    used = {guide.run for guide in study.guides.values()}
     sampled = [*study.runs, *study.guided]
     return {
         "prepare": list(study.datasets),
         "features": list(study.datasets),
         "immune": list(study.datasets),
         "pretrain": list(study.runs),
-        "generate": [name for name in study.runs if name in used],
+        "generate": list(study.guides),
         "classify": list(study.classifiers),
         "discriminate": list(study.guides),
         "sample": sampled,

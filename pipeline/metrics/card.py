@@ -7,15 +7,21 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, NamedTuple
 
 Direction = Literal["higher", "lower"]
-
-
 METRICS_FILE = "metrics.json"  # what `evaluate` leaves
+
+
+class MetricValue(NamedTuple):
+    """A metric's value, and what a reader must know before trusting it."""
+
+    value: float
+    warnings: tuple[str, ...] = ()
+    spread: float | None = None  # standard deviation over the metric's own splits or subsets
 
 
 class MetricKind(NamedTuple):
     """A metric's direction and meaning."""
 
-    better: Direction | None  # None: the floor is the aim, neither side of it is better
+    better: Direction | None  # None: the real-vs-real value is best, neither side of it is better
     description: str
 
 
@@ -31,7 +37,7 @@ METRICS = {
     "density": MetricKind("higher", "real neighbourhoods around a generated sample, over k"),
     "coverage": MetricKind("higher", "share of real neighbourhoods that hold a generated sample"),
     "accuracy": MetricKind("higher", "share of samples recognised as the class asked for"),
-    "nn_distance": MetricKind(None, "mean distance to the nearest training sample; below the floor: copies"),
+    "nn_distance": MetricKind(None, "mean distance to the nearest training sample; below real-vs-real: copies"),
     "hq": MetricKind("higher", "share of points close to a mode"),
     "modes": MetricKind("higher", "modes with at least half their fair share of points"),
     "mode_kl": MetricKind("lower", "KL of the mode histogram from the true one, nats"),
@@ -94,11 +100,3 @@ def same_measure(cards: Sequence[Card], apart_from: Collection[str] = ()) -> Non
         if differing:
             details = "; ".join(f"{name}: {first[name]} against {other[name]}" for name in differing)
             raise ValueError(f"cards {cards[0].id} ({cards[0]}) and {card.id} ({card}) differ in {details}")
-
-
-class MetricValue(NamedTuple):
-    """A metric's value, and what a reader must know before trusting it."""
-
-    value: float
-    warnings: tuple[str, ...] = ()
-    spread: float | None = None  # standard deviation over the metric's own splits or subsets

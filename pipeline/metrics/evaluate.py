@@ -1,14 +1,17 @@
 """The evaluator of a dataset."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline.data.artifacts import facts_of
 from pipeline.metrics.evaluator import Evaluator
 
 
-def evaluator_of(data: Path, features: Path) -> Evaluator:
-    """data: a prepared dataset; features: what the stage of that name made of it."""
+def evaluator_of(data: Path, features: Path, about: Mapping[str, Any] | None = None) -> Evaluator:
+    """data: a prepared dataset; features: artifact of the stage `features`; about: its facts, until it is complete."""
     from pipeline.metrics.image_evaluator import ImageEvaluator
     from pipeline.metrics.point_evaluator import PointEvaluator
 
-    return (ImageEvaluator if len(facts_of(data)["shape"]) == 3 else PointEvaluator)(data, features)
+    about = facts_of(features) if about is None else about
+    return (ImageEvaluator if len(facts_of(data)["shape"]) == 3 else PointEvaluator)(data, features, about)

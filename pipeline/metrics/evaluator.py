@@ -1,8 +1,11 @@
 """How a dataset's samples are measured: the same for generated and for real ones, for pictures and for points."""
 
+import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -12,7 +15,8 @@ from pipeline.errors import UserError
 from pipeline.metrics.card import Card, MetricValue
 
 Samples: TypeAlias = Pictures | ShardedRows
-FLOOR_DRAWS = 5  # subsets of the training samples that stand in for generated ones
+REAL_VS_REAL_FILE = "real_vs_real.json"  # of the stage `features`: [{card, value}], a row for each metric
+REAL_VS_REAL_DRAWS = 5  # subsets of the training samples, measured as if they were generated
 
 
 class Evaluator(ABC):
@@ -49,12 +53,50 @@ class Evaluator(ABC):
     def measure(self, pictures: Samples) -> dict[Card, MetricValue]:
         return self.against_held_out(pictures) | self.against_train(pictures)
 
-    def floors(self, n: int) -> dict[Card, float]:
-        """Real against real at the same n: training against held-out samples, and the other way, never with itself."""
+    def real_vs_real(self, n: int) -> dict[Card, float]:
+        """Every metric with n real samples in place of generated ones, and never a sample against itself.
+
+        Metrics against the held-out split: mean over subsets of the training split. All others: held-out samples.
+        Empty if fewer than n samples are held out.
+        """
         if n > len(self.held_out):
-            raise UserError(f"evaluate.images: {n} came, but only {len(self.held_out)} are held out for the floor")
+            return {}
         rng = np.random.default_rng(0)
-        subsets = [rng.permutation(len(self.train))[:n] for _ in range(FLOOR_DRAWS)]
+        subsets = [rng.permutation(len(self.train))[:n] for _ in range(REAL_VS_REAL_DRAWS)]
         draws = [self.against_held_out(self.train.rows(subset)) for subset in subsets]
-        floors = {card: float(np.mean([draw[card].value for draw in draws])) for card in draws[0]}
-        return floors | {card: m.value for card, m in self.against_train(self.held_out.rows(slice(n))).items()}
+        means = {card: float(np.mean([draw[card].value for draw in draws])) for card in draws[0]}
+        return means | {card: m.value for card, m in self.against_train(self.held_out.rows(slice(n))).items()}
+
+
+def write_real_vs_real(values: Mapping[Card, float], features: Path) -> None:
+    rows = [{"card": asdict(card), "value": value} for card, value in values.items()]
+    (features / REAL_VS_REAL_FILE).write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def read_real_vs_real(features: Path) -> dict[Card, float]:
+    rows = json.loads((features / REAL_VS_REAL_FILE).read_text())
+    return {Card.from_json(row["card"]): row["value"] for row in rows}
+
+
+def result_rows(
+    by_set: Sequence[Mapping[Card, MetricValue]], real_vs_real: Mapping[Card, float]
+) -> list[dict[str, Any]]:
+    """ShardedRows of metrics.json, one per card: values of one network, in the order of its sets of samples."""
+    for card in by_set[0]:
+        if real_vs_real and card not in real_vs_real:
+            known = sorted({card.n_generated for card in real_vs_real})
+            raise UserError(
+                f"{card.metric} ({card}) has no real-vs-real value: the stage `features` computed them for "
+                f"n = {known}. Set evaluate.images of the dataset to the samples per set and run `features` again"
+            )
+    doubts = () if real_vs_real else ("no real-vs-real value: fewer samples are held out than are measured",)
+    return [
+        {
+            "metric": card.metric,
+            "card": asdict(card) | {"id": card.id, "text": str(card)},
+            "values": [measured[card].value for measured in by_set],
+            "real_vs_real": real_vs_real.get(card),
+            "warnings": sorted({*doubts, *(warning for measured in by_set for warning in measured[card].warnings)}),
+        }
+        for card in by_set[0]
+    ]

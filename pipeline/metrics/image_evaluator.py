@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import cached_property, reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.cluster import KMeans
@@ -11,7 +12,6 @@ from pipeline.data.artifacts import facts_of
 from pipeline.data.row_index import ShardedRows, open_rows
 from pipeline.data.shards import Pictures
 from pipeline.errors import UserError
-from pipeline.metrics.basic import SvmClassifier
 from pipeline.metrics.card import Card, MetricValue
 from pipeline.metrics.evaluator import Evaluator, Samples
 from pipeline.metrics.features.extractors import Extractor, Features, Pixels, SmallNetwork
@@ -19,6 +19,7 @@ from pipeline.metrics.features.nearest_neighbours import nearest_distances
 from pipeline.metrics.features.reference import Reference
 from pipeline.metrics.features.weights import INCEPTION, KNOWN, verified_path, weights_folder
 from pipeline.metrics.suite import NEIGHBOURS_OF, SCORE_SPLITS, Known, Real, compute
+from pipeline.metrics.values.classifier_accuracy import SvmClassifier
 
 NETWORK = "small-cnn.safetensors"
 WATCHED = ("fd", "kid", "precision", "recall", "density", "coverage")  # by the immune system
@@ -31,17 +32,17 @@ STANDING_IN = 10  # clusters, where there are no classes
 
 
 class ImageEvaluator(Evaluator):
-    def __init__(self, data: Path, features: Path) -> None:
+    def __init__(self, data: Path, features: Path, about: Mapping[str, Any]) -> None:
         super().__init__(data)
-        about, found = facts_of(data), facts_of(features)
-        self.values, self.class_count = len(self.train) * int(np.prod(about["shape"])), about["classes"]
-        self.names: list[str] = found["extractors"]
+        facts = facts_of(data)
+        self.values, self.class_count = len(self.train) * int(np.prod(facts["shape"])), facts["classes"]
+        self.names: list[str] = about["extractors"]
         self.network = SmallNetwork.load(features / NETWORK) if "small-cnn" in self.names else None
         self.extractors: dict[str, Extractor] = {} if self.network is None else {self.network.name: self.network}
         if Pixels.name in self.names:
             self.extractors[Pixels.name] = Pixels()
         if INCEPTION in self.names:
-            self.extractors[INCEPTION] = inception(found["inception"])
+            self.extractors[INCEPTION] = inception(about["inception"])
         self.references = {
             (name, split): Reference.load(features / reference_file(name, split))
             for name in self.names

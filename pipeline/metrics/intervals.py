@@ -12,6 +12,7 @@ from pipeline.metrics.card import Direction
 Verdict = Literal["better", "worse", "not resolvable", "different"]  # the last: the metric has no good direction
 
 CONFIDENCE = 0.95
+NORMAL_QUANTILE = 1.96  # of a two-sided 95 % interval, where a standard error comes from many values
 TRAINING_SEEDS_FOR_A_METHOD = 3  # with fewer, a verdict is about the trained networks at hand
 
 
@@ -42,8 +43,23 @@ def interval(values: Sequence[float] | np.ndarray) -> Interval:
     n, mean = len(found), float(found.mean())
     if n == 1:
         return Interval(mean, nan, nan, 1)
-    half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * float(found.std(ddof=1)) / sqrt(n)
+    half = half_width(found, (1 + CONFIDENCE) / 2)
     return Interval(mean, mean - half, mean + half, n)
+
+
+def exactly(value: float) -> Interval:
+    """Of a number that was counted: no width."""
+    return Interval(float(value), float(value), float(value), 1)
+
+
+def half_width(values: np.ndarray, probability: float) -> float:
+    """Quantile of Student's t times the standard error of the mean; values: at least two."""
+    return t_quantile(len(values) - 1, probability) * float(values.std(ddof=1)) / sqrt(len(values))
+
+
+def t_quantile(freedom: int, probability: float = (1 + CONFIDENCE) / 2) -> float:
+    """By default that of a two-sided 95 % interval."""
+    return float(stdtrit(freedom, probability))
 
 
 def paired(values_a: Sequence[float], values_b: Sequence[float], better: Direction | None) -> Comparison:

@@ -1,15 +1,16 @@
 """Judge of points from an exactly known mixture, in its raw coordinates."""
 
 import hashlib
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipeline.data.artifacts import facts_of
 from pipeline.data.shards import Pictures
 from pipeline.errors import UserError
-from pipeline.metrics.basic import frechet_distance
 from pipeline.metrics.card import Card, MetricValue
 from pipeline.metrics.evaluator import Evaluator, Samples
 from pipeline.metrics.features.reference import Reference
@@ -26,6 +27,7 @@ from pipeline.metrics.mixture_metrics import (
     reference,
     shares,
 )
+from pipeline.metrics.values.frechet import frechet_distance
 
 K = 3  # neighbours of precision and recall
 
@@ -36,7 +38,7 @@ class PointEvaluator(Evaluator):
     preprocessing = "raw coordinates"
     digest = hashlib.sha256(f"{COORDINATES}/{preprocessing}".encode()).hexdigest()
 
-    def __init__(self, data: Path, features: Path) -> None:
+    def __init__(self, data: Path, features: Path, about: Mapping[str, Any]) -> None:
         super().__init__(data)
         facts = facts_of(data)
         if "law" not in facts:

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from scipy.special import stdtrit
 
 from pipeline.data.shards import Pictures
 from pipeline.metrics.card import METRICS, Card, same_measure
+from pipeline.metrics.intervals import t_quantile
 
 SENSITIVITY_FILE = "immunity.json"  # what the stage leaves
 DRAWS = 100  # real against real, to know what is usual
@@ -73,7 +73,7 @@ class Usual(NamedTuple):
         draws, as distances have it (of an exponential law, t and the worst draw alone let three times too many by).
         """
         share = FALSE_ALARMS / len(draws[0])
-        reach = float(stdtrit(len(draws) - 1, 1 - share)) * sqrt(1 + 1 / len(draws))
+        reach = t_quantile(len(draws) - 1, 1 - share) * sqrt(1 + 1 / len(draws))
         columns = {name: np.array([draw[name] for draw in draws]) for name in draws[0]}
         mean = {name: float(column.mean()) for name, column in columns.items()}
         limit: dict[str, float] = {}

@@ -5,19 +5,16 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from pipeline.metrics.basic import (
-    frechet_distance,
-    inception_score,
-    kid,
-    kid_of_subsets,
-    manifold,
-    nearest_neighbour_distance,
-)
 from pipeline.metrics.card import MetricValue
 from pipeline.metrics.features.extractors import NEIGHBOURS, Features
 from pipeline.metrics.features.nearest_neighbours import neighbour_distances
 from pipeline.metrics.features.reference import Reference
 from pipeline.metrics.features.statistics import FeatureStats
+from pipeline.metrics.values.frechet import frechet_distance
+from pipeline.metrics.values.inception_score import inception_score
+from pipeline.metrics.values.kid import kid, kid_of_subsets
+from pipeline.metrics.values.nearest_neighbour import nearest_neighbour_distance
+from pipeline.metrics.values.precision_recall import manifold
 
 NEIGHBOURS_OF = {"precision": 3, "recall": 3, "f1": 3, "density": 5, "coverage": 5}  # as their papers have it
 SCORE_SPLITS = 10

@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipeline.metrics.intervals import NORMAL_QUANTILE
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -39,7 +41,7 @@ class Bar(NamedTuple):
     value: float
     low: float  # of the 95 % interval
     high: float
-    floor: float | None = None  # what real data score against real data
+    real_vs_real: float | None = None  # the same metric for real samples against other real ones
 
 
 class Curve(NamedTuple):
@@ -138,7 +140,7 @@ def log_ratio_curves(rows: "pd.DataFrame") -> Figure:
     drawn = []
     for path, along in rows.groupby("path", sort=False):
         sigma, mean, error = along[["sigma", "mean", "error"]].to_numpy().T
-        drawn.append(Curve(str(path), sigma, mean, mean - 1.96 * error, mean + 1.96 * error))
+        drawn.append(Curve(str(path), sigma, mean, mean - NORMAL_QUANTILE * error, mean + NORMAL_QUANTILE * error))
     figure = curves({"log density ratio, 0 is as real as the data": Panel(drawn, "noise level", is_log=True)})
     figure.axes[0].invert_xaxis()
     return figure
@@ -146,13 +148,13 @@ def log_ratio_curves(rows: "pd.DataFrame") -> Figure:
 
 @mpl.rc_context(STYLE)
 def bars(panels: Mapping[str, Sequence[Bar]]) -> Figure:
-    """A panel per metric, named by its title: values as bars, their 95 % intervals, and the floor of real data."""
+    """A panel per metric, named by its title: values as bars, their 95 % intervals, and the real-vs-real value."""
     longest = max(len(values) for values in panels.values())
     figure, places = _panels(len(panels), height=0.8 + 0.32 * longest)
-    floors = [_bars(axes, title, values) for (title, values), axes in zip(panels.items(), places)]
-    known = [floor for floor in floors if floor is not None]
+    lines = [_bars(axes, title, values) for (title, values), axes in zip(panels.items(), places)]
+    known = [line for line in lines if line is not None]
     if known:
-        figure.legend(known[:1], ["the same of real data"], loc="outside lower center")
+        figure.legend(known[:1], ["real against real"], loc="outside lower center")
     return figure
 
 
@@ -197,7 +199,7 @@ def _curve(axes: Axes, points: "pd.DataFrame", name: str, label: str, colour: st
 
 
 def _bars(axes: Axes, title: str, values: Sequence[Bar]) -> Any:
-    """The drawn floors, if there are any."""
+    """The drawn real-vs-real values, or None where there are none."""
     heights = np.arange(len(values))
     value = np.array([bar.value for bar in values])
     errors = [value - [bar.low for bar in values], [bar.high for bar in values] - value]
@@ -206,18 +208,18 @@ def _bars(axes: Axes, title: str, values: Sequence[Bar]) -> Any:
     axes.set_yticks(heights, [bar.label for bar in values])
     axes.invert_yaxis()
     axes.set_title(title)
-    floors = [(height, bar.floor) for height, bar in zip(heights, values) if bar.floor is not None]
-    if not floors:
+    points = [(height, bar.real_vs_real) for height, bar in zip(heights, values) if bar.real_vs_real is not None]
+    if not points:
         return None
-    at, floor = np.array(floors).T
-    return axes.vlines(floor, at - 0.4, at + 0.4, COLOURS[1], "dashed")
+    at, value = np.array(points).T
+    return axes.vlines(value, at - 0.4, at + 0.4, COLOURS[1], "dashed")
 
 
 @mpl.rc_context(STYLE)
 def sweep_curves(rows: "pd.DataFrame", axes: Sequence[str], metric: str, paper_metric: str) -> Figure:
     """The metric over the first axis of a sweep with 95 % intervals, a line per further axis; the paper's beside it.
 
-    rows: of one metric; columns `entry`, the axes (as words), value, ci_low, ci_high, floor, paper_value.
+    rows: of one metric; columns `entry`, the axes (as words), value, ci_low, ci_high, real_vs_real, paper_value.
     """
     has_paper = bool(rows["paper_value"].notna().to_numpy().any())
     figure, panels = _panels(1 + has_paper, height=3.0)
@@ -233,9 +235,9 @@ def sweep_curves(rows: "pd.DataFrame", axes: Sequence[str], metric: str, paper_m
         panels[0].errorbar(at, value, yerr=errors, marker="o", markersize=3, capsize=3, label=label, ls=joined)
         if has_paper:
             panels[1].plot(at, line["paper_value"], marker="o", markersize=3, label=label, ls=joined)
-    floors = rows["floor"].dropna().tolist()
-    if floors:
-        panels[0].axhline(floors[0], color=COLOURS[1], linestyle="dashed", label="real data")
+    real_vs_real = rows["real_vs_real"].dropna().tolist()
+    if real_vs_real:
+        panels[0].axhline(real_vs_real[0], color=COLOURS[1], linestyle="dashed", label="real against real")
     for panel, column, title in zip(
         panels, ("value", "paper_value"), (f"{metric}, ours", f"{paper_metric}, published")
     ):

@@ -29,7 +29,7 @@ class Axis(NamedTuple):
     title: str
     less_is_better: bool
     is_log: bool
-    floor: float | None  # of real data
+    real_vs_real: float | None
     values: np.ndarray  # [n, 3]: value, low and high of the 95 % interval, per entry
 
     def text(self, row: int) -> str:
@@ -100,7 +100,8 @@ def _axis(rows: pd.DataFrame) -> Axis:
     less = METRICS[metric].better == "lower"
     found = rows[["value", "ci_low", "ci_high"]].to_numpy(float)
     is_log = bool(np.nanmin(found) > 0 and found[:, 0].max() > LOG_FROM * found[:, 0].min())
-    return Axis(f"{metric}, {'less' if less else 'more'} is better", less, is_log, float(rows["floor"].iloc[0]), found)
+    real = rows["real_vs_real"].dropna().tolist()
+    return Axis(f"{metric}, {'less' if less else 'more'} is better", less, is_log, real[0] if real else None, found)
 
 
 def plots(found: Trilemma) -> Iterator["figure"]:
@@ -155,10 +156,10 @@ def _panel(found: Trilemma, source: Any, x: int, y: int) -> "figure":
         axis.axis_line_color = axis.major_tick_line_color = axis.minor_tick_line_color = GREY
     panel.grid.grid_line_color, panel.grid.grid_line_alpha = GREY, 0.2
     looks: dict[str, Any] = {"line_color": "#c44e2b", "line_dash": "dotted"}
-    if across.floor is not None:
-        panel.add_layout(Span(location=across.floor, dimension="height", **looks))
-    if up.floor is not None:
-        panel.add_layout(Span(location=up.floor, dimension="width", **looks))
+    if across.real_vs_real is not None:
+        panel.add_layout(Span(location=across.real_vs_real, dimension="height", **looks))
+    if up.real_vs_real is not None:
+        panel.add_layout(Span(location=up.real_vs_real, dimension="width", **looks))
     panel.line(*_pair_front(across, up), color="#1f9e6e", line_dash="dashed", line_alpha=0.7)
     panel.quad(
         left=f"low{x}", right=f"high{x}", bottom=f"low{y}", top=f"high{y}", source=source,

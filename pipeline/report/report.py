@@ -126,10 +126,11 @@ def _beyond(study: Study) -> list[Path]:
 HEAD = """# What was measured
 
 Every value is a mean with its 95 % interval (Student's t): over training seeds where a method has several, else over
-the sampling seeds of its one network. *Real* is the floor: the same metric for real samples against real ones, at the
-same number. Verdicts compare the same training and sampling seeds; with fewer than three training seeds they speak of
-the trained networks at hand, not of the method. The complete tables, with a card for every value, are in `tables/`;
-what it cost is in `cost.md`, and `index.html` is all of this on one page, with the trilemma as a plot."""
+the sampling seeds of its one network. The row *real* is the real-vs-real value: the same metric for real samples
+against other real ones, at the same number. Verdicts compare the same training and sampling seeds; with fewer than
+three training seeds they are about the trained networks at hand, not about the method. The complete tables, with a card
+for every value, are in `tables/`; what it cost is in `cost.md`, and `index.html` is all of this on one page, with the
+trilemma as a plot."""
 
 
 def _further_pages(study: Study) -> dict[str, str]:
@@ -203,7 +204,7 @@ def _dataset(
     yield value_table(values, doubtful, runs_of(study))
     yield from warnings(values, doubtful)
     figure = _save_bars(values, reports / "figures" / f"{dataset}.png")
-    yield f"![metrics of {dataset}, with intervals and floors](figures/{figure.name})"
+    yield f"![metrics of {dataset}, with intervals and real-vs-real values](figures/{figure.name})"
     comparisons = read_values(reports, f"{dataset}-guidance")
     if len(comparisons):
         yield "### Guided against unguided, the same training and sampling seeds"
@@ -242,8 +243,8 @@ def _immunity(study: Study, dataset: str) -> str:
 def _save_bars(values: pd.DataFrame, file: Path) -> Path:
     panels: dict[str, list[Bar]] = {}
     for row in values.to_dict("records"):
-        if pd.notna(row["floor"]):
-            bar = Bar(row["entry"], row["value"], row["ci_low"], row["ci_high"], row["floor"])
+        if pd.notna(row["real_vs_real"]):
+            bar = Bar(row["entry"], row["value"], row["ci_low"], row["ci_high"], row["real_vs_real"])
             panels.setdefault(row["column"], []).append(bar)
     return save(bars(panels), file)
 

@@ -40,7 +40,8 @@ def _page(rows: pd.DataFrame, sweep: Sweep, verdict: Verdict, picture: str) -> s
     for row in _by_metric(rows, sweep).to_dict("records"):
         ours = f"{row['value']:.4g}{bounds(row['ci_low'], row['ci_high'], 4)}"
         printed = "" if pd.isna(row["paper_value"]) else f"{row['paper_value']:g}"
-        lines.append([row["entry"], *(row[name] for name in sweep.axes), ours, f"{row['floor']:.4g}", printed])
+        real = "" if pd.isna(row["real_vs_real"]) else f"{row['real_vs_real']:.4g}"
+        lines.append([row["entry"], *(row[name] for name in sweep.axes), ours, real, printed])
     return f"# {sweep.table}\n\n{verdict.text}\n\n{markdown_table(header, lines)}\n\n![{sweep.table}]({picture})\n"
 
 

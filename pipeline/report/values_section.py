@@ -84,22 +84,21 @@ def _said(study: Study, entry: str, store: Store) -> list[str]:
 def value_table(values: pd.DataFrame, doubtful: Mapping[str, list[str]], runs: Mapping[str, str]) -> str:
     """runs: that of a guided entry, by name."""
     cells: dict[str, dict[str, str]] = {}
-    floors: dict[str, str] = {}
+    real = {"run": "*real*"}  # the row of real-vs-real values
     for row in values.to_dict("records"):
         half = (row["ci_high"] - row["ci_low"]) / 2
         text = f"{row['value']:.4g}" + (f" ± {half:.2g}" if half > 0 else "")
         found = cells.setdefault(row["entry"], {"run": row["run"], "guidance": row["guidance"]})
         found |= {"seeds": f"{row['train_seeds']} × {row['sample_seeds']}", row["column"]: text}
-        if pd.notna(row["floor"]):
-            floors[row["column"]] = f"{row['floor']:.4g}"
+        if pd.notna(row["real_vs_real"]):
+            real[row["column"]] = f"{row['real_vs_real']:.4g}"
     for entry, said in doubtful.items():
         guided = {"run": runs.get(entry, entry), "guidance": entry if entry in runs else "none"}
         is_missing = any(sentence.startswith("missing") for sentence in said)
         cells.setdefault(entry, guided)["state"] = "**missing**" if is_missing else "**doubtful**"
     columns = list(dict.fromkeys(column for found in cells.values() for column in found))
     columns.sort(key=lambda column: column == "state")
-    floors |= {"run": "*real*"}
-    return markdown_table(columns, [[row.get(column, "") for column in columns] for row in (floors, *cells.values())])
+    return markdown_table(columns, [[row.get(column, "") for column in columns] for row in (real, *cells.values())])
 
 
 def headline(dataset: str, values: pd.DataFrame, doubtful: Mapping[str, list[str]], runs: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""evaluate: every sampled set, measured; each value with its card and its floor."""
+"""evaluate: metrics of every sampled set, each value with its card and the real-vs-real value."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from pipeline.context import RunContext
 from pipeline.data.artifacts import Artifact, Draft
 from pipeline.metrics.card import METRICS_FILE, Card, MetricValue
 from pipeline.metrics.evaluate import evaluator_of
-from pipeline.metrics.evaluator import Evaluator
+from pipeline.metrics.evaluator import Evaluator, read_real_vs_real, result_rows
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunC
             around.state.save(f"{split}.json", _to_save(saved[split]))
         by_set.append(saved[split])
         around.watch.progress(len(by_set), len(sets))
-    floors = judge_at(bench).floors(next(iter(by_set[0])).n_generated)
-    rows = [
-        {
-            "metric": card.metric,
-            "card": asdict(card) | {"id": card.id, "text": str(card)},
-            "values": [measured[card].value for measured in by_set],
-            "floor": floors[card],
-            "warnings": sorted({warning for measured in by_set for warning in measured[card].warnings}),
-        }
-        for card in by_set[0]
-    ]
+    rows = result_rows(by_set, read_real_vs_real(features.path))
     content = {
         "sets": sets,
         "counts": {name: samples.manifest.facts[name] for name in ("nfe", "guide_calls")},

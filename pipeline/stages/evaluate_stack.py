@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from pipeline.data.shards import Pictures
 from pipeline.errors import TrilemmaError
 from pipeline.metrics.card import METRICS_FILE, Card, MetricValue
 from pipeline.metrics.evaluate import evaluator_of
-from pipeline.metrics.evaluator import Evaluator
+from pipeline.metrics.evaluator import Evaluator, read_real_vs_real, result_rows
 from pipeline.sampling.counting import counting, stored
 from pipeline.training.networks import data_spec, load_networks
 from pipeline.training.stacked import Trainee, members_of
@@ -69,11 +69,12 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunC
     for trainee, appraisal in zip(trainees, around.launch.map(appraise, items)):
         found[trainee] = appraisal
         around.watch.progress(len(found), len(items))
-    floors = judge_at(items[0].data, items[0].features).floors(config.images)
-    members = {
-        name: _content([appraisal for trainee, appraisal in found.items() if trainee.member == name], floors)
-        for name in config.members
-    }
+    real_vs_real = read_real_vs_real(inputs["features"].path)
+    members: dict[str, list[dict[str, Any]]] = {name: [] for name in config.members}  # an entry per training seed
+    for trainee, appraisal in found.items():
+        rows = result_rows(appraisal.by_set, real_vs_real)
+        sets = [f"samples-{number}" for number in range(config.sample_seeds)]
+        members[trainee.member].append({"sets": sets, "counts": {"nfe": appraisal.nfe}, "metrics": rows})
     first = stack.manifest.seeds["train"][0]
     np.save(out.path / SAMPLES_FILE, np.stack([found[Trainee(name, first)].shown for name in config.members]))
     (out.path / METRICS_FILE).write_text(json.dumps(members, indent=1) + "\n")
@@ -81,9 +82,9 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunC
     out.seeds.update(train=stack.manifest.seeds["train"], sample=list(range(config.sample_seeds)))
     around.watch.results(
         {
-            f"{row['metric']} {name}": float(np.mean(row["values"]))
-            for name, content in members.items()
-            for row in content["metrics"]
+            f"{rows[0]['metric']} {name}": float(np.mean([row["values"] for row in rows]))
+            for name, contents in members.items()
+            for rows in zip(*(content["metrics"] for content in contents))
         }
     )
 
@@ -127,20 +128,6 @@ def _item(inputs: Mapping[str, Artifact], config: Config, trainee: Trainee) -> I
     sets = config.images, config.sample_seeds
     folders = inputs["prepare"].path, inputs["features"].path, weights
     return Item(*folders, facts, config.method, model, json.dumps(config.sample), *sets)
-
-
-def _content(appraisals: list[Appraisal], floors: Mapping[Card, float]) -> dict[str, Any]:
-    """As `evaluate` writes it, but values are [training seeds][sampling seeds]."""
-    rows = [
-        {
-            "metric": card.metric,
-            "card": asdict(card) | {"id": card.id, "text": str(card)},
-            "values": [[measured[card].value for measured in appraisal.by_set] for appraisal in appraisals],
-            "floor": floors[card],
-        }
-        for card in appraisals[0].by_set[0]
-    ]
-    return {"counts": {"nfe": appraisals[0].nfe}, "metrics": rows}
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,7 @@
-"""features: the dataset's own feature network, trained and frozen, and the real side of every comparison."""
+"""features: the dataset's own feature network, trained and frozen, and the real side of every comparison.
+
+Real-vs-real values depend on the dataset and n alone, so they are computed here, once for all evaluations.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +14,8 @@ from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.row_index import ShardedRows, evenly, open_rows
 from pipeline.data.shards import read_pictures
 from pipeline.errors import UserError
+from pipeline.metrics.evaluate import evaluator_of
+from pipeline.metrics.evaluator import write_real_vs_real
 from pipeline.metrics.features.extractors import WIDEST_PIXELS, Extractor, Pixels, SmallNetwork
 from pipeline.metrics.features.reference import Reference
 from pipeline.metrics.features.statistics import FeatureStats, Gathered
@@ -25,8 +30,9 @@ KEPT = 50_000  # samples of a split whose features are kept, evenly spaced: as m
 
 @dataclass(frozen=True)
 class Config:
-    """The `features` block of a dataset."""
+    """The `features` block of a dataset, and how many images of a run are measured."""
 
+    images: int  # n of the real-vs-real values
     seed: int = 0
     epochs: int = 60
     inception: str | None = None  # SHA-256 of its weights; written `auto` in params.yaml: if they are at hand
@@ -36,7 +42,12 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunC
     data = inputs["data"]
     if len(data.manifest.facts["shape"]) == 3:
         _write_pictures({split: open_rows(data.path, split) for split in SPLITS}, data.manifest.facts, config, out)
-        return
+    else:
+        _write_points(data, out)
+    write_real_vs_real(evaluator_of(data.path, out.path, out.facts).real_vs_real(config.images), out.path)
+
+
+def _write_points(data: Artifact, out: Draft) -> None:
     for split in SPLITS:
         found = reference(raw(read_pictures(data.path, split).images, data.manifest.facts["affine"]))
         found.save(out.path / reference_file(COORDINATES, split))

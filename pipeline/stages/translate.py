@@ -23,10 +23,10 @@ from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.row_index import open_rows
 from pipeline.data.shards import Pictures
 from pipeline.errors import UserError
-from pipeline.metrics.basic import frechet_distance
 from pipeline.metrics.features.extractors import SmallNetwork
 from pipeline.metrics.features.reference import Reference
 from pipeline.metrics.features.statistics import FeatureStats
+from pipeline.metrics.values.frechet import frechet_distance
 from pipeline.sampling.sampler import GuidedSampler, SamplerConfig, guided_sampler, sampler_spec
 from pipeline.stages.features import NETWORK, reference_file
 

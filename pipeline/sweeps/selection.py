@@ -11,9 +11,9 @@ from math import sqrt
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from scipy.special import stdtrit
 
 from pipeline.metrics.card import Direction
+from pipeline.metrics.intervals import half_width, t_quantile
 
 ERROR = 0.05  # of naming a winner that is not the best
 Values: TypeAlias = dict[str, list[float]]
@@ -69,7 +69,7 @@ def best_of(values: Mapping[str, Sequence[float]], better: Direction) -> Best:
         variance, freedom = _pooled([values[name] for name in (best, *rivals)])
         if not freedom:
             return Best(best, rivals)
-        quantile = float(stdtrit(freedom, 1 - error))
+        quantile = t_quantile(freedom, 1 - error)
         left = [
             name
             for name in rivals
@@ -110,5 +110,4 @@ def _told(sign: float, best: Sequence[float], other: Sequence[float], error: flo
     difference = sign * np.subtract(other[:n], best[:n])
     if n < 2:
         return False
-    half = float(stdtrit(n - 1, 1 - error)) * float(difference.std(ddof=1)) / sqrt(n)
-    return bool(difference.mean() > half)
+    return bool(difference.mean() > half_width(difference, 1 - error))

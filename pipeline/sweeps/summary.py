@@ -10,7 +10,7 @@ import pandas as pd
 from pipeline.data.csv_files import csv_text
 from pipeline.errors import UserError
 from pipeline.metrics.card import METRICS, Direction
-from pipeline.metrics.intervals import interval, paired, scope
+from pipeline.metrics.intervals import exactly, interval, paired, scope
 from pipeline.sweeps.entry import Point, Sweep, written
 from pipeline.sweeps.selection import best_of, best_of_shared
 from pipeline.sweeps.trials import Trial
@@ -18,7 +18,7 @@ from pipeline.sweeps.trials import Trial
 Content: TypeAlias = dict[str, Any]  # of a metrics.json
 
 
-COUNTED = "counted"  # in place of a card: exact, so that two of a kind bound it
+COUNTED = "counted"  # in place of a card: exact
 
 
 class Verdict(NamedTuple):
@@ -41,8 +41,9 @@ def table(sweep: Sweep, trials: list[Trial], contents: Mapping[str, Content]) ->
     rows = []
     for point, found in _points(trials, contents):
         for measured in found:
-            mean, low, high, _ = interval(measured.values * (2 if measured.row["card"]["id"] == COUNTED else 1))
             metric, card = measured.row["metric"], measured.row["card"]
+            is_counted = card["id"] == COUNTED
+            mean, low, high, _ = exactly(*measured.values) if is_counted else interval(measured.values)
             compared = metric == sweep.metric
             rows.append(
                 {"entry": point.of}
@@ -56,7 +57,7 @@ def table(sweep: Sweep, trials: list[Trial], contents: Mapping[str, Content]) ->
                     "sample_seeds": measured.sample_seeds,
                     "n_generated": card.get("n_generated"),
                     "n_real": card.get("n_real"),
-                    "floor": measured.row["floor"],
+                    "real_vs_real": measured.row["real_vs_real"],
                     "nfe": measured.nfe,
                     "paper_metric": f"{sweep.paper.metric} ({sweep.paper.source})" if sweep.paper and compared else "",
                     "paper_value": sweep.paper_value(point) if compared else None,
@@ -132,5 +133,5 @@ def _measured(contents: list[dict[str, Any]], trains: bool) -> Iterator[Measured
         values = [float(np.mean(values)) for values in by_seed] if trains else by_seed[0]
         yield Measured(row, values, len(contents), sets, nfe)
     for name, value in contents[0]["counts"].items():
-        counted = {"metric": name, "floor": None, "card": {"id": COUNTED, "text": COUNTED}}
+        counted = {"metric": name, "real_vs_real": None, "card": {"id": COUNTED, "text": COUNTED}}
         yield Measured(counted, [value], len(contents), sets, nfe)

@@ -75,9 +75,7 @@ def content_of(trial: Trial, evaluated: Path) -> dict[str, Any]:
     content = json.loads((evaluated / METRICS_FILE).read_text())
     if not is_stacked(trial.study, trial.point.of):
         return content
-    own = content[trial.point.label]
-    rows = [row | {"values": row["values"][trial.seed]} for row in own["metrics"]]
-    return {"counts": own["counts"], "sets": list(range(len(rows[0]["values"]))), "metrics": rows}
+    return content[trial.point.label][trial.seed]
 
 
 def run_trial(trial: Trial, sweeping: Sweeping, launch: Launch, has_failed: bool = False) -> Outcome:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from math import sqrt
 from typing import Any, NamedTuple
 
@@ -19,13 +19,13 @@ from pipeline.metrics.intervals import Comparison, Interval, interval, paired, s
 
 
 class Repetition(NamedTuple):
-    """One entry of params.yaml, as `evaluate` found it."""
+    """Metrics of one trained network: an entry of params.yaml, or a member of a stack with one training seed."""
 
     entry: str
     train_seed: int
     sets: tuple[str, ...]  # a set of samples per sampling seed
     counts: dict[str, float]
-    metrics: dict[str, dict[str, Any]]  # by card id: metric, card, values (one per set), floor, warnings
+    metrics: dict[str, dict[str, Any]]  # by card id: metric, card, values (one per set), real_vs_real, warnings
     provenance: Provenance
 
 
@@ -93,10 +93,16 @@ def gather(study: Study, entries: Iterable[str]) -> list[Arm]:
         identity = _identity(study, name)
         times = seen[identity, _train_seed(study, name)]
         seen[identity, _train_seed(study, name)] += 1
-        repetition = _repetition(study, name)
-        version = name if repetition.provenance.version == OTHER else repetition.provenance.version
-        found.setdefault((identity, times, version), []).append(repetition)
+        own = _repetition(study, name)
+        version = name if own.provenance.version == OTHER else own.provenance.version
+        found.setdefault((identity, times, version), []).append(own)
     return [_arm(study, alike) for alike in found.values()]
+
+
+def repetition(entry: str, train_seed: int, content: Mapping[str, Any], origin: Provenance) -> Repetition:
+    """content: of metrics.json, for one trained network."""
+    metrics = {metric["card"]["id"]: metric for metric in content["metrics"]}
+    return Repetition(entry, train_seed, tuple(content["sets"]), content["counts"], metrics, origin)
 
 
 def summarise(arm: Arm, card: str) -> Summary:
@@ -169,9 +175,7 @@ def _arm(study: Study, found: list[Repetition]) -> Arm:
 def _repetition(study: Study, name: str) -> Repetition:
     artifact = read_artifact(study.out / "evaluate" / name)
     content = json.loads((artifact.path / METRICS_FILE).read_text())
-    metrics = {metric["card"]["id"]: metric for metric in content["metrics"]}
-    origin = provenance(study, STAGES["evaluate"](study, name))
-    return Repetition(name, _train_seed(study, name), tuple(content["sets"]), content["counts"], metrics, origin)
+    return repetition(name, _train_seed(study, name), content, provenance(study, STAGES["evaluate"](study, name)))
 
 
 def _train_seed(study: Study, name: str) -> int:

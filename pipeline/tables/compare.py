@@ -32,7 +32,7 @@ class Row(NamedTuple):
     value: float
     ci_low: float
     ci_high: float
-    floor: float | None
+    real_vs_real: float | None
     difference: float | None = None  # this entry's less the first one's, over the seeds they share
     difference_low: float | None = None
     difference_high: float | None = None
@@ -87,16 +87,16 @@ def print_comparison(found: Compared, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("metric", "run", "value", "floor", f"less {found.runs[0]}", "verdict", "seeds", box=None)
+    table = Table("metric", "run", "value", "real_vs_real", f"less {found.runs[0]}", "verdict", "seeds", box=None)
     for row in found.rows:
         first = row.run == found.runs[0]
         value = f"{row.value:.{DIGITS}g}" + bounds(row.ci_low, row.ci_high, DIGITS)
-        floor = "" if row.floor is None or not first else f"{row.floor:.{DIGITS}g}"
+        real_vs_real = "" if row.real_vs_real is None or not first else f"{row.real_vs_real:.{DIGITS}g}"
         difference = "" if row.difference is None else f"{row.difference:+.{DIGITS}g}"
         difference += bounds(row.difference_low, row.difference_high, DIGITS)
         metric = f"{row.metric} ({row.card.partition('@')[0]})" if first else ""
         seeds = f"{row.train_seeds} trained x {row.sample_seeds} sampled"
-        table.add_row(metric, row.run, value, floor, difference, row.verdict or "", seeds)
+        table.add_row(metric, row.run, value, real_vs_real, difference, row.verdict or "", seeds)
     for name in next(iter(found.counts.values())):
         for run, counts in found.counts.items():
             table.add_row(
@@ -190,7 +190,7 @@ def _rows(names: Sequence[str], arms: Sequence[Arm]) -> Iterator[Row]:
                 continue
             metric = arm.repetitions[0].metrics[id]
             (value, low, high, _), _, train_seeds, sample_seeds = summarise(arm, id)
-            row = Row(metric["metric"], metric["card"]["text"], name, value, low, high, metric["floor"])
+            row = Row(metric["metric"], metric["card"]["text"], name, value, low, high, metric["real_vs_real"])
             row = row._replace(train_seeds=train_seeds, sample_seeds=sample_seeds)
             if difference := found.get((name, id)):
                 told, low, high, verdict, _ = difference.comparison

@@ -54,7 +54,7 @@ def _teaching(study: Study, guide: str) -> list[tuple[str, str]]:
         return [("classify", guide)]
     entry = study.guides[guide]
     trunk = [] if entry.trunk is None else [("classify", entry.trunk)]
-    return [("generate", entry.run), *trunk, ("discriminate", guide)]
+    return [("generate", guide), *trunk, ("discriminate", guide)]
 
 
 def _state(study: Study, stage: str, name: str) -> str:
@@ -70,7 +70,7 @@ def _metrics(study: Study, name: str) -> list[dict[str, Any]]:
         {
             "metric": found["metric"],
             "value": fmean(found["values"]),
-            "floor": found["floor"],
+            "real_vs_real": found["real_vs_real"],
             "card": found["card"]["text"],
         }
         for found in content["metrics"]

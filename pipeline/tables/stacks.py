@@ -1,7 +1,7 @@
 """Tables of stacks: every member's metrics beside the paper's, what of the paper's orderings holds, and densities."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,8 +17,9 @@ from pipeline.dag.graph import STAGES
 from pipeline.dag.lineage import provenance
 from pipeline.data.artifacts import read_artifact
 from pipeline.data.csv_files import write_csv
-from pipeline.metrics.card import METRICS, METRICS_FILE, Direction
-from pipeline.metrics.intervals import interval, paired, scope
+from pipeline.metrics.card import METRICS_FILE
+from pipeline.metrics.intervals import Verdict
+from pipeline.tables.aggregate import Arm, differences, repetition, summarise
 
 PRINTED = "frechet_2d"  # the metric of SIDDM's table 1; blind to modes, so never alone
 JUDGED = (PRINTED, "hq", "mode_kl", "energy")  # by which the printed orderings are asked
@@ -34,10 +35,9 @@ ORDERINGS = [
 class Cell(NamedTuple):
     """One member: a method at a number of steps."""
 
-    member: str
+    arm: Arm
     method: str  # the member's name without its steps
     steps: int
-    metrics: dict[str, dict[str, Any]]  # by name; values are [training seeds][sampling seeds]
 
 
 def write_stack_tables(study: Study, name: str, tables: Path) -> None:
@@ -54,87 +54,79 @@ def write_stack_tables(study: Study, name: str, tables: Path) -> None:
 def cells(study: Study, name: str) -> list[Cell]:
     """In the order of params.yaml."""
     entry = pick(study.stacks, name, "stack")
-    content = json.loads((read_artifact(study.folder / "out" / "appraise" / name).path / METRICS_FILE).read_text())
+    call = STAGES["appraise"](study, name)
+    artifact, origin = read_artifact(call.out), provenance(study, call)
+    content = json.loads((artifact.path / METRICS_FILE).read_text())
     found = []
     for member in entry.members:
-        nfe = int(content[member]["counts"]["nfe"])
-        metrics = {row["metric"]: row for row in content[member]["metrics"]}
-        found.append(Cell(member, member.removesuffix(f"-{nfe}"), nfe, metrics))
+        by_seed = zip(artifact.manifest.seeds["train"], content[member])
+        arm = Arm(member, "none", tuple(repetition(member, seed, values, origin) for seed, values in by_seed))
+        nfe = int(arm.repetitions[0].counts["nfe"])
+        found.append(Cell(arm, member.removesuffix(f"-{nfe}"), nfe))
     return found
 
 
 def _values(study: Study, name: str) -> Iterator[dict[str, Any]]:
-    """Intervals over training seeds where there are several, else over sampling seeds."""
     entry, printed = study.stacks[name], _printed(study, name)
     network = entry.model.get("net", "mixture-mlp")
     modes = study.datasets[entry.dataset].options.get("side", 5) ** 2
-    facts = read_artifact(study.folder / "out" / "appraise" / name).manifest.facts
+    facts = read_artifact(study.out / "appraise" / name).manifest.facts
     for cell in cells(study, name):
-        for metric, row in cell.metrics.items():
-            found = interval(_per_seed(row["values"]))
+        for card, row in cell.arm.repetitions[0].metrics.items():
+            summary = summarise(cell.arm, card)
             yield {
                 "method": cell.method,
                 "network": network,
                 "steps": cell.steps,
                 "n_modes": modes,
-                "metric": metric,
-                "value": found.mean,
-                "ci_low": found.low,
-                "ci_high": found.high,
-                "floor": row["floor"],
-                "train_seeds": len(row["values"]),
-                "sample_seeds": len(row["values"][0]),
+                "metric": row["metric"],
+                "value": summary.interval.mean,
+                "ci_low": summary.interval.low,
+                "ci_high": summary.interval.high,
+                "real_vs_real": row["real_vs_real"],
+                "train_seeds": summary.train_seeds,
+                "sample_seeds": summary.sample_seeds,
                 "iterations": facts["steps"],
                 "batch": facts["batch"],
-                "paper_value": printed.get((cell.method, cell.steps)) if metric == PRINTED else None,
+                "paper_value": printed.get((cell.method, cell.steps)) if row["metric"] == PRINTED else None,
                 "card": row["card"]["text"],
             }
 
 
 def _orderings(study: Study, name: str) -> Iterator[dict[str, Any]]:
-    """Of every printed pair at equal steps, and of the plain GAN with every other: does what was measured agree?"""
+    """Every printed pair at equal steps, and the plain GAN with every other: does the measured order agree?"""
     printed = _printed(study, name)
     known = [cell for cell in cells(study, name) if (cell.method, cell.steps) in printed]
     for a, b in combinations(known, 2):
         if a.steps != b.steps and 1 not in (a.steps, b.steps):
             continue
-        paper_a, paper_b = (printed[cell.method, cell.steps] for cell in (a, b))
+        papers = printed[a.method, a.steps], printed[b.method, b.steps]
+        measured = {difference.metric: difference for difference in differences(a.arm, b.arm)}
         for metric in JUDGED:
-            values = [cell.metrics[metric]["values"] for cell in (a, b)]
-            per_seed = [_per_seed(found) for found in values]
-            better = METRICS[metric].better
-            compared = paired(per_seed[0], per_seed[1], better)
+            found = measured[metric]
             yield {
                 "a": a.method,
                 "b": b.method,
                 "steps_a": a.steps,
                 "steps_b": b.steps,
                 "metric": metric,
-                "paper_a": paper_a,
-                "paper_b": paper_b,
-                "a_measured": float(np.mean(values[0])),
-                "b_measured": float(np.mean(values[1])),
-                "difference": compared.difference,
-                "ci_low": compared.low,
-                "ci_high": compared.high,
-                "ordering": judged(per_seed[0], per_seed[1], better, (paper_a, paper_b)),
-                "scope": scope(len(values[0])),
+                "paper_a": papers[0],
+                "paper_b": papers[1],
+                "a_measured": found.a,
+                "b_measured": found.b,
+                "difference": found.comparison.difference,
+                "ci_low": found.comparison.low,
+                "ci_high": found.comparison.high,
+                "ordering": judged(found.comparison.verdict, papers),
+                "scope": found.scope,
             }
 
 
-def judged(
-    a: Sequence[float], b: Sequence[float], better: Direction | None, printed: tuple[float, float]
-) -> Literal["confirmed", "contradicted", "not resolvable"]:
-    """Whether a against b, seed by seed, falls out as printed, where less is better."""
-    verdict = paired(a, b, better).verdict
+def judged(verdict: Verdict, printed: tuple[float, float]) -> Literal["confirmed", "contradicted", "not resolvable"]:
+    """Whether the verdict on a against b agrees with the printed values, of which the smaller one is better."""
     if verdict not in ("better", "worse"):
         return "not resolvable"
     return "confirmed" if (verdict == "better") == (printed[0] < printed[1]) else "contradicted"
-
-
-def _per_seed(values: list[list[float]]) -> list[float]:
-    """Means per training seed; with one of them, its sampling seeds."""
-    return [float(np.mean(found)) for found in values] if len(values) > 1 else values[0]
 
 
 def _printed(study: Study, name: str) -> dict[tuple[str, int], float]:
@@ -147,7 +139,7 @@ def _printed(study: Study, name: str) -> dict[tuple[str, int], float]:
 
 def densities(study: Study, name: str) -> Figure:
     """Histograms of each member's samples, after SIDDM's figure 3: a row per method, a column per number of steps."""
-    samples = np.load(study.folder / "out" / "appraise" / name / SAMPLES_FILE)
+    samples = np.load(study.out / "appraise" / name / SAMPLES_FILE)
     found = cells(study, name)
     methods = list(dict.fromkeys(cell.method for cell in found))
     steps = sorted({cell.steps for cell in found})

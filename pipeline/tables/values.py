@@ -1,4 +1,4 @@
-"""Measured values as tables: one row per value, each with its card, floor and interval."""
+"""Measured values as tables: one row per value, each with its card, interval and real-vs-real value."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from pipeline.tables.aggregate import Arm, differences, entries_on, gather, summ
 
 COLUMNS = [
     "run", "guidance", "metric", "value", "ci_low", "ci_high", "sampling_spread", "train_seeds", "sample_seeds",
-    "n_generated", "n_real", "floor", "nfe", "card", "warnings",
+    "n_generated", "n_real", "real_vs_real", "nfe", "card", "warnings",
 ]  # fmt: skip
 COMPARED = [
     "run", "guidance", "metric", "unguided", "guided", "difference", "ci_low", "ci_high", "verdict", "scope",
@@ -52,7 +52,7 @@ def _rows(arm: Arm) -> Iterator[dict[str, Any]]:
             "sample_seeds": sample_seeds,
             "n_generated": found["card"]["n_generated"],
             "n_real": found["card"]["n_real"],
-            "floor": found["floor"],
+            "real_vs_real": found["real_vs_real"],
             "nfe": counts["nfe"],
             "card": found["card"]["text"],
             "warnings": "; ".join(sorted(warned | arm.warnings)),

@@ -81,6 +81,16 @@ class Gathered:
         self._merged = [reduce(FeatureStats.merge, [*self._merged, FeatureStats.of(block)])]
 
 
+def check_pair(generated: np.ndarray, real: np.ndarray) -> None:
+    """Refuse features that cannot be compared."""
+    for side, features in (("generated", generated), ("real", real)):
+        check_features(features)
+        if len(features) < 2:
+            raise ValueError(f"{len(features)} {side} sample: pass at least 2")
+    if generated.shape[1] != real.shape[1]:
+        raise ValueError(f"generated width {generated.shape[1]}, real {real.shape[1]}: use one extractor for both")
+
+
 def check_features(features: np.ndarray) -> None:
     """Refuse what no metric can use: not a table, no rows, NaN or infinity."""
     if features.ndim != 2 or len(features) == 0:

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from math import sqrt
 
 import numpy as np
-from scipy.special import stdtrit
 
 from pipeline.metrics.features.extractors import Features
-from pipeline.metrics.intervals import CONFIDENCE
+from pipeline.metrics.intervals import t_quantile
 
 GROUPS = 10
 SMALLEST = 30  # fewer get no interval
@@ -38,7 +37,7 @@ def half_widths(
     without = {name: np.array([draw[name] for draw in draws]) for name in draws[0]}
     if kid_against is not None:
         without["kid"] = _kid_without_groups(taken.features, kid_against, member)
-    scale = sqrt(len(taken) / len(generated)) * float(stdtrit(GROUPS - 1, (1 + CONFIDENCE) / 2))
+    scale = sqrt(len(taken) / len(generated)) * t_quantile(GROUPS - 1)
     return {name: scale * _standard_error(column) for name, column in without.items()}
 
 

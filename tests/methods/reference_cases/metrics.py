@@ -4,9 +4,12 @@ import re
 
 import numpy as np
 
-from pipeline.metrics.basic import frechet_distance, inception_score, kid_of_subsets, manifold, polynomial_mmd2
 from pipeline.metrics.features.reference import Reference
 from pipeline.metrics.features.statistics import FeatureStats
+from pipeline.metrics.values.frechet import frechet_distance
+from pipeline.metrics.values.inception_score import inception_score
+from pipeline.metrics.values.kid import kid_of_subsets, polynomial_mmd2
+from pipeline.metrics.values.precision_recall import manifold
 from tests.methods.reference_cases.fixture import Fixture, case, close
 
 

@@ -78,6 +78,12 @@ def test_every_stage_and_entry_has_its_dvc_stage(watched: dict[str, list[str]], 
     assert set(calls(PARAMS, tmp_path)) <= set(watched)
 
 
+def test_fakes_are_generated_for_guides_alone(watched: dict[str, list[str]], tmp_path: Path) -> None:
+    wanted = {f"generate@{guide}" for guide in PARAMS["guides"]}
+    for names in (calls(PARAMS, tmp_path), watched):
+        assert {name for name in names if name.startswith("generate@")} == wanted
+
+
 def test_sampling_does_not_concern_training(tmp_path: Path) -> None:
     params = copy.deepcopy(PARAMS)
     run = next(iter(params["runs"]))

@@ -17,7 +17,7 @@ from pipeline.training.loop import CHECKPOINT, RECORD_EVERY
 from tests.support.children import wait_for
 from tests.support.toy_study import ToyStudy, orphans
 
-STAGES = {"pretrain": "toy", "generate": "toy", "discriminate": "dg-toy"}
+STAGES = {"pretrain": "toy", "generate": "dg-toy", "discriminate": "dg-toy"}
 UPSTREAM = {"pretrain": ["prepare"], "generate": ["pretrain"], "discriminate": ["prepare", "generate"]}
 
 # Runs before the command. A line for every row of the history, or piece of pictures, that is begun; none takes less
@@ -172,12 +172,12 @@ def test_a_kill_while_a_finished_stage_tidies_up_leaves_nothing(
     toy = reproduced.copied(tmp_path / "house", "pretrain")
     toy.run(
         "generate",
-        "toy",
+        "dg-toy",
         code=-signal.SIGKILL,
         before=LAST_WORDS.format(module=module, owner=owner, method=method, first=first),
     )
-    toy.run("generate", "toy")
-    assert toy.digest("generate", "toy") == reproduced.digest("generate", "toy")
+    toy.run("generate", "dg-toy")
+    assert toy.digest("generate", "dg-toy") == reproduced.digest("generate", "dg-toy")
     assert_nothing_is_left(toy)
 
 

@@ -37,7 +37,7 @@ def test_every_entry_of_params_is_made_and_complete(reproduced: ToyStudy) -> Non
     assert reproduced.left_behind() == []
 
 
-def test_tables_have_a_row_per_value_with_its_card_floor_and_interval(reproduced: ToyStudy) -> None:
+def test_tables_have_a_row_per_value_with_its_card_interval_and_real_vs_real_value(reproduced: ToyStudy) -> None:
     table = pd.read_csv(reproduced.folder / "reports/tables/digits.csv", keep_default_na=False, na_values=[""])
     assert list(table.columns) == COLUMNS
     for guidance in ("none", "toy-dg", "toy-cg-dg"):
@@ -117,7 +117,7 @@ def test_an_answer_from_the_store_costs_little(reproduced: ToyStudy) -> None:
 
 
 @pytest.mark.usefixtures("_handlers_restored")
-@pytest.mark.parametrize(("stage", "name"), [("generate", "toy"), ("sample", "toy-dg")])
+@pytest.mark.parametrize(("stage", "name"), [("generate", "dg-toy"), ("sample", "toy-dg")])
 def test_pictures_are_the_same_for_any_piece_of_work(
     stage: str, name: str, reproduced: ToyStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,14 +137,14 @@ def test_a_stage_without_workers_needs_no_ray_and_keeps_things_where_the_environ
     before = {path.name for path in copy.house.iterdir()}
     told = copy.run(
         "generate",
-        "toy",
+        "dg-toy",
         before="import atexit, sys\natexit.register(lambda: print(sorted({'ray', 'dvc'} & set(sys.modules))))",
         TRILEMMA_STORE=str(tmp_path / "elsewhere" / "store"),
         MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/elsewhere/mlflow.db",
     )
     assert told.stdout == "[]\n"  # Ray is not imported without workers, DVC never
     assert {path.name for path in copy.house.iterdir()} == before
-    assert copy.digest("generate", "toy") == reproduced.digest("generate", "toy")
+    assert copy.digest("generate", "dg-toy") == reproduced.digest("generate", "dg-toy")
     assert (tmp_path / "elsewhere" / "store" / "results").is_dir()
     assert (tmp_path / "elsewhere" / "mlartifacts").is_dir()
 

@@ -13,7 +13,7 @@ from pipeline.data.shards import Pictures, write_pictures
 from pipeline.errors import ConfigError, UserError
 from pipeline.metrics.card import Card, MetricValue
 from pipeline.metrics.evaluate import evaluator_of
-from pipeline.metrics.evaluator import Evaluator
+from pipeline.metrics.evaluator import Evaluator, read_real_vs_real
 from pipeline.metrics.features.weights import INCEPTION, KNOWN, WeightsFile
 from pipeline.store.publish import new_artifact
 from tests.support.digits import digits
@@ -40,7 +40,7 @@ def prepared(folder: Path, train: int, held_out: int, labelled: bool = True) -> 
 
 
 def judged(folder: Path, data: Artifact, **config: int | str) -> Evaluator:
-    features = run_stage_alone("features", {"epochs": 2} | config, {"data": data}, folder / "features")
+    features = run_stage_alone("features", {"epochs": 2, "images": 20} | config, {"data": data}, folder / "features")
     return evaluator_of(data.path, features.path)
 
 
@@ -84,9 +84,10 @@ def test_our_features_give_all_metrics_and_doubtful_ones_their_warning(tmp_path:
         "no picture was asked for of classes [0, 1, 2"
         in named(judge.measure(threes), "svm-rbf")["accuracy"].warnings[0]
     )
-    floors = judge.floors(100)
-    assert {card.metric for card in floors} == {card.metric for card in found}
-    assert all(np.isfinite(floor) for floor in floors.values())
+    assert read_real_vs_real(tmp_path / "features") == judge.real_vs_real(20)
+    real_vs_real = judge.real_vs_real(100)
+    assert {card.metric for card in real_vs_real} == {card.metric for card in found}
+    assert all(np.isfinite(value) for value in real_vs_real.values())
 
 
 def test_data_too_large_for_the_support_vector_machine_are_recognised_by_our_network(
@@ -115,7 +116,10 @@ def test_weights_at_hand_are_a_setting_of_the_call_and_enter_its_key(
     with_weights = STAGES["features"](study, "digits")
     monkeypatch.setenv("TRILEMMA_WEIGHTS", str(tmp_path / "nothing"))
     without = STAGES["features"](study, "digits")
-    assert (with_weights.config, without.config) == ({"inception": weights}, {"inception": None})
+    assert (with_weights.config, without.config) == (
+        {"images": 500, "inception": weights},
+        {"images": 500, "inception": None},
+    )
     keys = {key_of("features", call.config, {}, "") for call in (with_weights, without)}
     assert len(keys) == 2
     with pytest.raises(ConfigError, match="auto was wanted"):

@@ -9,12 +9,13 @@ import pytest
 
 from pipeline.cli import main as cli
 from pipeline.errors import UserError
-from pipeline.metrics.basic import frechet_distance, kid
 from pipeline.metrics.features.extractors import Features, SmallNetwork
 from pipeline.metrics.features.statistics import FeatureStats
 from pipeline.metrics.standalone.jackknife import half_widths
 from pipeline.metrics.standalone.measure import measure, numbers
 from pipeline.metrics.suite import Real, compute
+from pipeline.metrics.values.frechet import frechet_distance
+from pipeline.metrics.values.kid import kid
 from tests.support.digits import digits
 
 WIDTH = 6

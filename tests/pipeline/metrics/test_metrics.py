@@ -10,19 +10,16 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from pipeline.metrics.basic import (
-    SvmClassifier,
-    frechet_distance,
-    inception_score,
-    kid,
-    kid_of_subsets,
-    manifold,
-    nearest_neighbour_distance,
-)
 from pipeline.metrics.card import MetricValue
 from pipeline.metrics.features.extractors import Pixels, SmallNetwork
 from pipeline.metrics.features.reference import Reference
 from pipeline.metrics.features.statistics import FeatureStats
+from pipeline.metrics.values.classifier_accuracy import SvmClassifier
+from pipeline.metrics.values.frechet import frechet_distance
+from pipeline.metrics.values.inception_score import inception_score
+from pipeline.metrics.values.kid import kid, kid_of_subsets
+from pipeline.metrics.values.nearest_neighbour import nearest_neighbour_distance
+from pipeline.metrics.values.precision_recall import manifold
 from tests.support.digits import Split, digits
 
 

@@ -8,7 +8,6 @@ from scipy.spatial.distance import cdist
 
 from methods.core.density import mog25
 from pipeline.data.datasets.mog25 import Source
-from pipeline.metrics.basic import manifold
 from pipeline.metrics.features.reference import Reference
 from pipeline.metrics.mixture_metrics import (
     MixtureDistribution,
@@ -18,6 +17,7 @@ from pipeline.metrics.mixture_metrics import (
     reference,
     shares,
 )
+from pipeline.metrics.values.precision_recall import manifold
 
 LAW = MixtureDistribution.of(Source().facts["law"])
 

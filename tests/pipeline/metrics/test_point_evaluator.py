@@ -13,7 +13,7 @@ from pipeline.data.shards import Pictures, write_pictures
 from pipeline.errors import UserError
 from pipeline.metrics.card import METRICS_FILE, Card, MetricValue
 from pipeline.metrics.evaluate import evaluator_of
-from pipeline.metrics.evaluator import Evaluator
+from pipeline.metrics.evaluator import Evaluator, read_real_vs_real, result_rows
 from pipeline.metrics.sensitivity import SENSITIVITY_FILE
 from pipeline.stages.evaluate import Item, measure
 from pipeline.store.publish import new_artifact
@@ -29,10 +29,10 @@ class World(NamedTuple):
     judge: Evaluator
 
 
-def world_of(folder: Path, **options: float) -> World:
+def world_of(folder: Path, images: int = N, **options: float) -> World:
     config = {"source": "mog25", "options": {"per_mode": 300, "held_out": N} | options}
     data = run_stage_alone("prepare", config, {}, folder / "prepare")
-    features = run_stage_alone("features", {}, {"data": data}, folder / "features")
+    features = run_stage_alone("features", {"images": images}, {"data": data}, folder / "features")
     return World(data, features, evaluator_of(data.path, features.path))
 
 
@@ -58,14 +58,16 @@ def by_name(found: dict[Card, MetricValue]) -> dict[str, float]:
     return {card.metric: measured.value for card, measured in found.items()}
 
 
-def test_real_points_score_as_their_floors_and_a_blob_does_not(world: World) -> None:
-    floors = {card.metric: floor for card, floor in world.judge.floors(N).items()}
-    assert set(floors) == NAMES
+def test_other_real_points_have_the_real_vs_real_values_and_a_blob_does_not(world: World) -> None:
+    stored_values = read_real_vs_real(world.features.path)
+    assert stored_values == world.judge.real_vs_real(N)
+    expected = {card.metric: value for card, value in stored_values.items()}
+    assert set(expected) == NAMES
     found = by_name(world.judge.measure(stored(real())))
-    assert found["modes"] == floors["modes"] == 25
-    assert found["hq"] == pytest.approx(floors["hq"], abs=0.015)
-    assert found["precision"] == pytest.approx(floors["precision"], abs=0.03)
-    assert found["recall"] == pytest.approx(floors["recall"], abs=0.03)
+    assert found["modes"] == expected["modes"] == 25
+    assert found["hq"] == pytest.approx(expected["hq"], abs=0.015)
+    assert found["precision"] == pytest.approx(expected["precision"], abs=0.03)
+    assert found["recall"] == pytest.approx(expected["recall"], abs=0.03)
     assert found["mode_kl"] < 0.02
     assert abs(found["energy"]) < 0.05
     mean, covariance = (part.numpy() for part in mog25.moments())
@@ -101,14 +103,22 @@ def test_every_value_has_a_card_that_says_against_what(world: World) -> None:
     assert {card.extractor for card in cards.values()} == {"coordinates"}
 
 
-def test_more_points_than_are_held_out_have_no_floor(world: World) -> None:
-    with pytest.raises(UserError, match="only 2000 are held out"):
-        world.judge.floors(N + 1)
+def test_more_points_than_are_held_out_have_no_real_vs_real_values_and_say_so(world: World) -> None:
+    assert world.judge.real_vs_real(N + 1) == {}
+    (row, *_) = result_rows([world.judge.measure(stored(real(300)))], {})
+    assert row["real_vs_real"] is None
+    assert any("fewer samples are held out" in warning for warning in row["warnings"])
 
 
-def test_evaluate_writes_values_floors_and_warnings_and_measures_no_set_twice(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_values_at_another_n_than_the_real_vs_real_ones_are_refused(world: World) -> None:
+    with pytest.raises(UserError, match=r"n=300/.*for n = \[2000\]\. Set evaluate\.images"):
+        result_rows([world.judge.measure(stored(real(300)))], read_real_vs_real(world.features.path))
+
+
+def test_evaluate_writes_values_real_vs_real_and_warnings_and_measures_no_set_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    world = world_of(tmp_path / "world", images=300)
     with new_artifact(tmp_path / "sample", "sample", "gan", {}, {}) as draft:
         for number in range(2):
             write_pictures(draft.path, f"samples-{number}", stored(real(300, seed=number)))
@@ -134,7 +144,7 @@ def test_evaluate_writes_values_floors_and_warnings_and_measures_no_set_twice(
     assert content["sets"] == ["samples-0", "samples-1"]
     rows = {row["metric"]: row for row in content["metrics"]}
     assert set(rows) == NAMES
-    assert all(len(row["values"]) == 2 and np.isfinite(row["floor"]) for row in rows.values())
+    assert all(len(row["values"]) == 2 and np.isfinite(row["real_vs_real"]) for row in rows.values())
     assert "fewer than 20 each" in rows["modes"]["warnings"][0]
     assert rows["hq"]["warnings"] == []
 

@@ -48,14 +48,14 @@ def test_training_and_held_out_share_a_panel() -> None:
     assert list(np.asarray(held_out.get_xdata())) == list(range(100, 2001, 100))
 
 
-def test_bars_have_their_intervals_and_the_floor() -> None:
+def test_bars_have_their_intervals_and_the_real_vs_real_value() -> None:
     fd, recall = bars(comparison()).axes
     assert [bar.get_extents().width for bar in fd.patches] == pytest.approx(
         [fd.transData.transform((value, 0))[0] - fd.transData.transform((0, 0))[0] for value in (3.0, 2.0)]
     )
-    intervals, floors = ([np.asarray(path.vertices)[:, 0] for path in drawn.get_paths()] for drawn in fd.collections)
+    intervals, real = ([np.asarray(path.vertices)[:, 0] for path in drawn.get_paths()] for drawn in fd.collections)
     assert np.allclose(intervals, [[2.8, 3.3], [1.7, 2.4]])
-    assert np.allclose(floors, 1.2)
+    assert np.allclose(real, 1.2)
     assert len(recall.collections) == 1
     assert [label.get_text() for label in fd.get_yticklabels()] == ["edm-digits", "edm-digits with its guide"]
 

@@ -63,7 +63,15 @@ def test_of_a_hidden_truth_only_the_beaten_are_called_beaten(seed: int) -> None:
 def table(**entries: tuple[float, float]) -> pd.DataFrame:
     """Quality and coverage of entries, exactly known."""
     rows = [
-        {"entry": entry, "metric": metric, "value": value, "ci_low": value, "ci_high": value, "card": "c", "floor": 0.5}
+        {
+            "entry": entry,
+            "metric": metric,
+            "value": value,
+            "ci_low": value,
+            "ci_high": value,
+            "card": "c",
+            "real_vs_real": 0.5,
+        }
         | {"nfe": 10.0 * number}
         for number, (entry, values) in enumerate(entries.items(), 1)
         for metric, value in zip(("fd", "recall"), values)

@@ -67,7 +67,7 @@ def test_a_verdict_holds_the_printed_best_against_the_other_printed_points(tmp_p
     def content(trial: Trial) -> dict[str, Any]:
         weight, clean = trial.point.values.values()
         value = (3.0 if clean is None and weight else fd[weight]) + (trial.seed - 1) * (1 if clean is None else 0.01)
-        row = {"metric": "fd", "values": [value], "floor": 0.1, "card": {"id": "x", "text": "x"}}
+        row = {"metric": "fd", "values": [value], "real_vs_real": 0.1, "card": {"id": "x", "text": "x"}}
         return {"sets": ["a"], "counts": {"nfe": 4}, "metrics": [row]}
 
     says = verdict(sweep, found, {trial.id: content(trial) for trial in found})

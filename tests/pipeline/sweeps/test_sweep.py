@@ -78,7 +78,7 @@ def test_in_dvc_repro_only_what_a_sweep_changes_is_computed_and_to_the_same_bits
     assert set(found.sample_seeds) == {2}
     own = own[own.guidance == "toy-dg"].reset_index(drop=True)
     ours = found[found.weight == 1].reset_index(drop=True)
-    for column in ("metric", "value", "ci_low", "ci_high", "floor", "card"):
+    for column in ("metric", "value", "ci_low", "ci_high", "real_vs_real", "card"):
         assert ours[column].equals(own[column]), column
 
 

@@ -58,7 +58,13 @@ DRAWS = (0.0, 0.1, 0.2)  # sampling seeds less
 
 def write(study: Study, name: str, values: list[float], card: Card = CARD, sets: tuple[str, ...] = SETS) -> None:
     described = asdict(card) | {"id": card.id, "text": str(card)}
-    metric = {"metric": card.metric, "card": described, "values": values, "floor": 0.1, "warnings": [f"of {name}"]}
+    metric = {
+        "metric": card.metric,
+        "card": described,
+        "values": values,
+        "real_vs_real": 0.1,
+        "warnings": [f"of {name}"],
+    }
     content = {"sets": sets, "counts": {"nfe": 9.0, "guide_calls": 0.0}, "metrics": [metric]}
     with new_artifact(study.folder / "out" / "evaluate" / name, "evaluate", name, {}, {}) as draft:
         (draft.path / METRICS_FILE).write_text(json.dumps(content))

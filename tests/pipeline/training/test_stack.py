@@ -23,6 +23,7 @@ from pipeline.data.loader import Epochs
 from pipeline.data.shards import read_pictures
 from pipeline.errors import ConfigError
 from pipeline.launch.signals import Stopped, on_sigterm
+from pipeline.metrics.intervals import paired
 from pipeline.report.stack_section import stack_sections
 from pipeline.stages.evaluate_stack import SAMPLES_FILE
 from pipeline.stages.stack import SeededEpochs
@@ -128,7 +129,7 @@ def test_a_stack_that_is_told_to_stop_saves_the_step_it_is_at(
 
 @pytest.fixture(scope="module")
 def appraised(house: Path, data: Artifact, stack: Artifact) -> Artifact:
-    features = run_stage_alone("features", {}, {"data": data}, house / "features")
+    features = run_stage_alone("features", {"images": 200}, {"data": data}, house / "features")
     config = STACK | {"sample": {}, "images": 200, "sample_seeds": 2}
     inputs = {"prepare": data, "features": features, "stack": stack}
     return run_stage_alone("appraise", config, inputs, house / "out" / "appraise" / "toy")
@@ -137,11 +138,11 @@ def appraised(house: Path, data: Artifact, stack: Artifact) -> Artifact:
 def test_every_member_is_sampled_and_measured_like_the_others(appraised: Artifact) -> None:
     content: dict[str, Any] = json.loads((appraised.path / "metrics.json").read_text())
     assert list(content) == list(MEMBERS)
-    assert [content[name]["counts"]["nfe"] for name in MEMBERS] == [1, 2, 2]
-    for member in content.values():
-        values = {row["metric"]: np.array(row["values"]) for row in member["metrics"]}
+    assert [[found["counts"]["nfe"] for found in content[name]] for name in MEMBERS] == [[1, 1], [2, 2], [2, 2]]
+    for of_seed in (found for by_seed in content.values() for found in by_seed):
+        values = {row["metric"]: row["values"] for row in of_seed["metrics"]}
         assert {"hq", "modes", "mode_kl", "frechet_2d"} <= set(values)
-        assert all(of_metric.shape == (2, 2) for of_metric in values.values())
+        assert all(len(of_metric) == 2 for of_metric in values.values())
     assert np.load(appraised.path / SAMPLES_FILE).shape == (3, 200, 2)
 
 
@@ -189,7 +190,7 @@ def test_the_printed_table_stands_beside_the_measured_one(appraised: Artifact, h
 def test_an_ordering_is_what_the_interval_says(
     a: list[float], b: list[float], printed: tuple[float, float], ordering: str
 ) -> None:
-    assert judged(a, b, "lower", printed) == ordering
+    assert judged(paired(a, b, "lower").verdict, printed) == ordering
 
 
 @pytest.mark.parametrize(
