@@ -84,17 +84,6 @@ def translate(name: Name) -> None:
     write_translation_page(load_study(Path.cwd() / "params.yaml"), name, Path("reports/translations") / name)
 
 
-@app.command(rich_help_panel="Stages, in the order of the chain")
-def toys(name: Name) -> None:
-    """Check guidance and denoising where everything is known, and write reports/toys/NAME."""
-    from pipeline.config.study import load_study
-    from pipeline.dag.run import run_stage
-    from pipeline.report.toy_page import write_toy_page
-
-    run_stage("toys", name)
-    write_toy_page(load_study(Path.cwd() / "params.yaml"), name, Path("reports/toys") / name)
-
-
 @app.command()
 def table(name: Annotated[str, typer.Argument(help="such as siddm-1")]) -> None:
     """Write a paper's table beside what was measured, under reports/paper-tables/."""

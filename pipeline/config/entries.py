@@ -72,13 +72,6 @@ class StackEntry:
 
 
 @dataclass(frozen=True)
-class ToyEntry:
-    """A world without data, in which everything is known."""
-
-    train: Block  # `Config` of the stage
-
-
-@dataclass(frozen=True)
 class TranslationEntry:
     """Held-out pictures, corrupted, that a guided entry makes real again, with and without its guides."""
 
@@ -108,5 +101,4 @@ KINDS: dict[str, type] = {
     "guided": GuidedEntry,
     "translations": TranslationEntry,
     "stacks": StackEntry,
-    "toys": ToyEntry,
 }

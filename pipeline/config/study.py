@@ -23,7 +23,6 @@ from pipeline.config.entries import (
     LaunchEntry,
     RunEntry,
     StackEntry,
-    ToyEntry,
     TranslationEntry,
 )
 from pipeline.errors import ConfigError, naming
@@ -45,7 +44,6 @@ class Study:
     guided: dict[str, GuidedEntry]
     translations: dict[str, TranslationEntry]
     stacks: dict[str, StackEntry]
-    toys: dict[str, ToyEntry]
 
     @property
     def folder(self) -> Path:

@@ -142,11 +142,6 @@ def appraise(study: Study, name: str) -> Call:
     return _call(study, "appraise", name, entry.dataset, inputs | {"stack": _out(study, "stack", name)}, config, module)
 
 
-def toys(study: Study, name: str) -> Call:
-    """Needs no data: its worlds are closed forms."""
-    return _call(study, "toys", name, "toys", {}, pick(study.toys, name, "toy").train)
-
-
 STAGES: dict[str, Callable[[Study, str], Call]] = {
     stage.__name__: stage
     for stage in (
@@ -162,7 +157,6 @@ STAGES: dict[str, Callable[[Study, str], Call]] = {
         translate,
         stack,
         appraise,
-        toys,
     )
 }
 
@@ -197,7 +191,6 @@ def entries(study: Study) -> dict[str, list[str]]:
         "translate": list(study.translations),
         "stack": list(study.stacks),
         "appraise": list(study.stacks),
-        "toys": list(study.toys),
     }
 
 

@@ -39,7 +39,6 @@ LAST = {  # the stages that end what is made for an entry, by the part of params
     "guided": "evaluate",
     "translations": "translate",
     "stacks": "appraise",
-    "toys": "toys",
 }
 OF_STEPS = ("classify", "discriminate")  # stages that take their steps, and little else
 LONG_SECONDS = 20.0  # stages below are mostly the start of their process

@@ -73,7 +73,6 @@ SIZES: dict[str, Callable[[Any], tuple[float, list[Size]]]] = {  # units of the 
         config.sets * -(-config.images // TILE),
         [Size(1, {"sets": 1, "images": min(TILE, config.images)})],
     ),
-    "toys": lambda config: (config.steps, [Size(n, {"steps": n}) for n in (12, 36)]),
 }
 
 

@@ -31,13 +31,7 @@ CODE = Path(__file__).resolve().parents[2]  # that runs here
 TILE = 64
 
 
-ALONE = (
-    "prepare",
-    "features",
-    "immune",
-    "translate",
-    "toys",
-)  # nothing in them to spread: no workers are started for them
+ALONE = ("prepare", "features", "immune", "translate")  # stages that start no workers: they have nothing to spread
 
 
 def run_stage(verb: str, name: str, workers: int | None = None, address: str | None = None, piece: int = 512) -> None:

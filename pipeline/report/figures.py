@@ -1,4 +1,4 @@
-"""Drawn figures: curves, bars with intervals, fields of arrows. The same data make the same bytes."""
+"""Drawn figures: curves, and bars with intervals. The same data make the same bytes."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,14 +62,6 @@ class Panel(NamedTuple):
     span: tuple[float, float] | None = None  # of the vertical axis; None: of all values
 
 
-class Field(NamedTuple):
-    """Arrows on a square grid."""
-
-    arrows: np.ndarray  # [side, side, 2], along x then y
-    reach: float  # of the grid, from the middle to an edge
-    marks: np.ndarray  # [n, 2] places to point out, such as modes
-
-
 @mpl.rc_context(STYLE)
 def curves(panels: Mapping[str, Panel]) -> Figure:
     """A panel per title: curves with their intervals; the same label has the same colour everywhere."""
@@ -90,20 +82,6 @@ def curves(panels: Mapping[str, Panel]) -> Figure:
             axes.set_ylim(panel.span)
         if len(labels) > 1:
             axes.legend()
-    return figure
-
-
-@mpl.rc_context(STYLE)
-def fields(panels: Mapping[str, Field], columns: int) -> Figure:
-    """A panel per title; the arrows of all panels in the scale of the first, which may be outgrown."""
-    figure, places = _panels(len(panels), height=3.2, per_row=columns)
-    longest = float(np.linalg.norm(next(iter(panels.values())).arrows, axis=2).max())
-    for (title, (arrows, reach, marks)), axes in zip(panels.items(), places):
-        line = np.linspace(-reach, reach, len(arrows))
-        x, y = np.meshgrid(line, line, indexing="ij")
-        axes.quiver(x, y, *arrows.transpose(2, 0, 1), color=COLOURS[0], scale=longest * 8, width=0.005)
-        axes.plot(*marks.T, "o", color=COLOURS[1])
-        axes.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
     return figure
 
 
@@ -178,9 +156,9 @@ def save(figure: Figure, file: Path) -> Path:
     return file
 
 
-def _panels(count: int, height: float, per_row: int = PANELS_PER_ROW) -> tuple[Figure, list[Axes]]:
+def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     """height: of one panel, in inches."""
-    columns = min(count, per_row)
+    columns = min(count, PANELS_PER_ROW)
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(0.6 + 3.2 * columns, 0.2 + height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()

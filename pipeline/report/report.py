@@ -136,8 +136,7 @@ trilemma as a plot."""
 def _further_pages(study: Study) -> dict[str, str]:
     """What other stages write for people: titles by file."""
     pages = {f"sweeps/{entry.get('table', name)}.md": f"sweep {name}" for name, entry in study.sweeps.items()}
-    pages |= {f"translations/{name}/README.md": f"image to image: {name}" for name in study.translations}
-    return pages | {f"toys/{name}/README.md": f"exactly known worlds: {name}" for name in study.toys}
+    return pages | {f"translations/{name}/README.md": f"image to image: {name}" for name in study.translations}
 
 
 def _numbers(values: pd.DataFrame) -> dict[str, dict[str, float]]:

@@ -8,7 +8,7 @@ siddm-table-1:siddm-4/hq                    of a stack: method and steps, metric
 siddm-table-1-orderings:gan-1/ddgan-2/hq    a difference
 siddm-1:SIDDM/4/FID                         printed: method, calls, metric; stands for the measured cell beside it
 translations/blocky-digits:edm-digits/start=0.5/fd   image to image: entry, noise level, metric
-toys/exact:blind/case=bce/gain              where everything is known: world, guide, metric
+measured/exact:blind/case=bce/gain          of `studies/exact`: world, guide, metric
 measured/mog25:siddm-4/network=mixture-fourier/n_modes=100/hq    beyond this study: with what tells its rows apart
 """
 

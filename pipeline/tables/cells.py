@@ -19,13 +19,13 @@ from pipeline.tables.measured import measured_files, origin_of
 
 ORDERINGS, GUIDANCE = "-orderings", "-guidance"  # after the name of a table: its differences
 PAPERS = "paper-tables"
-PAGED = "table.csv"  # of translations and toys, beside their pages
+PAGED = "table.csv"  # of translations, beside their pages
 NEAREST = 3
 
 
 class Table(NamedTuple):
-    kind: Literal["values", "sweep", "stack", "translate", "toys", "paper", "measured"]
-    of: str  # the dataset, sweep, stack, translation or toy; of others: its name
+    kind: Literal["values", "sweep", "stack", "translate", "paper", "measured"]
+    of: str  # the dataset, sweep, stack or translation; of others: its name
     name: str
     file: Path
 
@@ -66,11 +66,8 @@ def tables(study: Study) -> dict[str, Table]:
     found += [Table("stack", name, name + end, folder / "tables") for name in study.stacks for end in ("", ORDERINGS)]
     found += [Table("paper", file.stem, file.stem, folder / PAPERS) for file in sorted((folder / PAPERS).glob("*.csv"))]
     located = [table._replace(file=table.file / f"{table.name}.csv") for table in found]
-    pages = folder / "translations", folder / "toys"
-    located += [
-        Table("translate", name, f"translations/{name}", pages[0] / name / PAGED) for name in study.translations
-    ]
-    located += [Table("toys", name, f"toys/{name}", pages[1] / name / PAGED) for name in study.toys]
+    pages = folder / "translations"
+    located += [Table("translate", name, f"translations/{name}", pages / name / PAGED) for name in study.translations]
     located += [Table("measured", f.stem, f"{MEASURED}/{f.stem}", f) for f in measured_files(study.root)]
     return {table.name: table for table in located if table.file.is_file()}
 
@@ -126,8 +123,8 @@ def results_of(study: Study, cell: Cell) -> list[Result]:
             return [Result(trial.study, evaluated(trial.study, trial.point.of)[-1], trial) for trial in at]
         case "stack" | "paper":
             return [Result(study, STAGES["appraise"](study, cell.table.of))]
-        case "translate" | "toys" as stage:
-            return [Result(study, STAGES[stage](study, cell.table.of))]
+        case "translate":
+            return [Result(study, STAGES["translate"](study, cell.table.of))]
         case "measured":
             again = origin_of(cell.table.file, cell.row).again
             raise UserError(f"{cell.address}: measured beyond this study; its own makes it again: {again}")

@@ -24,7 +24,6 @@ from pipeline.dag.usage import MACHINE
 from pipeline.data.artifacts import MANIFEST, digest_of
 from pipeline.errors import ArtifactError, TrilemmaError, UserError
 from pipeline.launch.signals import on_sigterm
-from pipeline.report.toy_page import write_toy_table
 from pipeline.store.external import DATA
 from pipeline.store.files import write_file
 from pipeline.store.open import open_store
@@ -158,8 +157,6 @@ def _written(study: Study, cell: Cell, moved: Sequence[Result], folder: Path) ->
             write_file(file, as_csv(table(sweep_of(study, cell.table.of), trials, contents)))
         case "translate":
             file = write_translation_table(moved[0].study, cell.table.of, folder)
-        case "toys":
-            file = write_toy_table(moved[0].study, cell.table.of, folder)
         case _:
             write_stack_tables(moved[0].study, cell.table.of, folder)
     return cells_of(cell.table, file)[cell.name]

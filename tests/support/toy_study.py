@@ -62,8 +62,6 @@ guided:
     sample: {}
 translations:
   blocky: {guided: toy-dg, starts: [0.1, 5.0], images: 70, sets: 2}
-toys:
-  exact: {train: {steps: 12, batch: 16, width: 8, depth: 1}}
 """
 NOT_INHERITED = (
     "TRILEMMA_STORE", "TRILEMMA_WORKERS", "TRILEMMA_ADDRESS", "TRILEMMA_PIECE", "TRILEMMA_TRACEBACK",

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 PARAMS: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())
 BLOCKS = [
     (kind, name, block)
-    for kind in ("datasets", "runs", "classifiers", "guides", "guided", "translations", "toys")
+    for kind in ("datasets", "runs", "classifiers", "guides", "guided", "translations")
     for name, entry in PARAMS[kind].items()
     for block in entry
 ]

@@ -9,21 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.quiver import Quiver
 
-from pipeline.report.figures import (
-    Bar,
-    Curve,
-    Field,
-    Panel,
-    bars,
-    curves,
-    fields,
-    loss_curves,
-    save,
-    scatter,
-    sweep_plane,
-)
+from pipeline.report.figures import Bar, Curve, Panel, bars, curves, loss_curves, save, scatter, sweep_plane
 from tests.support.children import ROOT
 
 
@@ -72,13 +59,6 @@ def sweep() -> dict[str, Panel]:
     return {"fd": Panel([ours, Curve("paper", [0.5, 2], [2.9, 2.1], is_printed=True)], "weight", is_log=True)}
 
 
-def arrows() -> dict[str, Field]:
-    line = np.linspace(-1, 1, 5)
-    inwards = -np.stack(np.meshgrid(line, line, indexing="ij"), axis=2)
-    marks = np.array([[0.0, 0.5]])
-    return {"inwards": Field(inwards, 1.0, marks), "twice": Field(2 * inwards, 1.0, marks)}
-
-
 def test_curves_have_their_intervals_and_the_papers_own_are_dashed() -> None:
     (fd,) = curves(sweep()).axes
     measured, paper = fd.get_lines()
@@ -88,15 +68,6 @@ def test_curves_have_their_intervals_and_the_papers_own_are_dashed() -> None:
     (path,) = interval.get_paths()
     assert {(0.5, 2.8), (0.5, 3.2), (2.0, 2.2)} <= {tuple(vertex) for vertex in np.asarray(path.vertices)}
     assert (fd.get_xscale(), fd.get_xlabel()) == ("log", "weight")
-
-
-def test_the_arrows_of_all_fields_have_one_scale_and_point_where_the_data_say() -> None:
-    inwards, twice = fields(arrows(), columns=2).axes
-    quivers = [next(part for part in axes.collections if isinstance(part, Quiver)) for axes in (inwards, twice)]
-    assert quivers[0].scale == quivers[1].scale
-    assert np.allclose(quivers[0].U, -quivers[0].X)
-    assert np.allclose(quivers[1].V, -2 * quivers[1].Y)
-    assert inwards.get_lines()[0].get_xydata().tolist() == [[0.0, 0.5]]
 
 
 DRAW = """
@@ -110,7 +81,7 @@ for figure, file in zip(drawn(), sys.argv[1:]):
 
 
 def drawn() -> list[Figure]:
-    return [bars(comparison()), loss_curves(history()), curves(sweep()), fields(arrows(), columns=2)]
+    return [bars(comparison()), loss_curves(history()), curves(sweep())]
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
