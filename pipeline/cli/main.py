@@ -192,12 +192,10 @@ def sweep(
     run_sweep(name, of, values, seeds, race, concurrent, address, resume, dry_run, show, _write_sweep)
 
 
-def _write_sweep(
-    rows: "pd.DataFrame", sweep: "Sweep", verdict: "Verdict", reports: Path
-) -> "tuple[list[Path], Figure]":
+def _write_sweep(*result: Any) -> Any:
     from pipeline.report.sweep_page import write  # it imports pandas and matplotlib
 
-    return write(rows, sweep, verdict, reports)
+    return write(*result)
 
 
 @app.command(rich_help_panel=SWEEPS)
