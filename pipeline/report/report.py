@@ -12,7 +12,6 @@ from matplotlib.image import imsave
 from pipeline.config.study import Study, load_study
 from pipeline.console import say
 from pipeline.dag.graph import STAGES, entries, taught
-from pipeline.dag.resolve import version
 from pipeline.dag.run import inputs_of
 from pipeline.data.artifacts import MANIFEST, facts_of, read_artifact
 from pipeline.data.image_grid import grid, path_grid
@@ -20,7 +19,6 @@ from pipeline.data.shards import read_pictures
 from pipeline.errors import ArtifactError
 from pipeline.metrics.mixture_metrics import raw
 from pipeline.metrics.sensitivity import SENSITIVITY_FILE
-from pipeline.report.budget import budget_section
 from pipeline.report.figures import Bar, bars, log_ratio_curves, loss_curves, save, scatter
 from pipeline.report.measured_section import measured_sections
 from pipeline.report.page import write_page
@@ -101,7 +99,7 @@ def _write_texts(study: Study, reports: Path, measured: dict[str, pd.DataFrame],
     for old in figures.iterdir():
         old.unlink()
     cost.to_csv(reports / "tables" / "cost.csv", index=False, lineterminator="\n")
-    (reports / "cost.md").write_text(_cost(cost) + "\n" + budget_section(study))
+    (reports / "cost.md").write_text(_cost(cost))
     sections = [HEAD]
     for name, values in measured.items():
         sections += _dataset(study, name, values, doubtful[name], reports)
@@ -186,7 +184,7 @@ def cost_table(study: Study) -> pd.DataFrame:
             except ArtifactError:
                 rows.append(row)
                 continue
-            key = call.key(study.root, inputs, version)
+            key = call.key(study.root, inputs)
             computed = [line for line in store.notes(key) if line["event"] == "computed"]
             known = computed[-1] if computed else {"event": "of a version that this store does not know"}
             counted = {name: facts[name] for name in ("nfe", "guide_calls") if name in facts}
