@@ -86,7 +86,7 @@ def train_on(worker: Worker, folder: str, key: str) -> float:
     """CPU milliseconds of a step, with checkpoints; all threads of the process count."""
     from methods.core.types import DataSpec
     from methods.edm import EDM
-    from pipeline.dag.plan_probe import Unwatched
+    from pipeline.dag.plan import Unwatched
     from pipeline.data.loader import Epochs
     from pipeline.store.store import Store
     from pipeline.training.loop import Job, train

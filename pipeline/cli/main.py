@@ -160,15 +160,21 @@ def runs(as_json: Json = False) -> None:
 
 @app.command("plan")
 def plan_stages(
-    target: Annotated[str | None, typer.Argument(help="an entry of params.yaml; without: everything")] = None,
-    memory_limit: Annotated[float | None, typer.Option(help="MiB, instead of what the machine has", min=1)] = None,
+    target: Annotated[
+        str | None, typer.Argument(help="an entry of params.yaml, or a sweep; without: everything")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Predict what every stage will take, before anything runs; and how right that was the last time."""
-    from pipeline.dag.plan import plan, print_plan
+    """List stored and missing stages, with the seconds and memory that each needs."""
+    from pipeline.config.study import load_study
+    from pipeline.dag.plan import plan
+    from pipeline.sweeps.trials import chains_of
+    from pipeline.tables.listing import print_plan
 
-    found = plan(Path.cwd(), target, memory_limit)
-    print_json(found) if as_json else print_plan(found)
+    study = load_study(Path.cwd() / "params.yaml")
+    sweeps = [chain for name in study.sweeps if target in (None, name) for chain in chains_of(study, name)]
+    rows = plan(study, target, sweeps)
+    print_json(rows) if as_json else print_plan(rows)
 
 
 @app.command(rich_help_panel=SWEEPS)

@@ -1,217 +1,151 @@
-"""`trilemma plan`: what every stage will take, by a little of its own work, before any of it runs; and how right the
-last predictions were.
+"""`trilemma plan`: which stages are stored and which have to be computed, with the seconds and memory they need.
 
-What a prediction is of goes by a name that settings alone decide (`identities`): keys are not known before inputs are.
+Both are those of the last computation in the ledger. A training or a sampling that never ran is timed: its own loop
+runs for a few seconds in a process of its own; an untrained network stands in for one that is not stored.
 """
 
-import tempfile
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
-from datetime import UTC, datetime
-from functools import cached_property
+import resource
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 
-from pipeline.config.build import pick
-from pipeline.config.study import Study, load_study
+from pipeline.config.build import build_method, pick
+from pipeline.config.study import Study
 from pipeline.console import say
+from pipeline.context import RunContext
 from pipeline.dag.graph import Call, chain, entries
-from pipeline.dag.plan_inputs import prepare_cost, stand_in
-from pipeline.dag.plan_machine import Start, memory_limit_mib, start_of_stage
-from pipeline.dag.plan_probe import Cost, cost_of
-from pipeline.dag.resolve import Planned, planned_calls
-from pipeline.dag.run import outside, stage_config
-from pipeline.data.artifacts import MANIFEST, Artifact, digest_of, parse_manifest
-from pipeline.launch.determinism import device_name
+from pipeline.dag.resolve import Cost, Planned, past_costs, planned_calls
+from pipeline.dag.run import TILE, outside, stage_config
+from pipeline.data.artifacts import Artifact, new_artifact
+from pipeline.errors import TrilemmaError, UserError
+from pipeline.launch.determinism import reproducible
+from pipeline.launch.launcher import InProcess
 from pipeline.store.open import open_store
 from pipeline.store.store import Store
-from pipeline.sweeps.entry import find_sweep
-from pipeline.sweeps.overrides import evaluated
-from pipeline.sweeps.trials import trials_of
 
-LAST = {  # the stages that end what is made for an entry, by the part of params.yaml that it is under
-    "datasets": "immune",
-    "runs": "evaluate",
-    "classifiers": "classify",
-    "guides": "discriminate",
-    "guided": "evaluate",
-    "translations": "translate",
-    "stacks": "appraise",
-}
-OF_STEPS = ("classify", "discriminate")  # stages that take their steps, and little else
-LONG_SECONDS = 20.0  # stages below are mostly the start of their process
+TRAINED = ("pretrain", "classify", "discriminate")
+TIMED = (*TRAINED, "stack", "generate", "sample")
+TRIAL_SECONDS = 5.0
 
 
-def plan(folder: Path, target: str | None, limit_mib: float | None) -> dict[str, Any]:
-    """What `--json` prints. target: an entry of params.yaml, or None: all. limit_mib: instead of the machine's."""
-    study = load_study(folder / "params.yaml")
-    return predict(study, _chains(study, target), limit_mib)
-
-
-def predict(study: Study, chains: Iterable[tuple[Study, list[Call]]], limit_mib: float | None = None) -> dict[str, Any]:
-    """Of these chains of calls (see `dag.chain`), the study's own or those of trials."""
+def plan(study: Study, target: str | None, more: Iterable[tuple[Study, list[Call]]] = ()) -> list[dict[str, Any]]:
+    """A row per stage, each after its inputs. target: an entry, or None for all of them; more: chains of a sweep."""
+    every = [(stage, name) for stage, names in entries(study).items() for name in names]
+    if target is not None:
+        pick(dict.fromkeys([*(name for _, name in every), *study.sweeps]), target, "entry")
+    calls = [(stage, name) for stage, name in every if target in (None, name)]
+    chains = [*((study, chain(study, stage, name)) for stage, name in calls), *more]
     store = open_store(study)
-    planned = planned_calls(chains, store)
-    limit = memory_limit_mib() if limit_mib is None else limit_mib
-    with tempfile.TemporaryDirectory() as temporary:
-        planner = _Planner(store, planned, Path(temporary), limit)
-        stages = [planner.row(name) for name in planned]
-    run = [row for row in stages if row["state"] == "run"]
-    return {
-        "device": device_name(),
-        "memory_limit_mib": round(limit),
-        "stages": stages,
-        "total": {
-            name: sum(row[name] or 0 for row in run)
-            for name in ("cpu_seconds", "gpu_seconds", "flops", "evaluations", "disk_mib")
-        },
-        "does_not_fit": [f"{row['stage']} {row['name']}" for row in run if not row["fits"]],
-        "past": _past(store, planned),
-    }
+    planned, costs = planned_calls(chains, store), past_costs(store)
+    return [_row(name, planned, costs, store) for name in planned]
 
 
-def _chains(study: Study, target: str | None) -> list[tuple[Study, list[Call]]]:
-    if target is None:
-        found = [(study, chain(study, stage, name)) for stage, names in entries(study).items() for name in names]
-        return found + [trial for name in study.sweeps for trial in _trials(study, name)]
-    known = {name: kind for kind in LAST for name in getattr(study, kind)}
-    pick(known | dict.fromkeys(study.sweeps, "sweeps"), target, "entry")
-    found = [(study, chain(study, stage, target)) for kind, stage in LAST.items() if target in getattr(study, kind)]
-    return found + (_trials(study, target) if target in study.sweeps else [])
+def _row(name: str, planned: dict[str, Planned], costs: dict[tuple[str, ...], Cost], store: Store) -> dict[str, Any]:
+    _, call, _, key, manifest = planned[name]
+    cost, source = costs.get((call.stage, call.name)), "ledger"
+    if cost is None and manifest is None and call.stage in TIMED:
+        say(f"plan: timing {call.stage} {call.name}")
+        try:
+            with ProcessPoolExecutor(1, get_context("spawn")) as process:
+                cost, source = process.submit(timed, name, planned, store.uri).result(), "trial"
+        except (TrilemmaError, ValueError, RuntimeError) as error:  # RuntimeError: out of memory, or killed for it
+            say(f"plan: {call.stage} {call.name} cannot be timed: {error}")
+    if cost is None:
+        cost, source = costs.get((call.stage,)), "median of the stage"
+    state = "to compute" if manifest is None else "stored"
+    row = {"stage": call.stage, "name": call.name, "key": key, "state": state}
+    seconds, mib = (None, None) if cost is None else (round(cost.seconds, 2), round(cost.peak_mib))
+    return row | {"seconds": seconds, "memory_mib": mib, "source": None if cost is None else source}
 
 
-def _trials(study: Study, sweep: str) -> list[tuple[Study, list[Call]]]:
-    trials = trials_of(study, find_sweep(study, sweep, None, None, None), f"sweeps.{sweep}")
-    return [(trial.study, evaluated(trial.study, trial.point.of)) for trial in trials]
+def timed(name: str, planned: Mapping[str, Planned], store: str) -> Cost:
+    """Run a stage's loop for a few seconds in this process."""
+    study, call, made_of, _, _ = planned[name]
+    stage = import_module(f"pipeline.stages.{call.stage}")
+    with TemporaryDirectory() as folder, reproducible():
+        here = Path(folder)
+        inputs = {role: _artifact(made, planned, Store(store), here) for role, made in made_of.items()}
+        around = RunContext(cast(Any, Trial()), Store(f"{folder}/store").state("trial"), cast(Any, Unwatched()), TILE)
+        began = time.perf_counter()
+        try:
+            with new_artifact(here / "out", call.stage, call.name, call.config, {}) as draft:
+                stage.run(outside(study, call) | inputs, stage_config(call), draft, around)
+            seconds = time.perf_counter() - began  # of a stage that takes no longer
+        except Measured as measured:
+            (seconds,) = measured.args
+    return Cost(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
-class _Planner:
-    """Tries each configuration once, however many stages have it."""
+def _artifact(name: str, planned: Mapping[str, Planned], store: Store, folder: Path) -> Artifact:
+    """The stored result, or an untrained network in its place."""
+    _, call, made_of, key, manifest = planned[name]
+    if manifest is not None and key is not None and (stored := store.fetch(key, folder / name)):
+        return stored
+    if call.stage not in TRAINED:
+        raise UserError(f"{call.stage} {call.name} has not run: run it first (trilemma {call.stage} {call.name})")
+    from methods.core.loop import TrainState  # here: where all stages are stored, torch is not imported
+    from pipeline.training.networks import data_spec, save_weights
 
-    def __init__(self, store: Store, planned: Mapping[str, Planned], folder: Path, limit_mib: float) -> None:
-        self.store, self.planned, self.folder, self.limit_mib = store, planned, folder, limit_mib
-        self.artifacts: dict[str, Artifact] = {}
-        self.costs: dict[str, Cost] = {}
-
-    @cached_property
-    def start(self) -> Start:
-        return start_of_stage(self.folder)
-
-    def row(self, name: str) -> dict[str, Any]:
-        found = self.planned[name]
-        about = {"stage": found.call.stage, "name": found.call.name, "key": found.key}
-        if found.manifest is not None:
-            return about | {"state": "reused", "cpu_seconds": 0.0, "gpu_seconds": 0.0}
-        start = self.start
-        cost = self._cost(found)
-        on_gpu = cost.spent.gpu > 0
-        mib = cost.mib + (0.0 if on_gpu else start.mib)
-        row = {
-            "cpu_seconds": round(cost.spent.cpu + start.cpu_seconds, 2),
-            "gpu_seconds": round(cost.spent.gpu, 2),
-            "flops": cost.flops,
-            "evaluations": cost.evaluations,
-            "memory_mib": round(mib),
-            "disk_mib": round(2 * cost.disk_mib, 2),  # in out/ and in the store
-        }
-        when = datetime.now(UTC).isoformat(timespec="seconds")
-        self.store.note(name, about | row | {"event": "planned", "time": when, "device": device_name()})
-        return about | {"state": "run"} | row | {"fits": mib <= self.limit_mib}
-
-    def _cost(self, found: Planned) -> Cost:
-        """Of guides that differ in their steps, one is tried."""
-        call, train = found.call, found.call.config.get("train", {})
-        steps = stage_config(call).train.steps if call.stage in OF_STEPS else 1
-        free = ("seed", "steps") if call.stage in OF_STEPS else ("seed",)
-        config = call.config | {"train": {key: value for key, value in train.items() if key not in free}}
-        dataset = found.study.datasets.get(call.dataset)
-        alike = digest_of([call.stage, config, None if dataset is None else asdict(dataset)])
-        if alike not in self.costs:
-            say(f"plan: trying {call.stage} {call.name}")
-            self.costs[alike] = self._tried(found).times(1 / steps)
-        return self.costs[alike].times(steps)
-
-    def _tried(self, found: Planned) -> Cost:
-        inputs = self._inputs(found)
-        if found.call.stage == "prepare":
-            return prepare_cost(found.call, inputs, self.folder / "prepared" / found.call.name)
-        return cost_of(found.call, inputs, self.limit_mib - self.start.mib)
-
-    def _inputs(self, found: Planned) -> dict[str, Artifact]:
-        made = {role: self._artifact(name) for role, name in found.made_of.items()}
-        return outside(found.study, found.call) | made
-
-    def _artifact(self, name: str) -> Artifact:
-        """The result, or what stands in for it."""
-        if name not in self.artifacts:
-            found = self.planned[name]
-            real = None if found.manifest is None or found.key is None else self._real(found, found.key)
-            self.artifacts[name] = real or stand_in(found.call, self._inputs(found), self.folder / name)
-        return self.artifacts[name]
-
-    def _real(self, found: Planned, key: str) -> Artifact | None:
-        file = found.call.out / MANIFEST
-        if file.is_file() and (manifest := parse_manifest(file.read_bytes(), file)) == found.manifest:
-            return Artifact(found.call.out, manifest, manifest.digest)
-        return self.store.fetch(key, self.folder / key)
+    facts = _artifact(made_of["data"], planned, store, folder).manifest.facts
+    method = build_method(call.config["method"], call.config["model"])
+    weights = TrainState.fresh(method, data_spec(facts), 0).weights(method.players())
+    with new_artifact(folder / name, call.stage, call.name, call.config, {}) as draft:
+        save_weights(draft.path, {net: of for net, of in weights.items() if net not in call.inputs})  # but its trunk
+        draft.facts.update({fact: facts[fact] for fact in ("shape", "classes", "std")}, steps=0)
+    return draft.artifact
 
 
-def _past(store: Store, planned: Mapping[str, Planned]) -> dict[str, Any]:
-    """Predictions beside what the same work took, where it was neither resumed nor elsewhere."""
-    stages = list(_compared(store, planned))
-    errors = {
-        which: [abs(row["error"]) for row in stages if row["measured"] > least]
-        for which, least in (("median_error", 0.0), ("median_error_long", LONG_SECONDS))
-    }
-    return {"stages": stages} | {which: round(median(found), 3) if found else None for which, found in errors.items()}
+class Measured(Exception):
+    """Ends a trial; its argument is the seconds of the complete work."""
 
 
-def _compared(store: Store, planned: Mapping[str, Planned]) -> Iterator[dict[str, Any]]:
-    for name, found in planned.items():
-        notes = store.notes(found.key) if found.manifest is not None and found.key is not None else []
-        done = [note for note in notes if note["event"] == "computed" and not note["resumed"] and note["cpu_seconds"]]
-        if not done:
-            continue
-        took = done[-1]
-        said = [note for note in store.notes(name) if note["time"] <= took["time"] and note["device"] == took["device"]]
-        if said:
-            predicted, measured = said[-1]["cpu_seconds"], took["cpu_seconds"]
-            yield {
-                "stage": found.call.stage, "name": found.call.name, "predicted": predicted, "measured": measured,
-                "error": round(predicted / measured - 1, 3),
-                "memory_predicted_mib": said[-1]["memory_mib"], "memory_measured_mib": took["peak_memory_mib"],
-            }  # fmt: skip
+@dataclass
+class Clock:
+    """Batches that end the training after a few seconds; the first step, which warms up, does not count."""
+
+    batches: Callable[..., Any]
+    steps: int
+    marks: list[float] = field(default_factory=list)
+
+    def __call__(self, *which: int) -> Any:
+        """which: the step; in a stack the training seed before it."""
+        if which[-1] == len(self.marks):
+            self.marks.append(time.perf_counter())
+            counted = len(self.marks) - 2
+            if counted > 0 and self.marks[-1] - self.marks[0] > TRIAL_SECONDS:
+                raise Measured((self.marks[-1] - self.marks[1]) / counted * self.steps)
+        return self.batches(*which)
 
 
-def print_plan(found: Mapping[str, Any]) -> None:
-    """For people."""
-    from rich.console import Console
-    from rich.table import Table
+class Trial:
+    """A launcher that ends after a few seconds of the loop, or of the items, that it is given."""
 
-    table = Table("stage", "name", "CPU s", "GPU s", "evals", "FLOP", "MiB", "MiB disk", "", box=None)
-    alike = Counter(_cells(row) for row in found["stages"])
-    for cells, times in alike.items():
-        table.add_row(*cells[:-1], f"{times} times {cells[-1]}" if times > 1 else cells[-1])
-    Console().print(table)
-    total = found["total"]
-    print(
-        f"together {total['cpu_seconds']:.0f} CPU seconds, {total['gpu_seconds']:.0f} GPU seconds, "
-        f"{total['disk_mib']:.0f} MiB of disk"
-    )
-    if found["does_not_fit"]:
-        print(f"beyond the {found['memory_limit_mib']} MiB there are: {', '.join(found['does_not_fit'])}")
-    past = found["past"]
-    if past["stages"]:
-        long = past["median_error_long"]
-        above = "" if long is None else f"; {100 * long:.0f} % on those above {LONG_SECONDS:.0f} s"
-        error = 100 * past["median_error"]
-        print(f"{len(past['stages'])} earlier predictions were off by {error:.0f} % of CPU seconds (median){above}")
+    def fit(self, loop: Any, job: Any, *others: Any) -> Any:
+        return InProcess().fit(loop, replace(job, batches=Clock(job.batches, job.steps)), *others)
+
+    def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        began = time.perf_counter()
+        for count, item in enumerate(items, 1):
+            is_training = hasattr(item, "batches")  # of a stack, whose trainings are taken to be alike
+            clock = {"batches": Clock(item.batches, item.train.steps * len(items))} if is_training else {}
+            yield function(replace(item, **clock))
+            if (seconds := time.perf_counter() - began) > TRIAL_SECONDS:
+                raise Measured(seconds / count * len(items))
 
 
-def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    numbers = [f"{row[name]:.2g}" if row.get(name) else "" for name in ("gpu_seconds", "evaluations", "flops")]
-    sizes = [f"{row[name]:.0f}" if name in row else "" for name in ("memory_mib", "disk_mib")]
-    state = "stored" if row["state"] == "reused" else "" if row["fits"] else "too large"
-    return (row["stage"], row["name"], f"{row['cpu_seconds']:.0f}", *numbers, *sizes, state)
+class Unwatched:
+    """A watch that ignores everything."""
+
+    @contextmanager
+    def opened(self) -> Any:
+        yield self
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *received: None

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import pandas as pd
 import psutil
@@ -25,6 +25,7 @@ from networkx import DiGraph
 
 from pipeline.config.study import load_study
 from pipeline.console import say
+from pipeline.dag.resolve import Cost, past_costs
 from pipeline.errors import TrilemmaError, UserError
 from pipeline.launch.launcher import launcher
 from pipeline.launch.signals import GRACE_SECONDS, end_with_parent, on_sigterm
@@ -57,13 +58,6 @@ def reproduce(targets: Sequence[str], jobs: int, workers: int | None, address: s
         raise UserError(f"DVC: {error}") from error
     if house.failed:
         raise TrilemmaError(f"{len(house.failed)} of {len(plan)} stages failed: {', '.join(house.failed)}")
-
-
-class Cost(NamedTuple):
-    """Of a stage, when it was last computed."""
-
-    peak_mib: int
-    seconds: float
 
 
 class Scheduler:
@@ -140,7 +134,7 @@ class Scheduler:
                 self._start(self.ready.pop(name))
 
     def _cost(self, command: str) -> Cost:
-        return self.costs.get(command, Cost(0, 0.0))
+        return self.costs.get(command, Cost(0.0, 0))
 
     def _seconds_ahead(self, graph: DiGraph) -> dict[str, float]:
         """Of each stage and the longest chain that waits for it: what is to be begun first."""
@@ -232,10 +226,5 @@ def _costs(folder: Path) -> dict[str, Cost]:
     study = load_study(folder / "params.yaml")
     reported = folder / "reports" / "tables" / "cost.csv"
     told = pd.read_csv(reported).dropna(subset=["seconds"]).to_dict("records") if reported.is_file() else []
-    computed = sorted(
-        (note for note in open_store(study).ledger() if note["event"] == "computed"), key=lambda note: note["time"]
-    )
-    return {
-        f"trilemma {note['stage']} {note['name']}": Cost(int(note["peak_memory_mib"]), float(note["seconds"]))
-        for note in [*told, *computed]
-    }
+    costs = {(row["stage"], row["name"]): Cost(row["seconds"], int(row["peak_memory_mib"])) for row in told}
+    return {f"trilemma {' '.join(call)}": cost for call, cost in (costs | past_costs(open_store(study))).items()}

@@ -1,4 +1,4 @@
-"""The keys of a chain of calls as far as their inputs exist, and what is in the store already."""
+"""The calls of a study or a sweep before they run: names, keys, stored results, and what they cost before."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,13 +13,18 @@ from pipeline.store.store import Store
 
 
 class Planned(NamedTuple):
-    """A call of one or more trials, or of the study itself."""
+    """A call of the study itself, or of one or more trials of a sweep."""
 
     study: Study
     call: Call
-    made_of: dict[str, str]  # the names, by `identities`, of the calls that its inputs are made by
+    made_of: dict[str, str]  # the names, by `identities`, of the calls that make its inputs
     key: str | None  # None until its inputs are there
-    manifest: Manifest | None  # of its result, if that is there
+    manifest: Manifest | None  # of its result, if that is stored
+
+
+class Cost(NamedTuple):
+    seconds: float
+    peak_mib: int
 
 
 def identities(study: Study, calls: list[Call]) -> dict[Path, str]:
@@ -55,15 +60,13 @@ def key_if_known(study: Study, call: Call, inputs: Mapping[str, Manifest | None]
     return call.key(study.root, digests) if len(digests) == len(call.inputs) else None
 
 
-def usual_seconds(store: Store) -> dict[tuple[str, ...], float]:
-    """Median seconds of what was computed, by stage, and by stage and entry."""
-    seen: dict[tuple[str, ...], list[float]] = {}
-    for note in store.ledger():
-        if note["event"] == "computed":
-            for kind in ((note["stage"],), (note["stage"], note["name"])):
-                seen.setdefault(kind, []).append(note["seconds"])
-    return {kind: median(values) for kind, values in seen.items()}
-
-
-def expected_seconds(seconds: Mapping[tuple[str, ...], float], call: Call) -> float | None:
-    return seconds.get((call.stage, call.name), seconds.get((call.stage,)))
+def past_costs(store: Store) -> dict[tuple[str, ...], Cost]:
+    """Of computations in the ledger that were not resumed: by (stage, entry) the last, by (stage,) the median."""
+    notes = [note for note in store.ledger() if note["event"] == "computed" and not note["resumed"]]
+    notes.sort(key=lambda note: note["time"])
+    costs = {
+        (note["stage"], note["name"]): Cost(float(note["seconds"]), int(note["peak_memory_mib"])) for note in notes
+    }
+    by_stage = {stage: [cost for (of, _), cost in costs.items() if of == stage] for stage, _ in costs}
+    usual: dict[tuple[str, ...], Cost] = {(stage,): Cost(*map(median, zip(*of))) for stage, of in by_stage.items()}
+    return costs | usual

@@ -20,7 +20,6 @@ from pipeline.data.shards import read_pictures
 from pipeline.errors import ArtifactError
 from pipeline.metrics.mixture_metrics import raw
 from pipeline.metrics.sensitivity import SENSITIVITY_FILE
-from pipeline.report.budget import budget_section
 from pipeline.report.figures import Bar, bars, log_ratio_curves, loss_curves, save, scatter
 from pipeline.report.measured_section import measured_sections
 from pipeline.report.page import write_page
@@ -101,7 +100,7 @@ def _write_texts(study: Study, reports: Path, measured: dict[str, pd.DataFrame],
     for old in figures.iterdir():
         old.unlink()
     write_csv(cost, reports / "tables" / "cost.csv", digits=None)
-    (reports / "cost.md").write_text(_cost(cost) + "\n" + budget_section(study))
+    (reports / "cost.md").write_text(_cost(cost))
     sections = [HEAD]
     for name, values in measured.items():
         sections += _dataset(study, name, values, doubtful[name], reports)

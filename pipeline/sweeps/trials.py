@@ -6,10 +6,11 @@ from typing import Any
 
 from pipeline.config.study import Study
 from pipeline.dag.code_version import code_version
-from pipeline.dag.resolve import Planned, expected_seconds, identities, planned_calls, usual_seconds
+from pipeline.dag.graph import Call
+from pipeline.dag.resolve import Cost, Planned, identities, past_costs, planned_calls
 from pipeline.errors import ConfigError, naming
 from pipeline.store.store import Store
-from pipeline.sweeps.entry import Point, Sweep, is_stacked
+from pipeline.sweeps.entry import Point, Sweep, find_sweep, is_stacked
 from pipeline.sweeps.overrides import TRAINED, changed, check, evaluated, stacked, with_seed, with_sets
 
 MOST_SEEDS = 3  # times `seeds`, for a point that a race cannot tell from others
@@ -97,13 +98,13 @@ def plan(trials: list[Trial], store: Store) -> dict[str, Planned]:
 
 def as_json(trials: list[Trial], planned: Iterable[Planned], store: Store) -> dict[str, Any]:
     """What `--dry-run --json` prints."""
-    seconds = usual_seconds(store)
+    costs = past_costs(store)
     return {
         "points": [
             {"id": trial.id, "of": trial.point.of, "seed": trial.seed, **trial.point.values} for trial in trials
         ],
         "run": [
-            {"stage": p.call.stage, "name": p.call.name, "key": p.key, "seconds": expected_seconds(seconds, p.call)}
+            {"stage": p.call.stage, "name": p.call.name, "key": p.key, "seconds": _seconds(costs, p.call)}
             for p in planned
             if p.manifest is None
         ],
@@ -145,3 +146,14 @@ def _changed_settings(was: Any, now: Any, where: str = "") -> Iterator[str]:
                 yield from _changed_settings(was.get(name), now.get(name), f"{where}.{name}".lstrip("."))
     else:
         yield f"{where} was {was!r} and is {now!r}"
+
+
+def _seconds(costs: Mapping[tuple[str, ...], Cost], call: Call) -> float | None:
+    cost = costs.get((call.stage, call.name), costs.get((call.stage,)))
+    return None if cost is None else cost.seconds
+
+
+def chains_of(study: Study, sweep: str) -> list[tuple[Study, list[Call]]]:
+    """The calls of a sweep of params.yaml, by trial."""
+    trials = trials_of(study, find_sweep(study, sweep, None, None, None), f"sweeps.{sweep}")
+    return [(trial.study, evaluated(trial.study, trial.point.of)) for trial in trials]

@@ -1,6 +1,7 @@
-"""`trilemma runs`: what params.yaml asks for, how far each of it is, and what was measured."""
+"""Tables in the terminal: the runs of params.yaml with state and metrics (`trilemma runs`), and `trilemma plan`."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -76,3 +77,19 @@ def _metrics(study: Study, name: str) -> list[dict[str, Any]]:
         for found in content["metrics"]
     ]
     return measured + [{"metric": key, "value": value, "card": "counted"} for key, value in content["counts"].items()]
+
+
+def print_plan(rows: Sequence[Mapping[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("stage", "name", "state", "seconds", "peak MiB", "from", box=None)
+    for row in rows:
+        numbers = ["" if row[name] is None else f"{row[name]:.0f}" for name in ("seconds", "memory_mib")]
+        table.add_row(row["stage"], row["name"], row["state"], *numbers, row["source"] or "unknown")
+    Console().print(table)
+    missing = [row["seconds"] for row in rows if row["state"] != "stored"]
+    known = [seconds for seconds in missing if seconds is not None]
+    print(
+        f"{len(missing)} of {len(rows)} stages to compute; {len(known)} of them take about {sum(known):.0f} s together"
+    )

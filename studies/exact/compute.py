@@ -21,11 +21,11 @@ from draw import Curve, draw_curves, draw_vectors, save
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from methods.core.exact import Estimate, Levels, gain, score_error
+from methods.core.density.exact import Estimate, Levels, gain, score_error
+from methods.core.density.mixtures import Mixture, log_ratio
 from methods.core.guidance import Guide, constant, guided
 from methods.core.loop import TrainState, train_steps
-from methods.core.mixtures import Mixture, log_ratio
-from methods.core.noise import LinearVP
+from methods.core.process.noise import LinearVP
 from methods.core.rng import StepRng
 from methods.core.types import At, Batch, DataSpec, Denoiser
 from methods.discriminator_guidance import Discriminator, Ratio

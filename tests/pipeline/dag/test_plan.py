@@ -1,102 +1,67 @@
-"""What a stage will take is known before it runs, and how right that was is known afterwards."""
+"""Which stages are stored, and what the missing ones need."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pipeline.config.build import build_method
 from pipeline.config.study import load_study
-from pipeline.dag.graph import STAGES
-from pipeline.dag.plan import plan
-from pipeline.dag.plan_inputs import stand_in
-from pipeline.dag.plan_meter import Spent, first_of, tile
-from pipeline.dag.plan_probe import Cost, cost_of
-from pipeline.data.artifacts import Artifact
+from pipeline.dag.plan import Clock, Measured, plan
+from pipeline.dag.resolve import past_costs
 from pipeline.errors import ConfigError
-from pipeline.sampling.counting import counting
-from pipeline.training.networks import data_spec
+from pipeline.store.open import open_store
 from tests.support.toy_study import ToyStudy
 
-ROOT = Path(__file__).parents[3]
-ALL = 1e9  # MiB
 
-
-@pytest.fixture
-def data(tmp_path: Path) -> Artifact:
-    return stand_in(STAGES["prepare"](load_study(ROOT / "params.yaml"), "digits"), {}, tmp_path / "digits")
-
-
-def training(data: Artifact, limit_mib: float = ALL, width: int = 32, **train: Any) -> Cost:
-    study = load_study(ROOT / "params.yaml")
-    study.runs["edm-mlp-digits"].model.update(width=width)
-    study.runs["edm-mlp-digits"].train.update(train)
-    return cost_of(STAGES["pretrain"](study, "edm-mlp-digits"), {"data": data}, limit_mib, seconds=0.1)
-
-
-def test_data_that_are_not_prepared_are_stood_in_for_by_their_own_records(data: Artifact) -> None:
-    facts = data.manifest.facts
-    assert (facts["train"], facts["held_out"], facts["records"]) == (1297, 500, 1797)
-    assert (facts["shape"], facts["classes"]) == ([1, 8, 8], 10)
-
-
-def test_operations_and_evaluations_grow_with_steps_and_batch(data: Artifact) -> None:
-    few, more = training(data, steps=200, batch=64), training(data, steps=400, batch=128)
-    assert few.evaluations == 200 * 64
-    assert more.evaluations == 400 * 128
-    assert few.flops is not None
-    assert more.flops == pytest.approx(4 * few.flops, rel=0.02)
-    assert few.spent.cpu > 0
-
-
-def test_a_batch_beyond_the_limit_is_not_tried_but_its_need_is_known(data: Artifact) -> None:
-    whole = training(data, batch=1280, width=640)
-    guessed = training(data, batch=1280, width=640, limit_mib=whole.mib / 2)
-    assert whole.mib > 50
-    assert guessed.mib == pytest.approx(whole.mib, rel=0.25)
-    assert guessed.flops == whole.flops
-
-
-def test_a_tile_is_counted_as_sampling_counts_and_need_not_be_finished(data: Artifact) -> None:
-    method, spec = build_method("edm.EDM", {"net": "mlp", "width": 16, "depth": 1}), data_spec(data.manifest.facts)
-    nets, sampling = method.build(spec), method.Sampling(steps=40)
-    one = first_of(method, nets, sampling, spec.classes)
-    with counting({"nfe": list(nets.values())}) as rows:
-        one()
-    cut = tile(one, one, nets, seconds=0.0)
-    assert tile(one, one, nets, seconds=0.5).calls == cut.calls == rows["nfe"] == 79
-    assert cut.flops == pytest.approx(tile(one, one, nets, seconds=0.5).flops)
-
-
-def test_spent_seconds_add_up() -> None:
-    assert Spent(1.0, 2.0).plus(Spent(3.0, 4.0), 2.0) == Spent(7.0, 10.0)
-    assert Spent(3.0, 4.0).since(Spent(1.0, 1.0)).times(2.0) == Spent(4.0, 6.0)
-
-
-def test_what_is_in_the_store_costs_nothing(reproduced: ToyStudy) -> None:
-    found = plan(reproduced.folder, None, None)
-    assert {row["state"] for row in found["stages"]} == {"reused"}
-    assert found["total"]["cpu_seconds"] == 0
-    assert found["past"] == {"stages": [], "median_error": None, "median_error_long": None}
+def test_stored_stages_have_the_seconds_and_memory_of_their_computation(
+    reproduced: ToyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRILEMMA_STORE", str(reproduced.store))
+    study = load_study(reproduced.folder / "params.yaml")
+    rows, costs = plan(study, None), past_costs(open_store(study))
+    assert {row["state"] for row in rows} == {"stored"}
+    for row in rows:
+        seconds, mib = costs[row["stage"], row["name"]]
+        assert (row["seconds"], row["memory_mib"], row["source"]) == (round(seconds, 2), mib, "ledger")
+        assert mib > 50
 
 
 def test_an_unknown_target_is_named_with_the_nearest(reproduced: ToyStudy) -> None:
     with pytest.raises(ConfigError, match="did you mean 'toy-dg'"):
-        plan(reproduced.folder, "toy-gd", None)
+        plan(load_study(reproduced.folder / "params.yaml"), "toy-gd")
 
 
-def test_a_prediction_says_what_does_not_fit_and_later_how_wrong_it_was(tmp_path: Path) -> None:
+def test_a_changed_stage_is_to_compute_as_long_as_before(reproduced: ToyStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRILEMMA_STORE", str(reproduced.store))
+    study = load_study(reproduced.folder / "params.yaml")
+    run = study.runs["toy"]
+    other = replace(study, runs={"toy": replace(run, sample={"steps": 4})})
+    states = {row["stage"]: (row["state"], row["source"]) for row in plan(other, "toy")}
+    assert states["pretrain"] == ("stored", "ledger")
+    assert states["sample"] == states["evaluate"] == ("to compute", "ledger")
+
+
+def test_trainings_and_samplings_that_never_ran_are_timed(tmp_path: Path) -> None:
     toy = ToyStudy.build(tmp_path / "house")
-    first = json.loads(toy.run("plan", "digits", "--memory-limit", "100", "--json").stdout)
-    assert first["memory_limit_mib"] == 100
-    assert first["does_not_fit"] == ["prepare digits", "features digits", "immune digits"]
-    assert all(row["cpu_seconds"] > 0 and row["memory_mib"] > 100 for row in first["stages"])
     toy.run("prepare", "digits")
-    then = json.loads(toy.run("plan", "digits", "--json").stdout)
-    assert [row["state"] for row in then["stages"]] == ["reused", "run", "run"]
-    assert then["does_not_fit"] == []
-    (past,) = then["past"]["stages"]
-    assert past["predicted"] == first["stages"][0]["cpu_seconds"]
-    assert past["error"] == pytest.approx(past["predicted"] / past["measured"] - 1, abs=1e-3)
-    assert then["past"]["median_error"] == abs(past["error"])
+    rows = {row["stage"]: row for row in json.loads(toy.run("plan", "toy", "--json").stdout)}
+    assert rows["prepare"]["state"] == "stored"
+    assert rows["prepare"]["source"] == "ledger"
+    for stage in ("pretrain", "generate", "sample"):
+        assert (rows[stage]["state"], rows[stage]["source"]) == ("to compute", "trial")
+        assert 0 < rows[stage]["seconds"] < 60
+        assert rows[stage]["memory_mib"] > 100
+    assert rows["evaluate"]["seconds"] is None  # neither a training nor a sampling, and never computed
+    assert "of them take about" in toy.run("plan", "toy").stdout
+
+
+def test_a_training_is_ended_after_a_few_seconds_and_scaled_to_all_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 3.0, 4.0, 5.0, 6.0])  # a slow first step, then one second each
+    clock = Clock(lambda step: step, steps=100)
+    with monkeypatch.context() as patched:
+        patched.setattr("time.perf_counter", lambda: next(now))
+        assert [clock(step) for step in (0, 0, 1, 2, 3)] == [0, 0, 1, 2, 3]
+        with pytest.raises(Measured) as measured:
+            clock(4)
+    assert measured.value.args == (100.0,)
