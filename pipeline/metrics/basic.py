@@ -50,21 +50,42 @@ def frechet_distance(generated: FeatureStats, real: FeatureStats, real_factor: n
     return MetricValue(float(shift + spread - 2 * cross), warnings)
 
 
+class PolynomialKernel(NamedTuple):
+    """k(a, b) = (gamma a.b + coef0)^degree."""
+
+    degree: int
+    gamma: float
+    coef0: float
+
+    @classmethod
+    def of_kid(cls, width: int) -> "PolynomialKernel":
+        """(a.b / d + 1)^3 for features of width d (Binkowski et al. 2018)."""
+        return cls(degree=3, gamma=1 / width, coef0=1.0)
+
+    def sum(self, a: np.ndarray, b: np.ndarray) -> float:
+        """Over all pairs of a row of a and a row of b, in blocks of at most 2^23 pairs."""
+        step = max(1, 2**23 // max(1, len(b)))
+        blocks = (a[start : start + step] @ b.T for start in range(0, len(a), step))
+        return float(sum(self._of(products).sum() for products in blocks))
+
+    def trace(self, a: np.ndarray) -> float:
+        """Of each row with itself."""
+        return float(self._of(np.square(a).sum(axis=1)).sum())
+
+    def _of(self, products: np.ndarray) -> np.ndarray:
+        return (products * self.gamma + self.coef0) ** self.degree
+
+
 def polynomial_mmd2(x: np.ndarray, y: np.ndarray, degree: int, gamma: float, coef0: float) -> float:
     """Unbiased squared MMD of [n, d] and [m, d] with k(a, b) = (gamma a.b + coef0)^degree (Gretton 2012, eq. 3)."""
 
-    def kernel(products: np.ndarray) -> np.ndarray:
-        return (products * gamma + coef0) ** degree
-
-    def total(a: np.ndarray, b: np.ndarray) -> float:
-        step = max(1, 2**23 // len(b))
-        return float(sum(kernel(a[start : start + step] @ b.T).sum() for start in range(0, len(a), step)))
+    kernel = PolynomialKernel(degree, gamma, coef0)
 
     def within(a: np.ndarray) -> float:
-        return (total(a, a) - float(kernel(np.square(a).sum(axis=1)).sum())) / (len(a) * (len(a) - 1))
+        return (kernel.sum(a, a) - kernel.trace(a)) / (len(a) * (len(a) - 1))
 
     x, y = x.astype(np.float64), y.astype(np.float64)
-    return within(x) + within(y) - 2 * total(x, y) / (len(x) * len(y))
+    return within(x) + within(y) - 2 * kernel.sum(x, y) / (len(x) * len(y))
 
 
 def kid(generated: np.ndarray, real: np.ndarray) -> MetricValue:
@@ -138,9 +159,10 @@ def nearest_neighbour_distance(generated: np.ndarray, training: np.ndarray) -> M
 
 
 class SvmClassifier:
-    """A support vector machine on pixels: says whether a picture shows what was asked for, and shares no features."""
+    """A support vector machine on pixels, which classifies pictures without the features of any other metric."""
 
     name = "svm-rbf"
+    layer = "class"
     preprocessing = "uint8 / 255"
 
     def __init__(self, machine: SVC, digest: str) -> None:
@@ -148,14 +170,14 @@ class SvmClassifier:
 
     @classmethod
     def fit(cls, images: np.ndarray, labels: np.ndarray, c: float = 10.0) -> "SvmClassifier":
-        """images: [n, C, H, W] uint8, real. The digest names kernel, pictures and labels: all it depends on."""
+        """images: [n, C, H, W] uint8, real. The digest is of all it depends on: kernel, pictures and labels."""
         machine = SVC(kernel="rbf", C=c, gamma="scale").fit(_unit_pixels(images), labels)
         digest = hashlib.sha256(f"{cls.name}/{cls.preprocessing}/{c}/{images.shape}/".encode())
         digest.update(np.ascontiguousarray(images).tobytes() + np.asarray(labels, dtype=np.int64).tobytes())
         return cls(machine, digest.hexdigest())
 
     def accuracy(self, images: np.ndarray, labels: np.ndarray) -> MetricValue:
-        """Share of pictures recognised as their label."""
+        """Share of pictures classified as their label."""
         if len(images) != len(labels) or len(images) == 0:
             raise ValueError(
                 f"{len(images)} pictures with {len(labels)} labels: pass one label per picture, at least one"
@@ -175,7 +197,7 @@ def _check_pair(generated: np.ndarray, real: np.ndarray) -> None:
 
 
 def _cubic_mmd2(generated: np.ndarray, real: np.ndarray) -> float:
-    return polynomial_mmd2(generated, real, degree=3, gamma=1 / real.shape[1], coef0=1.0)
+    return polynomial_mmd2(generated, real, *PolynomialKernel.of_kid(real.shape[1]))
 
 
 def _score_of_split(log_p: np.ndarray) -> float:

@@ -80,7 +80,7 @@ def fixed_shape(table: pa.Table) -> tuple[tuple[int, ...], np.dtype] | None:
 
 
 def load_array(file: Path, *only: str) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz`, all or those named; the one of an `.npy` under the name `array`. Nothing is unpickled."""
+    """The arrays of an `.npz`, all or those named; the one of an `.npy` is called `array`. Nothing is unpickled."""
     try:
         loaded = np.load(file, allow_pickle=False)
         if file.suffix != ".npz":
