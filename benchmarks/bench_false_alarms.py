@@ -37,7 +37,7 @@ def digits() -> np.ndarray:
     """[1797, 32] features of all digits; the network was trained on others than those compared with."""
     pixels, labels = (np.asarray(part) for part in load_digits(return_X_y=True))
     images = np.round(pixels * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
-    return SmallNetwork.train(images[:500], labels[:500], seed=0, epochs=20)(images[500:])
+    return SmallNetwork.train(images[:500], labels[:500], seed=0, epochs=20).outputs(images[500:]).features
 
 
 def mixture() -> np.ndarray:
@@ -50,7 +50,7 @@ def verdicts(pool: np.ndarray, n: int) -> Counter[str]:
     rng, found = np.random.default_rng(0), Counter[str]()
     for _ in range(REPETITIONS):
         order = rng.permutation(len(pool))
-        real = Real(Features(pool[order[2 * SETS * n :]]), NAMES)
+        real = Real.of(Features(pool[order[2 * SETS * n :]]), NAMES)
         sets = [compute(NAMES, Features(pool[rows]), real) for rows in order[: 2 * SETS * n].reshape(2 * SETS, n)]
         for name in NAMES:
             ours, theirs = ([measured[name].value for measured in side] for side in (sets[:SETS], sets[SETS:]))

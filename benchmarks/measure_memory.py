@@ -3,7 +3,6 @@
 `python benchmarks/measure_memory.py [SAMPLES]`; 50,000 of each side take ten minutes or more on one core.
 """
 
-import os
 import resource
 import subprocess
 import sys
@@ -22,7 +21,7 @@ def main(samples: int) -> None:
         sides = [write(Path(folder) / f"{name}.npy", samples, seed) for seed, name in enumerate(("generated", "real"))]
         command = [sys.executable, "-m", "pipeline.cli.main", "measure", *map(str, sides), "--extractor", "none"]
         start = time.monotonic()
-        subprocess.run(command, check=True, env=os.environ | {"TRILEMMA_CACHE": f"{folder}/cache"})
+        subprocess.run(command, check=True)
         seconds = time.monotonic() - start
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(

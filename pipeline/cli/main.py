@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from pipeline.cli.standalone import Json, import_checkpoint, measure, weights
+from pipeline.cli.standalone import Json, import_checkpoint, measure, reference, weights
 from pipeline.errors import TrilemmaError, UserError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 
 app.add_typer(weights, name="weights", rich_help_panel="Anybody's pictures")
 app.command(rich_help_panel="Anybody's pictures")(measure)
+app.command(rich_help_panel="Anybody's pictures")(reference)
 app.command("import", rich_help_panel="Anybody's networks")(import_checkpoint)
 
 Name = Annotated[str, typer.Argument(help="an entry of params.yaml")]

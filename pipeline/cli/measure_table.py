@@ -1,4 +1,4 @@
-"""What `trilemma measure` and `trilemma weights verify` print: a table for people, or JSON and nothing else."""
+"""Output of `trilemma measure` and `trilemma weights verify`: a table, or JSON alone."""
 
 import json
 import sys
@@ -11,12 +11,12 @@ from pipeline.errors import UserError
 from pipeline.metrics.features.weights import Check
 from pipeline.metrics.standalone.measure import Measurement, Value
 
-WIDTH = 120  # where nobody watches
-DIGITS = 5  # significant, for people; JSON has all
+WIDTH = 120  # where the output is no terminal
+DIGITS = 5  # significant, in the table; JSON has all
 
 
 def print_measurement(found: Measurement, as_json: bool) -> None:
-    """Warnings go to stderr as well as into the card."""
+    """Warnings are on stderr and in the card."""
     for warning in found.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if as_json:
@@ -30,9 +30,10 @@ def print_measurement(found: Measurement, as_json: bool) -> None:
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(table)
     about = found.json()["card"]
+    n_real = "unknown number of" if about["n_real"] is None else about["n_real"]
     console.print(
         f"\nfeatures: {about['extractor']}@{about['extractor_digest'][:8]} {about['layer']}, {about['preprocessing']}\n"
-        f"samples: {about['n_generated']} generated, {about['n_real']} real ({about['reference']})\n"
+        f"samples: {about['n_generated']} generated, {n_real} real ({about['reference']})\n"
         f"interval: {about['interval']}\nfloor: {about['floor']}",
         highlight=False,
         markup=False,
@@ -40,7 +41,7 @@ def print_measurement(found: Measurement, as_json: bool) -> None:
 
 
 def print_checks(checks: list[Check], as_json: bool) -> None:
-    """Every known extractor; a wrong file ends in an error."""
+    """All known extractors; an error if a file has a wrong SHA-256."""
     if as_json:
         print(json.dumps([{**check._asdict(), "path": str(check.path or "")} for check in checks], indent=1))
     else:
@@ -50,7 +51,7 @@ def print_checks(checks: list[Check], as_json: bool) -> None:
         Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
     wrong = [f"{check.path} ({check.sha256})" for check in checks if check.status == "wrong"]
     if wrong:
-        raise UserError(f"not the weights of their names: {', '.join(wrong)}: delete and fetch them again")
+        raise UserError(f"SHA-256 of other files than their names: {', '.join(wrong)}: delete and fetch them again")
 
 
 def _number(value: float | None) -> str:

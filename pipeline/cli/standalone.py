@@ -1,4 +1,4 @@
-"""Commands on anybody's pictures and networks, which need no study around them."""
+"""Commands on pictures and networks outside a study."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,29 +6,43 @@ from typing import Annotated
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, and nothing else there")]
-Folder = Annotated[Path | None, typer.Option(envvar="TRILEMMA_WEIGHTS", help="where the files lie")]
+ExtractorName = Annotated[str | None, typer.Option(help="none: features; else a name, or FILE.safetensors")]
+Source = Annotated[Path | None, typer.Option(envvar="TRILEMMA_DATA", help="folder where relative paths are looked for")]
+Folder = Annotated[Path | None, typer.Option(envvar="TRILEMMA_WEIGHTS", help="folder of the weights files")]
 weights = typer.Typer(no_args_is_help=True, help="Weights of feature networks: verify, fetch, train.")
 
 
 def measure(
     generated: Annotated[Path, typer.Argument(help="folder or zip of pictures, Parquet, .npz, .npy, FOLDER/SPLIT")],
-    real: Annotated[Path, typer.Argument(help="the same, of real ones")],
-    extractor: Annotated[str | None, typer.Option(help="none: features; else a name, or FILE.safetensors")] = None,
+    real: Annotated[Path, typer.Argument(help="the same, or a reference .npz")],
+    extractor: ExtractorName = None,
     metrics: Annotated[str | None, typer.Option(help="such as fid,kid,recall")] = None,
     seeds: Annotated[str, typer.Option(help="of the random splits behind the floors")] = "0,1,2",
-    images: Annotated[int | None, typer.Option(help="use only the first so many generated ones", min=2)] = None,
-    source: Annotated[Path | None, typer.Option(envvar="TRILEMMA_DATA", help="where else to look for both")] = None,
+    images: Annotated[int | None, typer.Option(help="use only the first so many generated samples", min=2)] = None,
+    source: Source = None,
     as_json: Json = False,
 ) -> None:
     """Measure generated pictures or features against real ones."""
     from pipeline.cli.measure_table import print_measurement
     from pipeline.metrics.standalone.image_files import located
     from pipeline.metrics.standalone.measure import measure, numbers
-    from pipeline.metrics.standalone.measure_cache import Cache
 
     sides = located(generated, source), located(real, source)
-    found = measure(*sides, extractor, metrics.split(",") if metrics else None, numbers(seeds), images, Cache.at_hand())
+    found = measure(*sides, extractor, metrics.split(",") if metrics else None, numbers(seeds), images)
     print_measurement(found, as_json)
+
+
+def reference(
+    real: Annotated[Path, typer.Argument(help="real samples, as for `measure`")],
+    out: Annotated[Path, typer.Argument(help="FILE.npz, the real side of later measurements")],
+    extractor: ExtractorName = None,
+    source: Source = None,
+) -> None:
+    """Write features and statistics of real samples to a file for `measure`."""
+    from pipeline.metrics.standalone.image_files import located
+    from pipeline.metrics.standalone.reference_file import write_reference
+
+    print(write_reference(located(real, source), out, extractor))
 
 
 def import_checkpoint(
@@ -36,7 +50,7 @@ def import_checkpoint(
     format: Annotated[str, typer.Option("--as", help="edm, adm, iddpm, ddgan or dg")],
     name: Annotated[str | None, typer.Option(help="a run, classifier or guide that it must fit")] = None,
 ) -> None:
-    """Check a checkpoint, and print the entry that takes it over."""
+    """Check a checkpoint, and print the params.yaml entry that loads it."""
     from pipeline.cli.import_checkpoint import print_entry
 
     print_entry(Path.cwd(), file, format, name)
@@ -68,7 +82,7 @@ def train_weights(
     epochs: Annotated[int, typer.Option(min=1)] = 60,
     seed: int = 0,
 ) -> None:
-    """Train a small feature network on the classes of one's own pictures."""
+    """Train a small feature network on labelled pictures."""
     from pipeline.metrics.standalone.train_extractor import train_extractor
 
     print(train_extractor(source, out, epochs, seed))

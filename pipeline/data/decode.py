@@ -1,14 +1,16 @@
-"""One picture file -> uint8, cropped and resized as declared; what cannot be used is named."""
+"""Encoded pictures: which files are pictures, the bytes in a table's cell, and decoding to uint8 [C, H, W]."""
 
 import io
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import PurePath
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.data.records import BadRecord
 
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 MODES = {"L": "L", "1": "L", "RGB": "RGB", "YCbCr": "RGB"}  # of a picture file -> how it is read
 Filter = Literal["box", "bilinear", "bicubic", "lanczos"]
 
@@ -33,6 +35,21 @@ class Preprocess:
 
 
 AS_IT_IS = Preprocess()
+
+
+def is_picture(path: PurePath) -> bool:
+    """By its suffix; hidden files and those that macOS adds to archives are not pictures."""
+    is_hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not is_hidden
+
+
+def encoded_bytes(cell: Any, where: str) -> bytes:
+    """The encoded picture in a table's cell: bytes, or a struct with the field `bytes`. where: file and row."""
+    value = cell.as_py()
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(content, bytes):
+        raise BadRecord(f"{where}: `image` is {type(content).__name__}, wanted the bytes of a picture")
+    return content
 
 
 def decode_picture(content: bytes, where: str, preprocess: Preprocess = AS_IT_IS) -> np.ndarray:

@@ -1,10 +1,10 @@
-"""What a number means: the card every metric value carries, and the names metrics go by."""
+"""The card of a metric value: everything the value depends on besides the samples; and the metrics by name."""
 
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 Direction = Literal["higher", "lower"]
 METRICS_FILE = "metrics.json"  # what `evaluate` leaves
@@ -48,9 +48,17 @@ METRICS = {
 }
 
 
+SPATIAL = "spatial-7x17x17"
+LAYERS = {"sfid": SPATIAL, "accuracy": "class"}  # of other metrics: the extractor's own
+NEIGHBOURS_OF = {"precision": 3, "recall": 3, "f1": 3, "density": 5, "coverage": 5}  # k, from the metrics' papers
+SCORE_SPLITS = 10
+KID_SUBSET = 1000  # as in papers; with fewer samples KID has a warning
+KID_LARGEST = 10_000  # up to this KID compares all pairs, above it 100 subsets
+
+
 @dataclass(frozen=True)
 class Card:
-    """Everything a metric value depends on besides the samples. `id` is equal where values may be compared."""
+    """`id` is equal where values may be compared."""
 
     metric: str
     extractor: str
@@ -58,10 +66,10 @@ class Card:
     layer: str
     preprocessing: str
     n_generated: int
-    n_real: int
-    reference: str  # which real samples: the name of the split
+    n_real: int | None  # None: a file of statistics that does not state it
+    reference: str  # which real samples: the name of a split, or of a folder or file
     reference_digest: str
-    sample_seeds: tuple[int, ...] = ()  # told, not compared: other seeds are repetitions of the same measurement
+    sample_seeds: tuple[int, ...] = ()  # not compared: other seeds repeat the same measurement
     settings: tuple[tuple[str, str | int | float], ...] = ()  # e.g. (("k", 3),)
 
     def __post_init__(self) -> None:
@@ -83,10 +91,46 @@ class Card:
         """For a table cell, e.g. `small-cnn@1a2b3c4d held-out n=500/500 k=3`."""
         settings = "".join(f" {name}={value}" for name, value in self.settings)
         where = f"{self.extractor}@{self.extractor_digest[:8]} {self.reference}"
-        return f"{where} n={self.n_generated}/{self.n_real}{settings}"
+        n_real = "?" if self.n_real is None else self.n_real
+        return f"{where} n={self.n_generated}/{n_real}{settings}"
 
     def _measure(self) -> dict[str, object]:
         return {name: value for name, value in asdict(self).items() if name != "sample_seeds"}
+
+
+class Described(Protocol):
+    """What a card records of a feature network or a classifier."""
+
+    name: str
+    layer: str  # which features of the network
+    preprocessing: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of weights and preprocessing."""
+        ...
+
+
+def card_of(
+    metric: str, extractor: Described, n_generated: int, n_real: int | None, reference: str, reference_digest: str
+) -> Card:
+    settings: tuple[tuple[str, int], ...] = ()
+    if metric in NEIGHBOURS_OF:
+        settings = (("k", NEIGHBOURS_OF[metric]),)
+    elif metric == "is":
+        settings = (("splits", SCORE_SPLITS),)
+    elif metric == "kid" and n_real is not None and kid_has_subsets(n_generated, n_real):
+        settings = (("subset_size", KID_SUBSET),)
+    layer = LAYERS.get(metric, extractor.layer)
+    return Card(
+        *(metric, extractor.name, extractor.digest, layer, extractor.preprocessing),
+        *(n_generated, n_real, reference, reference_digest),
+        settings=settings,
+    )
+
+
+def kid_has_subsets(n_generated: int, n_real: int) -> bool:
+    return max(n_generated, n_real) > KID_LARGEST and min(n_generated, n_real) >= KID_SUBSET
 
 
 def same_measure(cards: Sequence[Card], apart_from: Collection[str] = ()) -> None:

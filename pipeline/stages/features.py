@@ -14,13 +14,15 @@ from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.row_index import ShardedRows, evenly, open_rows
 from pipeline.data.shards import read_pictures
 from pipeline.errors import UserError
+from pipeline.metrics.card import SPATIAL
 from pipeline.metrics.evaluate import evaluator_of
 from pipeline.metrics.evaluator import write_real_vs_real
+from pipeline.metrics.features.extract import inception, outputs, recognised, reference_file
 from pipeline.metrics.features.extractors import WIDEST_PIXELS, Extractor, Pixels, SmallNetwork
 from pipeline.metrics.features.reference import Reference
 from pipeline.metrics.features.statistics import FeatureStats, Gathered
 from pipeline.metrics.features.weights import INCEPTION
-from pipeline.metrics.image_evaluator import NETWORK, SPATIAL, inception, outputs, recognised, reference_file
+from pipeline.metrics.image_evaluator import NETWORK
 from pipeline.metrics.mixture_metrics import COORDINATES, raw, reference
 
 SPLITS = ("train", "held_out")
@@ -82,20 +84,20 @@ def _write_pictures(splits: Mapping[str, ShardedRows], facts: Mapping[str, Any],
 
 
 def _gathered(extractor: Extractor, rows: ShardedRows) -> tuple[Reference, Reference | None]:
-    """Of a split, shard by shard: statistics of all, features of `KEPT`; and what is known of spatial ones, if any."""
+    """Of a split, shard by shard: statistics of all, features of at most `KEPT`; and statistics of spatial features."""
     stats, spatial, kept = Gathered(), Gathered(), list[np.ndarray]()
     is_kept = np.zeros(len(rows), bool)
     is_kept[evenly(len(rows), KEPT)] = True
     for places, piece in rows.pieces():
-        said = outputs(extractor, piece)
-        stats.add(said.features)
-        kept.append(said.features[is_kept[places]])
-        if said.spatial is not None:
-            spatial.add(said.spatial)
+        given = outputs(extractor, piece)
+        stats.add(given.features)
+        kept.append(given.features[is_kept[places]])
+        if given.spatial is not None:
+            spatial.add(given.spatial)
     found = Reference.of(np.concatenate(kept), stats.stats())
     return found, _moments(spatial.stats()) if spatial else None
 
 
 def _moments(stats: FeatureStats) -> Reference:
-    """Without the features themselves, which nobody asks for again."""
+    """Without the features themselves, which sFID does not need."""
     return Reference(np.empty((0, len(stats.mean)), np.float32), stats, stats.factor(), np.empty((0, 0)))

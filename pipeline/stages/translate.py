@@ -59,7 +59,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunC
 
     def measured(made: Tensor) -> dict[str, float]:
         pictures = to_uint8(made).numpy()
-        distance = frechet_distance(FeatureStats.of(network(pictures)), real.stats, real.factor).value
+        distance = frechet_distance(FeatureStats.of(network.outputs(pictures).features), real.stats, real.factor).value
         return {"distance": (made - source).square().mean().item(), "fd": distance}
 
     clean = measured(from_uint8(torch.from_numpy(chosen.images)))

@@ -4,18 +4,17 @@ The binary archives, not the Python ones: those are pickles.
 """
 
 import tarfile
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+from torch.hub import download_url_to_file
 
 from pipeline.data.artifacts import sha256_of_file
 from pipeline.data.records import Record
 from pipeline.errors import UserError
-from pipeline.store.files import temporary
 
 SHAPE = (3, 32, 32)
 
@@ -85,16 +84,12 @@ class Source:
         path = Path(self.path)
         file = path / self._about.url.rpartition("/")[2] if path.is_dir() else path
         if not file.is_file():
-            with temporary(file) as beside:
-                _download(self._about.url, beside)
-                self._verify(beside)
-                beside.replace(file)
-        self._verify(file)
+            _download(self._about.url, file, self._about.sha256 if self.verify else None)
+        elif self.verify:
+            self._check(file)
         return file
 
-    def _verify(self, file: Path) -> None:
-        if not self.verify:
-            return
+    def _check(self, file: Path) -> None:
         found = sha256_of_file(file)
         if found != self._about.sha256:
             raise UserError(
@@ -113,10 +108,8 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
     raise UserError(f"{archive.name} holds no {name}: it is not the binary archive")
 
 
-def _download(url: str, to: Path) -> None:
+def _download(url: str, to: Path, sha256: str | None) -> None:
     try:
-        with urllib.request.urlopen(url, timeout=60) as answer, to.open("wb") as out:
-            while block := answer.read(2**20):
-                out.write(block)
-    except OSError as error:
+        download_url_to_file(url, str(to), hash_prefix=sha256, progress=False)
+    except (OSError, RuntimeError) as error:  # RuntimeError: of the hash
         raise UserError(f"{url} could not be downloaded ({error}): fetch it elsewhere and set options.path") from None

@@ -13,11 +13,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from pipeline.data.decode import Preprocess, decode_picture
+from pipeline.data.decode import SUFFIXES, Preprocess, decode_picture, is_picture
 from pipeline.data.records import BadRecord, Record
 from pipeline.errors import UserError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 LABELS = "dataset.json"  # {"labels": [["00000/img00000000.png", 6], ...]} or {"labels": null}
 SPLIT_SEED = 20260
 LARGEST = 2**28  # bytes of a picture file
@@ -69,7 +68,7 @@ class Source:
             leaving = [name for name in found if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
         if leaving:
             raise UserError(f"{self.path}: {leaving[0]!r} leads out of it: take it out, or do not use these data")
-        pictures = sorted(name for name in found if _is_picture(PurePosixPath(name)))
+        pictures = sorted(name for name in found if is_picture(PurePosixPath(name)))
         if not pictures:
             raise UserError(f"{self.path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
         return pictures
@@ -128,8 +127,3 @@ class Source:
 
 def _decoded(read: Callable[[str], bytes], name: str, where: str, preprocess: Preprocess) -> np.ndarray:
     return decode_picture(read(name), where, preprocess)
-
-
-def _is_picture(path: PurePosixPath) -> bool:
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden

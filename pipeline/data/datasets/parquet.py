@@ -9,11 +9,12 @@ from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.data.decode import Preprocess, decode_picture
-from pipeline.data.records import BadRecord, Record
+from pipeline.data.decode import Preprocess, decode_picture, encoded_bytes
+from pipeline.data.records import Record
 from pipeline.errors import UserError
 
 ROWS = 1024  # read at once
@@ -64,9 +65,5 @@ class Source:
             raise UserError(f"{file} is not readable as Parquet: {error}") from None
 
 
-def _decoded(cell: pa.Scalar, where: str, preprocess: Preprocess):
-    value = cell.as_py()
-    content = value.get("bytes") if isinstance(value, dict) else value
-    if not isinstance(content, bytes):
-        raise BadRecord(f"{where}: `image` is {type(content).__name__}, wanted the bytes of a picture")
-    return decode_picture(content, where, preprocess)
+def _decoded(cell: pa.Scalar, where: str, preprocess: Preprocess) -> np.ndarray:
+    return decode_picture(encoded_bytes(cell, where), where, preprocess)

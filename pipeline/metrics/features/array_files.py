@@ -16,4 +16,6 @@ def read_arrays(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
 
 def check_digest(path: Path, found: str, wanted: str) -> None:
     if found != wanted:
-        raise ArtifactError(f"{path}: content has digest {found[:12]} but the file says {wanted[:12]}: make it again")
+        raise ArtifactError(
+            f"{path}: content has digest {found[:12]}, not {wanted[:12]} as recorded in it: make it again"
+        )

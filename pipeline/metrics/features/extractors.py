@@ -1,10 +1,11 @@
-"""Pictures -> features, and the real side of every comparison: each picture goes through each extractor once."""
+"""Feature extractors, and the precomputed statistics of real data."""
 
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,55 +15,51 @@ from torch.nn import functional
 
 from methods.core.rng import TILE, fold
 from pipeline.data.artifacts import sha256_of_arrays
+from pipeline.metrics.card import Described
 from pipeline.metrics.features.array_files import check_digest, read_arrays
 
-WIDEST_PIXELS = 4096  # values of a picture that may be its own features: the covariance has their square
-
-
-NEIGHBOURS = 10  # distances kept per real sample: k of precision, recall, density and coverage may be up to this
+NEIGHBOURS = 10  # distances stored per real sample: the largest k of precision, recall, density and coverage
+WIDEST_PIXELS = 4096  # pixel values of an image that may be features: the covariance has their square
 SCALING = "uint8 / 127.5 - 1"
 
 
-class Extractor(Protocol):
-    """Pictures to features, the same bits for a picture in any batch."""
+@dataclass(frozen=True)
+class Features:
+    """Outputs of a feature extractor for n images."""
 
-    name: str
-    layer: str  # which features of the network
-    preprocessing: str
+    features: np.ndarray  # [n, d] floats
+    logits: np.ndarray | None = None  # [n, classes], of an extractor that classifies
+    spatial: np.ndarray | None = None  # [n, d'], of Inception: for sFID
+    labels: np.ndarray | None = None  # [n] int64: the class of each image, where all have one
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of weights and preprocessing: what the numbers rest on."""
-        ...
+    def __len__(self) -> int:
+        return len(self.features)
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """[n, C, H, W] uint8 -> [n, d] float32."""
+
+class Extractor(Described, Protocol):
+    """Images to features; an image has the same bits in any batch."""
+
+    def outputs(self, images: np.ndarray) -> Features:
+        """images: [n, C, H, W] uint8."""
         ...
 
 
 class Pixels:
-    """The picture itself, flattened, in [-1, 1]."""
+    """The image itself, flattened, in [-1, 1]."""
 
     name = "pixels"
     layer = "input"
     preprocessing = SCALING
     digest = hashlib.sha256(f"pixels/{SCALING}".encode()).hexdigest()
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        return _scaled(images).flatten(1).numpy()
-
-
-class NetworkOutput(NamedTuple):
-    """One pass of a classifying network."""
-
-    features: np.ndarray  # [n, d] float32
-    logits: np.ndarray  # [n, classes] float32
+    def outputs(self, images: np.ndarray) -> Features:
+        return Features(_scaled(images).flatten(1).numpy())
 
 
 class SmallNetwork:
-    """Two convolutions, 32 features and a class layer: trained in seconds, frozen for good afterwards.
+    """Two convolutions, 32 features and a class layer: trained in seconds, frozen afterwards.
 
-    Features are divided by one number so that their mean square is 1, which KID's kernel (f.g / d + 1)^3 asks for.
+    Features are divided by one number so that their mean square is 1, the scale of KID's kernel (f.g / d + 1)^3.
     """
 
     name = "small-cnn"
@@ -70,7 +67,7 @@ class SmallNetwork:
     preprocessing = SCALING
 
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
-        """shape: (C, H, W) of one picture; weights from torch's global generator."""
+        """shape: (C, H, W) of an image; weights from torch's global generator."""
         channels, height, width = shape
         self.shape, self.classes = tuple(shape), classes
         trunk = nn.Sequential(
@@ -83,39 +80,41 @@ class SmallNetwork:
             nn.SiLU(),
         )
         self.net = nn.ModuleDict({"trunk": trunk, "head": nn.Linear(32, classes)})
-        self.scale = torch.ones(1)  # root mean square of the trunk's output over the training pictures
+        self.scale = torch.ones(1)  # root mean square of the trunk's output over the training images
         self.net.register_buffer("scale", self.scale)
 
     @classmethod
     def train(cls, images: np.ndarray, labels: np.ndarray, seed: int, epochs: int = 60) -> "SmallNetwork":
-        """Fit by cross-entropy on pictures shifted by up to one pixel. Leaves torch's global generator as it was."""
+        """Fit by cross-entropy on images shifted by up to one pixel. Leaves torch's global generator as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(fold(seed, "extractor"))
             network = cls(images.shape[1:], int(labels.max()) + 1)
             network._fit(images, torch.tensor(labels, dtype=torch.int64), epochs)
-        network.scale.fill_(float(np.sqrt(np.square(network(images), dtype=np.float64).mean())))
+        network.scale.fill_(float(np.sqrt(np.square(network.outputs(images).features, dtype=np.float64).mean())))
         return network
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        return self.outputs(images).features
-
-    def outputs(self, images: np.ndarray) -> NetworkOutput:
-        """Features and logits of [n, C, H, W] uint8 in one pass."""
+    def outputs(self, images: np.ndarray) -> Features:
         if images.shape[1:] != self.shape:
-            raise ValueError(f"pictures of shape {images.shape[1:]} but this network was trained on {self.shape}")
+            raise ValueError(f"images of shape {images.shape[1:]} but this network was trained on {self.shape}")
         joined = _in_tiles(self._features_and_logits, images)
-        return NetworkOutput(joined[:, : -self.classes].copy(), joined[:, -self.classes :].copy())
+        return Features(joined[:, : -self.classes].copy(), joined[:, -self.classes :].copy())
+
+    def classify(self, images: np.ndarray) -> np.ndarray:
+        """[n] int64: the class with the largest logit."""
+        logits = self.outputs(images).logits
+        assert logits is not None
+        return logits.argmax(axis=1)
 
     def accuracy(self, images: np.ndarray, labels: np.ndarray) -> float:
-        """Share of pictures given their label."""
-        return float((self.outputs(images).logits.argmax(axis=1) == labels).mean())
+        """Share of images classified as their label."""
+        return float((self.classify(images) == labels).mean())
 
     @property
     def digest(self) -> str:
         return sha256_of_arrays(self._weights(), self.preprocessing)
 
     def save(self, path: Path) -> None:
-        """One safetensors file that names its own digest."""
+        """One safetensors file that holds its own digest."""
         about = {"digest": self.digest, "shape": self.shape, "classes": self.classes}
         save_file(self._weights(), path, {"about": json.dumps(about, sort_keys=True)})
 
@@ -150,7 +149,7 @@ class SmallNetwork:
 
 def _scaled(images: np.ndarray) -> Tensor:
     if images.dtype != np.uint8 or images.ndim != 4:
-        raise ValueError(f"pictures are {images.dtype} {images.shape}: pass uint8 [n, C, H, W]")
+        raise ValueError(f"images are {images.dtype} {images.shape}: pass uint8 [n, C, H, W]")
     return torch.from_numpy(images.astype(np.float32) / 127.5 - 1)
 
 
@@ -163,20 +162,7 @@ def _in_tiles(compute: Callable[[Tensor], Tensor], images: np.ndarray) -> np.nda
 
 
 def _shifted(images: Tensor) -> Tensor:
-    """The batch moved by up to one pixel each way; what comes in at the border is background."""
+    """The batch moved by up to one pixel each way; pixels that enter at the border are background."""
     down, right = torch.randint(0, 3, (2,)).tolist()
     framed = functional.pad(images, (1, 1, 1, 1), value=-1.0)
     return framed[:, :, down : down + images.shape[2], right : right + images.shape[3]]
-
-
-class Features(NamedTuple):
-    """What an extractor says of n samples."""
-
-    features: np.ndarray  # [n, d] floats
-    logits: np.ndarray | None = None  # [n, classes]
-    spatial: np.ndarray | None = None  # [n, d'] for sFID
-    shape: tuple[int, ...] | None = None  # (C, H, W) of the pictures, if there were any
-    labels: np.ndarray | None = None  # [n] int64: the class asked for or shown, if every sample has one
-
-    def __len__(self) -> int:  # type: ignore[override]
-        return len(self.features)

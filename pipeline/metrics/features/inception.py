@@ -1,9 +1,8 @@
-"""torch-fidelity's feature networks as extractors: Inception-v3 in a faster exact form, the others as they are."""
+"""torch-fidelity's feature networks as extractors: Inception-v3 in a faster exact form, the others unchanged."""
 
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,20 +12,15 @@ from torch_fidelity.feature_extractor_inceptionv3 import BasicConv2d, FeatureExt
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
 from pipeline.data.artifacts import sha256_of_file
-from pipeline.metrics.features.weights import INCEPTION, KNOWN
-from pipeline.metrics.standalone.fetch_weights import fetch
+from pipeline.metrics.features.extractors import Features
+from pipeline.metrics.features.weights import INCEPTION
 
-SIDE = 299  # pixels the network looks at
+SIDE = 299  # pixels per side of the network's input
 SPATIAL_CHANNELS = 7  # of sFID: the first of the 1x1 branch of the fourth 17x17 block (Nash et al. 2021, section 4.2)
-CPU_TILE, CUDA_TILE = 16, 64  # pictures per pass; the last tile is padded, so a picture's features are always the same
-
-
-class InceptionOutput(NamedTuple):
-    """One pass of Inception-v3."""
-
-    features: np.ndarray  # [n, 2048] float32, average-pooled: FID, KID, precision, recall
-    logits: np.ndarray  # [n, 1008] float32, without bias: Inception score
-    spatial: np.ndarray  # [n, 7 x 17 x 17] float32: sFID
+CPU_TILE, CUDA_TILE = (
+    16,
+    64,
+)  # images per pass; the last tile is padded: the same features in any batch
 
 
 class Inception:
@@ -41,7 +35,7 @@ class Inception:
     preprocessing = "uint8, grey repeated to RGB, (x - 128) / 128, TensorFlow 1 bilinear to 299x299"
 
     def __init__(self, weights: Path, device: torch.device | None = None) -> None:
-        """weights: a file in torch-fidelity's format. Its digest becomes this extractor's: check it before (`load`)."""
+        """weights: a file in torch-fidelity's format, verified before. Its digest becomes part of this extractor's."""
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.digest = _digest(weights, self.name, self.preprocessing)
         net = FeatureExtractorInceptionV3(self.name, ["2048"], feature_extractor_weights_path=str(weights))
@@ -56,18 +50,14 @@ class Inception:
         )
         self._rest = nn.Sequential(net.Mixed_6d, net.Mixed_6e, net.Mixed_7a, net.Mixed_7b, net.Mixed_7c)
 
-    @classmethod
-    def load(cls, folder: Path) -> "Inception":
-        """From the verified file in `folder`, downloaded if it is absent."""
-        return cls(fetch(INCEPTION, folder, KNOWN[INCEPTION]))
+    def outputs(self, images: np.ndarray) -> Features:
+        """images: [n, 1 or 3, H, W] uint8. All float32, of one pass.
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        return self.outputs(images).features
-
-    def outputs(self, images: np.ndarray) -> InceptionOutput:
-        """All of [n, C, H, W] uint8, C = 1 or 3, in one pass."""
+        features [n, 2048]: average-pooled, for FID, KID, precision, recall; logits [n, 1008]: without bias, for the
+        Inception score; spatial [n, 7 x 17 x 17]: for sFID.
+        """
         tile = CUDA_TILE if self.device.type == "cuda" else CPU_TILE
-        return InceptionOutput(*_in_tiles(self._pass, _rgb(images), tile, self.device))
+        return Features(*_in_tiles(self._pass, _rgb(images), tile, self.device))
 
     @torch.inference_mode()
     @torch.backends.cudnn.flags(
@@ -81,7 +71,7 @@ class Inception:
 
 
 class Fidelity:
-    """Another of torch-fidelity's networks by its name, as it is: vgg16, clip-..."""
+    """Another of torch-fidelity's networks by its name, unchanged: vgg16, clip-..."""
 
     def __init__(self, name: str, weights: Path, device: torch.device | None = None) -> None:
         self.name = name
@@ -92,13 +82,8 @@ class Fidelity:
         self.digest = _digest(weights, name, self.preprocessing)
         self._net = kind(name, [self.layer], feature_extractor_weights_path=str(weights)).to(self.device)
 
-    @classmethod
-    def load(cls, name: str, folder: Path) -> "Fidelity":
-        """From the verified file in `folder`, downloaded if it is absent."""
-        return cls(name, fetch(name, folder, KNOWN[name]))
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        return _in_tiles(self._pass, _rgb(images), CPU_TILE, self.device)[0]
+    def outputs(self, images: np.ndarray) -> Features:
+        return Features(_in_tiles(self._pass, _rgb(images), CPU_TILE, self.device)[0])
 
     @torch.inference_mode()
     def _pass(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -123,7 +108,7 @@ def _resized(images: Tensor) -> Tensor:
 
 
 def _first_channels(block: BasicConv2d, x: Tensor) -> Tensor:
-    """What a folded 1x1 block says in its first channels, at the price of those only."""
+    """The first channels of a folded 1x1 block; the others are not computed."""
     bias = block.conv.bias
     assert bias is not None
     return functional.conv2d(x, block.conv.weight[:SPATIAL_CHANNELS], bias[:SPATIAL_CHANNELS]).relu()
@@ -143,14 +128,14 @@ def _fold(block: BasicConv2d) -> None:
 
 def _rgb(images: np.ndarray) -> np.ndarray:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(f"pictures are {images.dtype} {images.shape}: pass uint8 [n, 1 or 3, H, W]")
+        raise ValueError(f"images are {images.dtype} {images.shape}: pass uint8 [n, 1 or 3, H, W]")
     return np.repeat(images, 3, axis=1) if images.shape[1] == 1 else images
 
 
 def _in_tiles(
     compute: Callable[[Tensor], tuple[Tensor, ...]], images: np.ndarray, tile: int, device: torch.device
 ) -> list[np.ndarray]:
-    """Each output over all pictures. Tiles have one size: kernels differ in the last bit between sizes."""
+    """Each output over all images. Tiles have one size: kernels differ in the last bit between sizes."""
     padded = np.concatenate([images, np.zeros((-len(images) % tile, *images.shape[1:]), np.uint8)])
     passes = [compute(torch.from_numpy(padded[i : i + tile]).to(device)) for i in range(0, len(padded), tile)]
     return [torch.cat(parts)[: len(images)].cpu().numpy() for parts in zip(*passes)]

@@ -16,19 +16,20 @@ from pipeline.metrics.features.statistics import FeatureStats
 
 @dataclass(frozen=True)
 class Reference:
-    """The real side of every comparison, with all that can be computed before a generated sample exists."""
+    """Precomputed statistics of real data: features, mean, covariance factor, neighbour distances."""
 
-    features: np.ndarray  # [k, d] float32, of all n or of some, evenly spaced
+    features: np.ndarray  # [k, d] of all n samples, or of k evenly spaced ones
     stats: FeatureStats  # of all n
     factor: np.ndarray  # [d, d] lower triangular, of the covariance
     neighbours: np.ndarray  # [k, NEIGHBOURS] ascending squared distances to the nearest other ones of the k
 
     @classmethod
-    def of(cls, features: np.ndarray, stats: FeatureStats | None = None) -> "Reference":
-        """stats: of all samples, where `features` are of some."""
+    def of(cls, features: np.ndarray, stats: FeatureStats | None = None, neighbours: int = NEIGHBOURS) -> "Reference":
+        """stats: of all samples, where `features` are of some. neighbours: 0 where no metric needs distances."""
         stats = stats or FeatureStats.of(features)
-        neighbours = neighbour_distances(features, min(NEIGHBOURS, len(features) - 1))
-        return cls(features, stats, stats.factor(), neighbours)
+        count = min(neighbours, len(features) - 1)
+        distances = neighbour_distances(features, count) if neighbours else np.empty((len(features), 0))
+        return cls(features, stats, stats.factor(), distances)
 
     @property
     def n(self) -> int:
@@ -36,9 +37,9 @@ class Reference:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the real features: which pictures, seen through which extractor."""
-        seen = {"features": self.features}
-        return sha256_of_arrays(seen if len(self.features) == self.n else seen | {"mean": self.stats.mean})
+        """SHA-256 of the real features: it depends on the images and on the extractor."""
+        arrays = {"features": self.features}
+        return sha256_of_arrays(arrays if len(self.features) == self.n else arrays | {"mean": self.stats.mean})
 
     def save(self, path: Path) -> None:
         arrays = {"features": self.features, "mean": self.stats.mean, "scatter": self.stats.scatter}

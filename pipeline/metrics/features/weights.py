@@ -1,7 +1,4 @@
-"""Weights of other people's feature networks: where they lie, whether they are the right ones, and how to get them.
-
-A file is used only if its SHA-256 is the one recorded here; nothing is unpickled before that.
-"""
+"""Weights files of published feature networks: where they are looked for, and verified by their recorded SHA-256."""
 
 import os
 from dataclasses import dataclass
@@ -12,8 +9,6 @@ from pipeline.data.artifacts import sha256_of_file
 from pipeline.errors import UserError
 
 FOLDER_VARIABLE = "TRILEMMA_WEIGHTS"
-BLOCK_BYTES = 2**20
-TIMEOUT_SECONDS = 30
 
 Status = Literal["verified", "absent", "wrong"]
 
@@ -22,23 +17,23 @@ Status = Literal["verified", "absent", "wrong"]
 class WeightsFile:
     """One extractor's weights."""
 
-    file_names: tuple[str, ...]  # under which people have them; the first is ours
+    file_names: tuple[str, ...]  # that the same file has in other projects; the first is the name after a download
     url: str
     sha256: str
 
 
 class Check(NamedTuple):
-    """What a folder holds of one extractor."""
+    """One extractor's weights in a folder."""
 
     extractor: str
     status: Status
     path: Path | None
-    sha256: str | None  # found
+    sha256: str | None  # of the file at `path`
 
 
 INCEPTION = "inception-v3-compat"
 _CLIP = "https://openaipublic.azureedge.net/clip/models"
-_CLIP_FILES = {  # torch-fidelity's names; the digests are OpenAI's, part of their addresses
+_CLIP_FILES = {  # by torch-fidelity's names; the digests are OpenAI's, part of the URLs
     "clip-rn50": ("RN50", "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"),
     "clip-vit-b-32": ("ViT-B-32", "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"),
     "clip-vit-b-16": ("ViT-B-16", "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"),
@@ -64,7 +59,7 @@ KNOWN = {
 
 
 def weights_folder() -> Path:
-    """$TRILEMMA_WEIGHTS, else where torch and torch-fidelity keep what they download."""
+    """$TRILEMMA_WEIGHTS, else the folder of torch's own downloads."""
     if named := os.environ.get(FOLDER_VARIABLE):
         return Path(named)
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
@@ -73,12 +68,12 @@ def weights_folder() -> Path:
 
 def known_weights(extractor: str) -> WeightsFile:
     if extractor not in KNOWN:
-        raise UserError(f"no weights are recorded of {extractor!r}; there are {', '.join(KNOWN)}")
+        raise UserError(f"no extractor {extractor!r} with recorded weights; there are {', '.join(KNOWN)}")
     return KNOWN[extractor]
 
 
 def check(extractor: str, folder: Path, known: WeightsFile) -> Check:
-    """Look for one extractor's file; reads all of it."""
+    """Looks for one extractor's file and hashes it."""
     for name in known.file_names:
         if (folder / name).is_file():
             found = sha256_of_file(folder / name)
@@ -87,7 +82,7 @@ def check(extractor: str, folder: Path, known: WeightsFile) -> Check:
 
 
 def verified_path(extractor: str, folder: Path, known: WeightsFile) -> Path | None:
-    """The file if it is there, None if it is not; wrong bytes are an error, never a quiet download."""
+    """None if there is no file; a file with another SHA-256 is an error."""
     found = check(extractor, folder, known)
     if found.status == "wrong":
         raise UserError(

@@ -1,4 +1,4 @@
-"""Features that somebody else extracted: `.npz` with `features` (and `logits`), `.npy`, or our own shards of points."""
+"""Features extracted elsewhere: `.npz` with `features` (and `logits`), `.npy`, or shards of points."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def read_features(source: Path) -> Features:
     if not source.exists():
         raise UserError(f"{source} does not exist: pass .npz, .npy or a folder of shards")
     if source.suffix not in ARRAY_SUFFIXES:
-        raise UserError(f"{source} holds no features: pass .npz, .npy or a folder of our shards of points")
+        raise UserError(f"{source} holds no features: pass .npz, .npy or a folder of shards of points")
     arrays = load_array(source)
     name = "features" if source.suffix == ".npz" else "array"
     if name not in arrays:
@@ -31,8 +31,8 @@ def read_features(source: Path) -> Features:
 
 
 def _points(file: Path) -> np.ndarray:
-    own = fixed_shape(read_table(file))
-    if own is None or own[1].kind != "f" or len(own[0]) != 1:
+    stored = fixed_shape(read_table(file))
+    if stored is None or stored[1].kind != "f" or len(stored[0]) != 1:
         raise UserError(f"{file} holds pictures, not features: name an extractor")
     return _checked(decode(file).images, file, "image")
 

@@ -1,22 +1,9 @@
-"""Download and check the released weights of feature networks."""
+"""Downloads of feature networks' weights, verified by their recorded SHA-256."""
 
-import urllib.error
-import urllib.request
 from pathlib import Path
 
-from pipeline.data.artifacts import sha256_of_file
 from pipeline.errors import UserError
-from pipeline.metrics.features.weights import (
-    BLOCK_BYTES,
-    FOLDER_VARIABLE,
-    KNOWN,
-    TIMEOUT_SECONDS,
-    Check,
-    WeightsFile,
-    check,
-    verified_path,
-)
-from pipeline.store.files import temporary
+from pipeline.metrics.features.weights import FOLDER_VARIABLE, KNOWN, Check, WeightsFile, check, verified_path
 
 
 def check_all(folder: Path) -> list[Check]:
@@ -24,25 +11,20 @@ def check_all(folder: Path) -> list[Check]:
 
 
 def fetch(extractor: str, folder: Path, known: WeightsFile) -> Path:
-    """The verified file, downloaded if it is absent; what was downloaded appears under its name only if it is right."""
+    """The verified file, downloaded if it is absent; a wrong download leaves no file."""
     if (path := verified_path(extractor, folder, known)) is not None:
         return path
+    from torch.hub import download_url_to_file  # torch takes a second to import
+
     target = folder / known.file_names[0]
-    with temporary(target) as draft:
-        _download(extractor, known.url, draft, folder)
-        if (found := sha256_of_file(draft)) != known.sha256:
-            raise UserError(f"{known.url}: SHA-256 is {found}, but {extractor} has {known.sha256}: try another source")
-        draft.replace(target)
-    return target
-
-
-def _download(extractor: str, url: str, target: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response, target.open("wb") as file:
-            while block := response.read(BLOCK_BYTES):
-                file.write(block)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        download_url_to_file(known.url, str(target), hash_prefix=known.sha256, progress=False)
+    except OSError as error:
         raise UserError(
-            f"{extractor} has no weights in {folder}, and {url} cannot be read ({error}): "
+            f"{extractor} has no weights in {folder}, and {known.url} cannot be read ({error}): "
             f"put the file there, or name its folder in {FOLDER_VARIABLE}"
         ) from None
+    except RuntimeError as error:  # of the hash
+        raise UserError(f"{known.url} does not hold the weights of {extractor}: {error}: try another source") from None
+    return target

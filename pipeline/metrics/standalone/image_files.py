@@ -1,7 +1,7 @@
-"""Anybody's pictures, whatever they lie in, as uint8 [n, C, H, W]; what cannot be used is named by file and row.
+"""Pictures from files of any common kind, as uint8 [n, C, H, W]; an error names the file and row of a bad picture.
 
-Read are: a folder of Parquet or Arrow files with an `image` column (ours, or encoded pictures as bytes or
-struct<bytes, path>), one such file, a folder or a zip of picture files, and `.npz` or `.npy` of uint8 pictures.
+A source is a folder of Parquet or Arrow files with an `image` column (shards of this project, or encoded pictures as
+bytes or struct<bytes, path>), one such file, a folder or zip of picture files, or `.npz` or `.npy` with uint8 pictures.
 """
 
 import zipfile
@@ -13,13 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from pipeline.data.decode import decode_picture
+from pipeline.data.decode import SUFFIXES, decode_picture, encoded_bytes, is_picture
 from pipeline.data.records import BadRecord
 from pipeline.data.shards import read_table as read_any
 from pipeline.errors import ArtifactError, UserError
 
 CHUNK = 512  # pictures in memory at once; a multiple of every extractor's tile
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 TABLE_SUFFIXES = frozenset({".parquet", ".arrow"})
 ARRAY_SUFFIXES = frozenset({".npz", ".npy"})
 
@@ -30,14 +29,17 @@ class Picture(NamedTuple):
 
 
 def read_chunks(source: Path) -> Iterator[np.ndarray]:
-    """uint8 [n, C, H, W] with n <= CHUNK, all of one shape, in the source's own order."""
-    pictures = iter(_one_shape(_pictures(source)))
-    while chunk := [picture.image for picture in islice(pictures, CHUNK)]:
-        yield np.stack(chunk)
+    """uint8 [n, C, H, W] with n <= CHUNK, all of one shape, in the order of the source."""
+    try:
+        pictures = iter(_one_shape(_pictures(source)))
+        while chunk := [picture.image for picture in islice(pictures, CHUNK)]:
+            yield np.stack(chunk)
+    except BadRecord as error:
+        raise UserError(str(error)) from None
 
 
 def located(source: Path, folder: Path | None) -> Path:
-    """The source itself, or what has its name in `folder` if there is only that."""
+    """`source`, or `folder / source` if only that exists."""
     if folder is None or source.exists() or table_files(source):
         return source
     return folder / source if (folder / source).exists() or table_files(folder / source) else source
@@ -70,66 +72,56 @@ def read_table(file: Path) -> pa.Table:
 
 
 def fixed_shape(table: pa.Table) -> tuple[tuple[int, ...], np.dtype] | None:
-    """Shape and type of a row of our own shards; None for encoded pictures."""
-    described = table.schema.field("image").metadata or {}
-    if b"shape" not in described or not pa.types.is_fixed_size_binary(table.schema.field("image").type):
+    """Shape and type of a row in a shard of this project; None for encoded pictures."""
+    metadata = table.schema.field("image").metadata or {}
+    if b"shape" not in metadata or not pa.types.is_fixed_size_binary(table.schema.field("image").type):
         return None
-    return tuple(map(int, described[b"shape"].decode().split(","))), np.dtype(described[b"dtype"].decode())
+    return tuple(map(int, metadata[b"shape"].decode().split(","))), np.dtype(metadata[b"dtype"].decode())
 
 
 def load_array(file: Path, *only: str) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz`, or those of these names; that of an `.npy` under the name `array`."""
+    """The arrays of an `.npz`, all or those named; the one of an `.npy` is called `array`. Nothing is unpickled."""
     try:
         loaded = np.load(file, allow_pickle=False)
         if file.suffix != ".npz":
             return {"array": loaded}
-        return {name: loaded[name] for name in loaded.files if not only or name in only}
+        with loaded:
+            return {name: loaded[name] for name in loaded.files if not only or name in only}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{file} is not readable as {file.suffix}: {error}") from None
 
 
 def _pictures(source: Path) -> Iterator[Picture]:
     if files := table_files(source):
-        return (picture for file in files for picture in _of_table(file))
+        return (picture for file in files for picture in _from_table(file))
     if not source.exists():
         raise UserError(f"{source} does not exist: pass a folder, .parquet, .zip, .npz or .npy of pictures")
     if source.is_dir():
         return _decoded((str(path), path.read_bytes()) for path in _picture_files(source))
     if source.suffix in ARRAY_SUFFIXES:
-        return _of_array(source)
+        return _from_array(source)
     if source.suffix == ".zip":
-        return _of_zip(source)
+        return _from_zip(source)
     raise UserError(f"{source} is none of: a folder, .parquet, .zip, .npz, .npy")
 
 
-def _of_table(file: Path) -> Iterator[Picture]:
+def _from_table(file: Path) -> Iterator[Picture]:
     table = read_table(file)
-    column = table["image"]
-    own = fixed_shape(table)
-    if own is None:
-        return _decoded((f"{file} row {row}", _encoded(cell, f"{file} row {row}")) for row, cell in enumerate(column))
-    shape, dtype = own
+    located = ((f"{file} row {row}", cell) for row, cell in enumerate(table["image"]))
+    cells = ((where, encoded_bytes(cell, where)) for where, cell in located)
+    stored = fixed_shape(table)
+    if stored is None:
+        return _decoded(cells)
+    shape, dtype = stored
     if dtype != np.uint8 or len(shape) != 3:
         raise UserError(f"{file} holds {dtype} of shape {shape}, no pictures: measure points with --extractor none")
-    return (
-        Picture(np.frombuffer(_encoded(cell, f"{file} row {row}"), np.uint8).reshape(shape), f"{file} row {row}")
-        for row, cell in enumerate(column)
-    )
+    return (Picture(np.frombuffer(content, np.uint8).reshape(shape), where) for where, content in cells)
 
 
-def _encoded(cell: pa.Scalar, where: str) -> bytes:
-    """The bytes in a cell: itself, or the field `bytes` of a struct as other people's data sets have it."""
-    value = cell.as_py()
-    content = value.get("bytes") if isinstance(value, dict) else value
-    if not isinstance(content, bytes):
-        raise UserError(f"{where}: `image` is {type(content).__name__}, wanted the bytes of a picture")
-    return content
-
-
-def _of_zip(source: Path) -> Iterator[Picture]:
+def _from_zip(source: Path) -> Iterator[Picture]:
     try:
         with zipfile.ZipFile(source) as archive:
-            names = sorted(name for name in archive.namelist() if _is_picture(Path(name)))
+            names = sorted(name for name in archive.namelist() if is_picture(Path(name)))
             if not names:
                 raise UserError(f"{source} holds no pictures ({', '.join(sorted(SUFFIXES))})")
             yield from _decoded((f"{source} entry {name}", archive.read(name)) for name in names)
@@ -138,40 +130,31 @@ def _of_zip(source: Path) -> Iterator[Picture]:
 
 
 def _picture_files(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and _is_picture(path.relative_to(folder)))
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and is_picture(path.relative_to(folder)))
     if not files:
         raise UserError(f"{folder} holds neither .parquet, .arrow nor pictures ({', '.join(sorted(SUFFIXES))})")
     return files
 
 
-def _is_picture(path: Path) -> bool:
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
-
-
 def _decoded(encoded: Iterable[tuple[str, bytes]]) -> Iterator[Picture]:
-    for where, content in encoded:
-        try:
-            yield Picture(decode_picture(content, where), where)
-        except BadRecord as error:
-            raise UserError(str(error)) from None
+    return (Picture(decode_picture(content, where), where) for where, content in encoded)
 
 
-def _of_array(file: Path) -> Iterator[Picture]:
+def _from_array(file: Path) -> Iterator[Picture]:
     images = _channels_first(_picture_array(file), file)
     return (Picture(image, f"{file} row {row}") for row, image in enumerate(images))
 
 
 def _picture_array(file: Path) -> np.ndarray:
     arrays = load_array(file)
-    tables = [array for array in arrays.values() if array.ndim in (3, 4)]
-    if len(tables) != 1:
+    candidates = [array for array in arrays.values() if array.ndim in (3, 4)]
+    if len(candidates) != 1:
         shapes = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
         raise UserError(
             f"{file} holds {shapes}: wanted one array of pictures, [n, H, W], [n, H, W, C] or [n, C, H, W]; "
             "measure features with --extractor none"
         )
-    (images,) = tables
+    (images,) = candidates
     if images.dtype != np.uint8:
         outside = ~((images >= 0) & (images <= 255)).reshape(len(images), -1).all(axis=1)
         first = f"row {outside.argmax()} leaves 0..255" if outside.any() else f"row 0 has {images[0].min():.4g} to "

@@ -1,96 +1,95 @@
-"""The two sides of a measurement: looked through before any network is asked, then seen through it."""
+"""The two sides of a measurement: all inputs are checked before a network runs, then their features are extracted."""
 
 import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.metrics.features.extractors import Extractor, Features
-from pipeline.metrics.standalone.extractors import classes, extract
+from pipeline.metrics.features.extract import extract
+from pipeline.metrics.features.extractors import WIDEST_PIXELS, Extractor, Features, Pixels, SmallNetwork
+from pipeline.metrics.standalone.extractors import extractor_named
 from pipeline.metrics.standalone.feature_files import read_features
 from pipeline.metrics.standalone.image_files import describe, read_chunks
-from pipeline.metrics.standalone.measure_cache import Cache, digest_of
-from pipeline.metrics.suite import Arrays, Keep, at_once
-
-OF_PICTURES = ("features", "logits", "spatial")  # what a network says of them
+from pipeline.metrics.standalone.label_files import known_classes
 
 
-class Sides(NamedTuple):
-    generated: Features
-    real: Features
-    keep: Keep  # of what is learned of the real side
+class GivenFeatures:
+    """Stands for the extractor of features that were extracted elsewhere."""
+
+    name = "none"
+    layer = preprocessing = "given"
+    digest = hashlib.sha256(b"none").hexdigest()
 
 
-class Seen(NamedTuple):
-    """The pictures of a source, whatever files they lie in."""
+class Summary(NamedTuple):
+    """A checked source."""
 
-    data: str  # SHA-256 of their values, in order
+    source: Path
     n: int
-    shape: tuple[int, ...]  # (C, H, W)
+    shape: tuple[int, ...]  # (C, H, W) of its images, or (d,) of its features
+    digest: str  # SHA-256 of the values of all samples, in order
 
 
-def read_sides(generated: Path, real: Path, network: Extractor | None, cache: Cache | None) -> Sides:
-    """network: None for features that came as such. Of a real side that the cache knows no picture is extracted."""
-    sources = generated, real
-    if network is None:
-        ours, theirs = (read_features(source) for source in sources)
-        _check_widths(sources, (ours, theirs))
-        key = {"data": digest_of(_arrays(theirs, *OF_PICTURES, "labels")), "extractor": None}
+def extractor_of(name: str | None) -> Extractor | GivenFeatures:
+    """name: as for `extractor_named`, or "none" for features."""
+    return GivenFeatures() if name == GivenFeatures.name else extractor_named(name)
+
+
+def check_source(source: Path, extractor: Extractor | GivenFeatures) -> Summary:
+    """Reads every sample; an error names the first one that cannot be used."""
+    if isinstance(extractor, GivenFeatures):
+        features = read_features(source).features
+        digest = hashlib.sha256(np.ascontiguousarray(features).data).hexdigest()
+        found = Summary(source, len(features), features.shape[1:], digest)
     else:
-        both = look_at(generated), look_at(real)
-        _check_pictures(sources, both)
-        key = {name: getattr(network, name) for name in ("name", "digest", "layer", "preprocessing")}
-        key |= both[1]._asdict()
-        theirs = extract(real, network) if cache is None else _kept(real, network, key, cache, both[1])
-        ours = extract(generated, network)
-    if cache is None:
-        return Sides(ours, theirs, at_once)
-    return Sides(ours, theirs, lambda name, make: cache.arrays(key | {"what": name}, make))
+        sha256, n, shape = hashlib.sha256(), 0, (0, 0, 0)
+        for images in read_chunks(source):
+            n, shape = n + len(images), images.shape[1:]
+            sha256.update(np.ascontiguousarray(images).data)
+        found = Summary(source, n, shape, sha256.hexdigest())
+    if found.n < 2:
+        raise UserError(f"{source} holds {found.n} sample: pass at least 2")
+    if isinstance(extractor, Pixels) and (values := int(np.prod(found.shape))) > WIDEST_PIXELS:
+        raise UserError(f"{source}: {values} pixel values are too many for features: name an extractor")
+    return found
 
 
-def look_at(source: Path) -> Seen:
-    """Read every picture; those that cannot be used are named."""
-    digest, n, shape = hashlib.sha256(), 0, (0, 0, 0)
-    for images in read_chunks(source):
-        n, shape = n + len(images), images.shape[1:]
-        digest.update(np.ascontiguousarray(images).data)
-    return Seen(digest.hexdigest(), n, shape)
-
-
-def _kept(source: Path, network: Extractor, key: dict[str, object], cache: Cache, seen: Seen) -> Features:
-    """As `extract`; labels are no part of the pictures and read anew."""
-    found = cache.arrays(key | {"what": "features"}, lambda: _arrays(extract(source, network), *OF_PICTURES))
-    logits, spatial = found.get("logits"), found.get("spatial")
-    return Features(found["features"], logits, spatial, seen.shape, classes(source, network, seen.n))
-
-
-def _arrays(given: Features, *names: str) -> Arrays:
-    parts = {name: getattr(given, name) for name in names}
-    return {name: array for name, array in parts.items() if array is not None}
-
-
-def _check_pictures(sources: tuple[Path, Path], seen: tuple[Seen, Seen]) -> None:
-    for source, found in zip(sources, seen):
-        _check_count(source, found.n)
-    if seen[0].shape != seen[1].shape:
+def check_shapes(generated: Summary, real: Path, real_shape: tuple[int, ...]) -> None:
+    source, shape = generated.source, generated.shape
+    if shape == real_shape:
+        return
+    if len(shape) == len(real_shape) == 1:
         raise UserError(
-            f"{sources[0]} holds {describe(seen[0].shape)} pictures, {sources[1]} {describe(seen[1].shape)}: "
-            "bring both to one size and colour"
+            f"{source} has features of width {shape[0]}, {real} of {real_shape[0]}: use one extractor for both"
         )
+    raise UserError(
+        f"{source} holds {describe(shape)} pictures, {real} {describe(real_shape)}: bring both to one size and colour"
+    )
 
 
-def _check_widths(sources: tuple[Path, Path], given: tuple[Features, Features]) -> None:
-    for source, found in zip(sources, given):
-        _check_count(source, len(found))
-    widths = [found.features.shape[1] for found in given]
-    if widths[0] != widths[1]:
-        raise UserError(
-            f"{sources[0]} has features of width {widths[0]}, {sources[1]} of {widths[1]}: use one extractor for both"
-        )
+def features_of(checked: Summary, extractor: Extractor | GivenFeatures) -> Features:
+    if isinstance(extractor, GivenFeatures):
+        return read_features(checked.source)
+    features = extract(extractor, checked.n, _with_positions(read_chunks(checked.source)))
+    if not isinstance(extractor, SmallNetwork):  # the only network trained on the classes of its user's labels
+        return features
+    return replace(features, labels=known_classes(checked.source, checked.n))
 
 
-def _check_count(source: Path, n: int) -> None:
-    if n < 2:
-        raise UserError(f"{source} holds {n} sample: pass at least 2")
+def widths_of(checked: Summary, extractor: Extractor | GivenFeatures) -> tuple[int, int | None]:
+    """Number of features, and of spatial features if the extractor has them, from one image."""
+    if isinstance(extractor, GivenFeatures):
+        return checked.shape[0], None
+    one = extractor.outputs(next(read_chunks(checked.source))[:1])
+    return one.features.shape[1], None if one.spatial is None else one.spatial.shape[1]
+
+
+def _with_positions(chunks: Iterable[np.ndarray]) -> Iterator[tuple[slice, np.ndarray]]:
+    start = 0
+    for images in chunks:
+        yield slice(start, start + len(images)), images
+        start += len(images)

@@ -1,7 +1,7 @@
-"""Intervals of one measurement: how far it would lie elsewhere with other samples of the same generator.
+"""95 % intervals of one measurement, over other samples of the same generator.
 
-Delete-a-group jackknife (Kott 2001): a tenth of the generated samples is left out at a time. Unlike a bootstrap it
-makes no duplicates, which would shrink neighbourhoods, and it hardly changes n, on which distances depend.
+Delete-a-group jackknife (Kott 2001): each tenth of the generated samples is left out once. A bootstrap would repeat
+samples, which shrinks neighbourhoods; the jackknife does not, and hardly changes n, on which distances depend.
 """
 
 from collections.abc import Callable
@@ -11,10 +11,11 @@ import numpy as np
 
 from pipeline.metrics.features.extractors import Features
 from pipeline.metrics.intervals import t_quantile
+from pipeline.metrics.values.kid import PolynomialKernel
 
 GROUPS = 10
-SMALLEST = 30  # fewer get no interval
-LARGEST = 5_000  # samples that are regrouped; of more, so many are taken and the spread is scaled
+SMALLEST = 30  # samples that an interval needs
+LARGEST = 5_000  # only the first so many samples form groups; the half width is then scaled
 SEED = 0
 INTERVAL = (
     f"95 %, for other generated samples and the same real ones: jackknife over {GROUPS} disjoint groups of the "
@@ -25,7 +26,7 @@ INTERVAL = (
 def half_widths(
     values: Callable[[Features], dict[str, float]], generated: Features, kid_against: np.ndarray | None
 ) -> dict[str, float]:
-    """Half widths of 95 % intervals: of what `values` returns, and of KID against real features [m, d] if given.
+    """Half widths of 95 % intervals of all that `values` returns, and of KID against real features [m, d] if given.
 
     Empty below SMALLEST samples.
     """
@@ -42,10 +43,8 @@ def half_widths(
 
 
 def rows(given: Features, index: slice | np.ndarray) -> Features:
-    logits, spatial, labels = (
-        None if part is None else part[index] for part in (given.logits, given.spatial, given.labels)
-    )
-    return Features(given.features[index], logits, spatial, given.shape, labels)
+    """Some of the samples."""
+    return Features(**{name: part[index] for name, part in vars(given).items() if part is not None})
 
 
 def _standard_error(without: np.ndarray) -> float:
@@ -53,24 +52,15 @@ def _standard_error(without: np.ndarray) -> float:
 
 
 def _kid_without_groups(generated: np.ndarray, real: np.ndarray, member: np.ndarray) -> np.ndarray:
-    """[GROUPS] KID without each group, apart from the real samples' own part, from sums between groups."""
+    """[GROUPS] KID without each group, less the term of the real samples alone, from kernel sums between groups."""
+    kernel = PolynomialKernel.of_kid(real.shape[1])
     parts = [generated[member == group].astype(np.float64) for group in range(GROUPS)]
-    across = np.array([_sum(part, real) for part in parts])
-    own = np.array([float(_kernel(np.square(part).sum(axis=1) / part.shape[1]).sum()) for part in parts])
+    across = np.array([kernel.sum(real, part) for part in parts])
+    own = np.array([kernel.trace(part) for part in parts])
     between = np.zeros((GROUPS, GROUPS))
     for i in range(GROUPS):
         for j in range(i + 1):
-            between[i, j] = between[j, i] = _sum(parts[i], parts[j])
+            between[i, j] = between[j, i] = kernel.sum(parts[i], parts[j])
     kept = len(generated) - np.array([len(part) for part in parts])
     within = between.sum() - 2 * between.sum(axis=1) + np.diag(between) - (own.sum() - own)
     return within / (kept * (kept - 1)) - 2 * (across.sum() - across) / (kept * len(real))
-
-
-def _sum(left: np.ndarray, right: np.ndarray) -> float:
-    step = max(1, 2**23 // max(1, len(left)))
-    blocks = (right[start : start + step] for start in range(0, len(right), step))
-    return float(sum(_kernel(left @ block.T / left.shape[1]).sum() for block in blocks))
-
-
-def _kernel(products: np.ndarray) -> np.ndarray:
-    return (products + 1) ** 3

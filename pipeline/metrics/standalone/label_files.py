@@ -19,7 +19,7 @@ class Label(NamedTuple):
 
 
 def read_labels(source: Path) -> list[Label] | None:
-    """One per sample, in the order of the samples; None if the source has no whole numbers there."""
+    """One per sample, in the order of the samples; None if the source has no labels that are whole numbers."""
     if files := table_files(source):
         columns = [(file, _column(file)) for file in files]
     else:
@@ -56,5 +56,5 @@ def _column(file: Path) -> np.ndarray | None:
 def _array(source: Path) -> np.ndarray | None:
     if source.suffix != ".npz" or not source.is_file():
         return None
-    found = load_array(source, ARRAY).get(ARRAY)
-    return found if found is not None and found.ndim == 1 and found.dtype.kind in "iu" else None
+    labels = load_array(source, ARRAY).get(ARRAY)
+    return labels if labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu" else None

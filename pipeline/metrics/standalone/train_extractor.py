@@ -1,5 +1,6 @@
-"""Train the small feature network on labelled pictures of one's own."""
+"""Training of the small feature network on labelled pictures, for `trilemma measure --extractor`."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,37 +9,36 @@ from pipeline.errors import UserError
 from pipeline.metrics.features.extractors import SmallNetwork
 from pipeline.metrics.standalone.image_files import read_chunks
 from pipeline.metrics.standalone.label_files import ARRAY, COLUMN, read_labels
-from pipeline.store.files import flush, temporary
 
 SUFFIX = ".safetensors"
 
 
 def train_extractor(source: Path, out: Path, epochs: int, seed: int) -> str:
-    """Writes the network to `out`; what may be said of it."""
+    """Writes the network to `out`; returns a line with its accuracy on the training pictures."""
     if out.suffix != SUFFIX:
-        raise UserError(f"{out}: a name that ends in {SUFFIX} was wanted")
+        raise UserError(f"{out} came, but a name that ends in {SUFFIX} was wanted")
     labels = _labels(source)
     images = np.concatenate(list(read_chunks(source)))
     if len(images) != len(labels):
         raise UserError(f"{source}: {len(labels)} labels for {len(images)} pictures: pass one each")
     network = SmallNetwork.train(images, labels, seed, epochs)
-    with temporary(out) as beside:
-        network.save(beside)
-        flush(beside)
-        beside.replace(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
+    network.save(unfinished)
+    unfinished.replace(out)
     return f"{out}: {network.classes} classes, {network.accuracy(images, labels):.1%} of the training pictures right"
 
 
 def _labels(source: Path) -> np.ndarray:
-    found = read_labels(source)
-    if found is None:
+    given = read_labels(source)
+    if given is None:
         raise UserError(
             f"{source} has no labels: pass Parquet with whole numbers in `{COLUMN}`, or .npz with `{ARRAY}`"
         )
-    missing = [label for label in found if label.value < 0]
+    missing = [label for label in given if label.value < 0]
     if missing:
         raise UserError(f"{missing[0].where} has no label ({len(missing)} such rows): label every picture")
-    labels = np.array([label.value for label in found])
+    labels = np.array([label.value for label in given])
     classes = np.unique(labels)
     if len(classes) < 2 or classes[-1] != len(classes) - 1:
         raise UserError(f"{source}: labels are {classes[:10].tolist()}..., wanted 0, 1, ... with at least two classes")

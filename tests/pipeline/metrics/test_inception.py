@@ -12,7 +12,8 @@ from benchmarks.random_inception import write_random_inception
 from pipeline.errors import UserError
 from pipeline.metrics.features.extractors import Pixels
 from pipeline.metrics.features.inception import CPU_TILE, Inception, tensorflow_resize
-from pipeline.metrics.standalone.extractors import extract, extractor_named
+from pipeline.metrics.standalone.extractors import extractor_named
+from pipeline.metrics.standalone.inputs import check_source, features_of
 
 CPU = torch.device("cpu")
 
@@ -43,6 +44,8 @@ def test_one_pass_gives_torch_fidelitys_features_logits_and_spatial_features(
     with torch.no_grad():
         features, logits = theirs(torch.from_numpy(pictures))
     found = network.outputs(pictures)
+    assert found.logits is not None
+    assert found.spatial is not None
     np.testing.assert_allclose(found.features, features, atol=3e-6 * float(features.max()))
     np.testing.assert_allclose(found.logits, logits, atol=3e-6 * float(logits.abs().max()))
     np.testing.assert_allclose(found.spatial, seen[0][:, :7].flatten(1), atol=3e-6 * float(seen[0].max()))
@@ -51,8 +54,9 @@ def test_one_pass_gives_torch_fidelitys_features_logits_and_spatial_features(
 
 def test_a_picture_has_the_same_features_to_the_bit_in_any_batch(network: Inception, pictures: np.ndarray) -> None:
     many = np.concatenate([pictures, np.zeros((CPU_TILE - 3, 3, 32, 32), np.uint8)])
-    assert np.array_equal(network(many)[:5], network(pictures))
-    assert np.array_equal(network(pictures[2:3]), network(pictures)[2:3])
+    features = network.outputs(pictures).features
+    assert np.array_equal(network.outputs(many).features[:5], features)
+    assert np.array_equal(network.outputs(pictures[2:3]).features, features[2:3])
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (32, 20), (299, 299), (320, 400)], ids=str)
@@ -65,7 +69,8 @@ def test_the_resize_is_tensorflows(shape: tuple[int, int]) -> None:
 
 def test_grey_pictures_are_seen_as_grey_colour(network: Inception, pictures: np.ndarray) -> None:
     grey = pictures[:1, :1]
-    assert np.array_equal(network(grey), network(np.repeat(grey, 3, axis=1)))
+    colour = np.repeat(grey, 3, axis=1)
+    assert np.array_equal(network.outputs(grey).features, network.outputs(colour).features)
 
 
 def test_the_digest_names_the_weights(network: Inception, tmp_path: Path) -> None:
@@ -78,7 +83,7 @@ def test_the_digest_names_the_weights(network: Inception, tmp_path: Path) -> Non
 )
 def test_what_is_no_picture_is_refused(network: Inception, wrong: np.ndarray) -> None:
     with pytest.raises(ValueError, match="uint8"):
-        network(wrong)
+        network.outputs(wrong)
 
 
 def test_each_picture_passes_once_and_chunks_do_not_show(
@@ -86,12 +91,12 @@ def test_each_picture_passes_once_and_chunks_do_not_show(
 ) -> None:
     np.save(tmp_path / "a.npy", pictures)
     monkeypatch.setattr("pipeline.metrics.standalone.image_files.CHUNK", 2)
-    found = extract(tmp_path / "a.npy", network)
+    checked = check_source(tmp_path / "a.npy", network)
+    found = features_of(checked, network)
     whole = network.outputs(pictures)
-    for part, expected in zip(found[:3], whole):
-        assert part is not None
-        assert np.array_equal(part, expected)
-    assert found.shape == (3, 32, 32)
+    for name, expected in vars(whole).items():
+        assert np.array_equal(vars(found)[name], expected)
+    assert checked.shape == (3, 32, 32)
 
 
 def test_without_weights_the_best_at_hand_is_pixels_and_wrong_weights_are_an_error(

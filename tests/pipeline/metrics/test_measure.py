@@ -25,11 +25,6 @@ def draw(n: int, seed: int, shift: float = 0.0) -> np.ndarray:
     return (np.random.default_rng(seed).normal(size=(n, WIDTH)) + shift).astype(np.float32)
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
     np.savez(tmp_path / "generated.npz", features=draw(200, 1, 0.3), logits=draw(200, 3))
@@ -86,14 +81,15 @@ def test_few_samples_get_warnings_and_no_interval(tmp_path: Path) -> None:
 @pytest.mark.parametrize("metric", ["fd", "kid", "precision", "recall", "coverage"])
 def test_intervals_are_at_least_as_wide_as_fresh_samples_scatter(metric: str) -> None:
     """Too wide for coverage, which is not smooth: on the safe side."""
-    real = Real(Features(draw(300, 0)), [metric])
+    features = draw(300, 0)
+    real = Real.of(Features(features), [metric])
 
     def values(given: Features) -> dict[str, float]:
         return {name: measured.value for name, measured in compute([metric], given, real).items()}
 
     samples = [Features(draw(300, seed, 0.1)) for seed in range(100, 200)]
     scatter = np.std([values(sample)[metric] for sample in samples], ddof=1)
-    halves = [half_widths(values, sample, real.given.features)[metric] for sample in samples[:30]]
+    halves = [half_widths(values, sample, features)[metric] for sample in samples[:30]]
     widest = 2.0 if metric == "coverage" else 1.5
     assert 0.8 < np.mean(halves) / (2.26 * scatter) < widest  # 2.26: Student's t, ten groups
 

@@ -156,7 +156,7 @@ def test_swapping_the_sides_swaps_precision_and_recall(pair: tuple[np.ndarray, n
 @pytest.mark.parametrize("space", ["network", "pixels"])
 def test_collapse_shows_in_recall_and_noise_in_precision(network: SmallNetwork, real: Split, space: str) -> None:
     extract = network if space == "network" else Pixels()
-    reference = Reference.of(extract(real.held_out))
+    reference = Reference.of(extract.outputs(real.held_out).features)
     noise = np.random.default_rng(0).normal(0, 60, (500, 1, 8, 8))
     clean = real.train[:500]
     sets = {
@@ -165,7 +165,7 @@ def test_collapse_shows_in_recall_and_noise_in_precision(network: SmallNetwork, 
         "one class": real.train[real.train_labels == 3],
         "noisy": np.clip(clean + noise, 0, 255).astype(np.uint8),
     }
-    found = {name: manifold(extract(images), reference) for name, images in sets.items()}
+    found = {name: manifold(extract.outputs(images).features, reference) for name, images in sets.items()}
     assert found["clean"].precision.value > 0.8
     assert found["clean"].recall.value > 0.8
     assert found["collapsed"].recall.value < 0.05
@@ -173,12 +173,14 @@ def test_collapse_shows_in_recall_and_noise_in_precision(network: SmallNetwork, 
     assert found["one class"].recall.value < 0.2
     assert found["noisy"].precision.value < found["clean"].precision.value - 0.1
     assert found["noisy"].coverage.value < found["clean"].coverage.value - 0.1
-    frechet = {name: distance(extract(images), reference.features).value for name, images in sets.items()}
+    frechet = {
+        name: distance(extract.outputs(images).features, reference.features).value for name, images in sets.items()
+    }
     assert min(frechet[name] for name in sets if name != "clean") > 2 * frechet["clean"]
 
 
 def test_copies_of_the_training_data_are_nearer_than_held_out_pictures(real: Split) -> None:
-    train, held_out = Pixels()(real.train), Pixels()(real.held_out)
+    train, held_out = Pixels().outputs(real.train).features, Pixels().outputs(real.held_out).features
     assert nearest_neighbour_distance(train[:100], train).value == 0.0
     assert nearest_neighbour_distance(held_out, train).value > 1.0
 
