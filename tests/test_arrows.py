@@ -57,7 +57,6 @@ def test_stages_know_nothing_of_where_they_run() -> None:
         "launch",
         "launch_ray",
         "launch_cluster",
-        "reaper",
         "store",
         "lease",
         "tracking",

@@ -1,4 +1,6 @@
-"""A Ray to run on: a private one that dies with this process, or a running cluster that has room for us.
+"""A Ray to run on: a private one that ends with this process, or a running cluster with enough free CPUs and GPUs.
+
+If this process is killed by SIGKILL, two agents of its private Ray live on for about a minute.
 
 A private Ray has its own folder and token, joins no other Ray of the host and is joined by nobody.
 """
@@ -10,18 +12,16 @@ import secrets
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
 import grpc
-import psutil
 import ray
 import ray.exceptions
 
@@ -53,10 +53,9 @@ HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + HTTP2_SETTINGS
 
 @contextmanager
 def private_ray(folder: Path, cpus: int, gpus: int) -> Iterator[None]:
-    """Start a Ray of this size, with its files below the folder (in one of its own: Ray opens that to everybody)."""
+    """Start a Ray of this size; its files are in a subfolder, because Ray makes that one readable by all users."""
     size = {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False, "_temp_dir": str(folder / "r")}
-    with _settings(SETTINGS | {"RAY_AUTH_TOKEN": TOKEN}), _reaper() as all_started, _connected("local", **size):
-        all_started()
+    with _settings(SETTINGS | {"RAY_AUTH_TOKEN": TOKEN}), _connected("local", **size):
         yield
 
 
@@ -230,15 +229,6 @@ def _watched(address: str) -> Iterator[None]:
         yield
     finally:
         done.set()
-
-
-@contextmanager
-def _reaper() -> Iterator[Callable[[], None]]:
-    """Ends the processes started from now until the callable is called: after this block, or when we are killed."""
-    spared = [str(child.pid) for child in psutil.Process().children(recursive=True)]
-    command = [sys.executable, "-m", "pipeline.launch.reaper", str(os.getpid()), *spared]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True) as reaper:
-        yield lambda: print(file=reaper.stdin, flush=True)
 
 
 @contextmanager

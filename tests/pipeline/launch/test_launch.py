@@ -222,13 +222,13 @@ def test_map_keeps_the_order_spreads_over_processes_and_hands_on_errors(two_work
 
 @pytest.mark.ray
 @pytest.mark.parametrize(
-    ("sent", "code"),
+    ("sent", "code", "seconds"),
     [
-        (signal.SIGKILL, -signal.SIGKILL),
-        pytest.param(signal.SIGTERM, 128 + signal.SIGTERM, marks=pytest.mark.slow),
+        (signal.SIGTERM, 128 + signal.SIGTERM, 15),
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, 90, marks=pytest.mark.slow),  # Ray's agents take a minute
     ],
 )
-def test_a_stopped_driver_leaves_no_ray_process_behind(sent: signal.Signals, code: int):
+def test_a_stopped_driver_leaves_no_ray_process_behind(sent: signal.Signals, code: int, seconds: float):
     driver = start(
         """
         from pipeline.launch.launcher import launcher
@@ -242,7 +242,7 @@ def test_a_stopped_driver_leaves_no_ray_process_behind(sent: signal.Signals, cod
     assert len([process for process in started if process.name().startswith("ray::")]) > 2
     driver.send_signal(sent)
     assert driver.wait(15) == code
-    assert wait_for(lambda: not [process for process in started if is_alive(process)], seconds=15)
+    assert wait_for(lambda: not [process for process in started if is_alive(process)], seconds)
 
 
 def is_alive(process: psutil.Process) -> bool:
