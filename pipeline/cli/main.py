@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from pipeline.cli.standalone import Json, import_checkpoint, measure, weights
+from pipeline.console import say
 from pipeline.errors import TrilemmaError, UserError
 
 app = typer.Typer(
@@ -278,7 +279,7 @@ def main() -> None:
         if os.environ.get("TRILEMMA_TRACEBACK"):
             raise
         said = re.sub(r"(?<=://)[^/\s@]+@", "", str(error))  # an address may have a password in it
-        print(f"trilemma: {said}", file=sys.stderr)
+        say(f"trilemma: {said}")
         sys.exit(error.exit_code if isinstance(error, TrilemmaError) else UserError.exit_code)
 
 

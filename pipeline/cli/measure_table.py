@@ -1,24 +1,22 @@
 """What `trilemma measure` and `trilemma weights verify` print: a table for people, or JSON and nothing else."""
 
 import json
-import sys
 from math import isnan
 
-from rich.console import Console
 from rich.table import Table
 
+from pipeline.console import say, table_console
 from pipeline.errors import UserError
 from pipeline.metrics.features.weights import Check
 from pipeline.metrics.standalone.measure import Measurement, Value
 
-WIDTH = 120  # where nobody watches
 DIGITS = 5  # significant, for people; JSON has all
 
 
 def print_measurement(found: Measurement, as_json: bool) -> None:
     """Warnings go to stderr as well as into the card."""
     for warning in found.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {warning}")
     if as_json:
         print(json.dumps(found.json(), indent=1))
         return
@@ -27,7 +25,7 @@ def print_measurement(found: Measurement, as_json: bool) -> None:
         card = found.cards[name]
         settings = " ".join(f"{key}={setting}" for key, setting in card.settings)
         table.add_row(name, _number(value.value), _interval(value), _number(value.floor), settings, card.id)
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = table_console()
     console.print(table)
     about = found.json()["card"]
     console.print(
@@ -47,7 +45,7 @@ def print_checks(checks: list[Check], as_json: bool) -> None:
         table = Table("extractor", "weights", "file", box=None)
         for check in checks:
             table.add_row(check.extractor, check.status, str(check.path or ""))
-        Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
+        table_console().print(table)
     wrong = [f"{check.path} ({check.sha256})" for check in checks if check.status == "wrong"]
     if wrong:
         raise UserError(f"not the weights of their names: {', '.join(wrong)}: delete and fetch them again")

@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.config.build import pick
 from pipeline.config.study import Study, load_study
-from pipeline.console import say
+from pipeline.console import say, table_console
 from pipeline.dag.graph import Call, chain, entries
 from pipeline.dag.plan_inputs import prepare_cost, stand_in
 from pipeline.dag.plan_machine import Start, memory_limit_mib, start_of_stage
@@ -188,14 +188,13 @@ def _compared(store: Store, planned: Mapping[str, Planned]) -> Iterator[dict[str
 
 def print_plan(found: Mapping[str, Any]) -> None:
     """For people."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("stage", "name", "CPU s", "GPU s", "evals", "FLOP", "MiB", "MiB disk", "", box=None)
     alike = Counter(_cells(row) for row in found["stages"])
     for cells, times in alike.items():
         table.add_row(*cells[:-1], f"{times} times {cells[-1]}" if times > 1 else cells[-1])
-    Console().print(table)
+    table_console().print(table)
     total = found["total"]
     print(
         f"together {total['cpu_seconds']:.0f} CPU seconds, {total['gpu_seconds']:.0f} GPU seconds, "

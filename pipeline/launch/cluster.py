@@ -12,7 +12,6 @@ import secrets
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -25,8 +24,8 @@ import grpc
 import ray
 import ray.exceptions
 
+from pipeline.console import say
 from pipeline.errors import UserError
-from pipeline.launch.ray_errors import one_line
 from pipeline.launch.signals import on_sigterm
 
 SETTINGS = {
@@ -134,7 +133,8 @@ def _connected(address: str, **settings: Any) -> Iterator[None]:
         except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
             wanted = "start a private Ray" if address == "local" else f"join the Ray at {address}"
             to_do = ": install the same on both" if "Version mismatch" in str(error) else ""
-            raise UserError(f"cannot {wanted}: {one_line(error)}{to_do}") from error
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"cannot {wanted}: {reason}{to_do}") from error
         finally:
             root.setLevel(level)
             root.handlers[:] = handlers
@@ -221,7 +221,7 @@ def _watched(address: str) -> Iterator[None]:
                     break
             done.wait(PROBE_SECONDS)
         if not done.is_set():
-            print(f"lost the Ray cluster at {address}: the same command goes on", file=sys.stderr, flush=True)
+            say(f"lost the Ray cluster at {address}: the same command goes on")
             os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=look, name="cluster", daemon=True).start()

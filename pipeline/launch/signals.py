@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import psutil
 
+from pipeline.console import say
 from pipeline.errors import Interrupted
 from pipeline.store.process_id import ProcessId
 
@@ -65,7 +66,7 @@ def sigterm_postponed() -> Iterator[threading.Event]:
         yield asked
     except Interrupted as saved:
         if asked.is_set():  # or else it is the caller's to say
-            print(saved, file=sys.stderr, flush=True)
+            say(str(saved))
         raise
     finally:
         if signal.getsignal(signal.SIGTERM) is note:

@@ -7,7 +7,6 @@ the code that computes it. No path is part of it, so a renamed folder is known a
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from pipeline.console import say
 from pipeline.dag.code_version import code_version
 from pipeline.errors import StoreError
 from pipeline.metrics.suite import Arrays
@@ -70,7 +70,7 @@ def _read(file: Path, name: str) -> Arrays | None:
         reason = "its content is not what was written"
     except (SafetensorError, OSError, KeyError, TypeError) as error:
         reason = str(error)
-    _say(f"{file} is damaged ({reason}): computed again")
+    say(f"trilemma: {file} is damaged ({reason}): computed again")
     return None
 
 
@@ -82,8 +82,4 @@ def _write(file: Path, name: str, arrays: Arrays) -> None:
             flush(beside)
             beside.replace(file)
     except StoreError as error:
-        _say(f"not kept for the next measurement: {error} ({FOLDER_VARIABLE} names another folder)")
-
-
-def _say(line: str) -> None:
-    print(f"trilemma: {line}", file=sys.stderr, flush=True)
+        say(f"trilemma: not kept for the next measurement: {error} ({FOLDER_VARIABLE} names another folder)")
