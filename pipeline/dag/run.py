@@ -17,7 +17,7 @@ from pipeline.dag.graph import STAGES, Call
 from pipeline.dag.usage import Meter
 from pipeline.data.artifacts import OUTSIDE, Artifact, new_artifact, read_artifact
 from pipeline.errors import UserError
-from pipeline.launch.signals import die_with_parent, on_sigterm
+from pipeline.launch.signals import on_sigterm
 from pipeline.store.external import external
 from pipeline.store.open import open_store
 from pipeline.store.store import Store
@@ -37,7 +37,6 @@ ALONE = (
 
 def run_stage(verb: str, name: str, workers: int | None = None, address: str | None = None, piece: int = 512) -> None:
     """What `trilemma VERB NAME` does, in the folder of a study. workers: None for what the study is meant for."""
-    die_with_parent()
     on_sigterm()
     if piece < TILE or piece % TILE:
         raise UserError(f"--piece: {piece} came, a multiple of {TILE} was wanted")

@@ -15,7 +15,7 @@ from pipeline.console import say
 from pipeline.dag.run import own_study
 from pipeline.data.artifacts import digest_of
 from pipeline.errors import TrilemmaError, UserError
-from pipeline.launch.signals import die_with_parent, on_sigterm
+from pipeline.launch.signals import on_sigterm
 from pipeline.metrics.card import METRICS
 from pipeline.store.files import write_file
 from pipeline.store.open import open_store
@@ -44,7 +44,6 @@ def run_sweep(
     as_text: Callable[[dict[str, Any]], None],
 ) -> None:
     """What `trilemma sweep NAME` does, in the folder of a study."""
-    die_with_parent()
     on_sigterm()
     study = own_study(Path.cwd())
     sweep = find_sweep(study, name, of, values, seeds)
