@@ -192,7 +192,6 @@ def sweep(
     race: Annotated[bool, typer.Option("--race", help="more seeds only where the best is in doubt")] = False,
     concurrent: Annotated[int, typer.Option(envvar="TRILEMMA_CONCURRENT", help="trials at a time, by Ray Tune")] = 0,
     address: Address = None,
-    resume: Annotated[bool, typer.Option("--resume", help="only if nothing changed since it was stopped")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run")] = False,
     as_json: Json = False,
 ) -> None:
@@ -201,7 +200,7 @@ def sweep(
     from pipeline.sweeps.run import run_sweep
 
     show = print_json if as_json else print_plan if dry_run else print_done
-    run_sweep(name, of, values, seeds, race, concurrent, address, resume, dry_run, show)
+    run_sweep(name, of, values, seeds, race, concurrent, address, dry_run, show)
 
 
 @app.command(rich_help_panel=SWEEPS)
