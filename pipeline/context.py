@@ -16,4 +16,3 @@ class RunContext:
     launch: "Launch"
     state: "State"  # bytes by name that survive a kill, gone when the stage is complete
     watch: "Watch"
-    piece: int  # images per piece of fanned-out work, a multiple of 64

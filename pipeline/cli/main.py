@@ -31,15 +31,14 @@ Workers = Annotated[
     typer.Option(envvar="TRILEMMA_WORKERS", help="0: in this process; N: a private local Ray; else params.yaml's"),
 ]
 Address = Annotated[str | None, typer.Option(envvar="TRILEMMA_ADDRESS", help="of a Ray cluster to run on")]
-PieceOption = Annotated[int, typer.Option(envvar="TRILEMMA_PIECE", help="images per piece of work, a multiple of 64")]
 SWEEPS = "Sweeps"
 
 
 def _stage(verb: str, summary: str) -> None:
-    def command(name: Name, workers: Workers = None, address: Address = None, piece: PieceOption = 512) -> None:
+    def command(name: Name, workers: Workers = None, address: Address = None) -> None:
         from pipeline.dag.run import run_stage
 
-        run_stage(verb, name, workers, address, piece)
+        run_stage(verb, name, workers, address)
 
     app.command(verb, help=summary, rich_help_panel="Stages, in the order of the chain")(command)
 
@@ -49,7 +48,6 @@ def prepare(
     name: Name,
     workers: Workers = None,
     address: Address = None,
-    piece: PieceOption = 512,
     source: Annotated[
         Path | None, typer.Option(envvar="TRILEMMA_DATA", help="where an entry's `path` is looked for")
     ] = None,
@@ -59,7 +57,7 @@ def prepare(
 
     if source is not None:
         os.environ["TRILEMMA_DATA"] = str(source.absolute())
-    run_stage("prepare", name, workers, address, piece)
+    run_stage("prepare", name, workers, address)
 
 
 _stage("features", "Train the dataset's feature network and cache its reference statistics.")

@@ -100,7 +100,7 @@ def _run(stage: Any, inputs: Mapping[str, Artifact], config: Any, launch: "Probe
     with peak.watching(), tempfile.TemporaryDirectory() as folder, reproducible():
         state = Store(f"{folder}/store").state("probe")
         with new_artifact(Path(folder, "out"), "probe", "", {}, {}) as draft:
-            stage.run(inputs, config, draft, RunContext(cast(Any, launch), state, cast(Any, Unwatched()), TILE))
+            stage.run(inputs, config, draft, RunContext(cast(Any, launch), state, cast(Any, Unwatched())))
     disk = sum(file.bytes for file in draft.artifact.manifest.files.values()) / MIB
     return Cost(Spent.now().since(begin).plus(launch.further), peak.mib, disk)
 
@@ -134,6 +134,8 @@ class Unwatched:
 
 class Probe:
     """A launcher that goes only so far."""
+
+    workers = 0
 
     def __init__(self, limit_mib: float, seconds: float) -> None:
         self.limit_mib, self.seconds = limit_mib, seconds

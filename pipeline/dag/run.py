@@ -23,7 +23,6 @@ from pipeline.store.open import open_store
 from pipeline.store.store import Store
 
 CODE = Path(__file__).resolve().parents[1]  # that runs here
-TILE = 64
 
 
 ALONE = (
@@ -35,14 +34,12 @@ ALONE = (
 )  # nothing in them to spread: no workers are started for them
 
 
-def run_stage(verb: str, name: str, workers: int | None = None, address: str | None = None, piece: int = 512) -> None:
+def run_stage(verb: str, name: str, workers: int | None = None, address: str | None = None) -> None:
     """What `trilemma VERB NAME` does, in the folder of a study. workers: None for what the study is meant for."""
     on_sigterm()
-    if piece < TILE or piece % TILE:
-        raise UserError(f"--piece: {piece} came, a multiple of {TILE} was wanted")
     study = own_study(Path.cwd())
     call = STAGES[verb](study, name)
-    run_call(study, call, open_store(study), study.launch.workers if workers is None else workers, address, piece)
+    run_call(study, call, open_store(study), study.launch.workers if workers is None else workers, address)
 
 
 def own_study(folder: Path) -> Study:
@@ -56,16 +53,14 @@ def own_study(folder: Path) -> Study:
     return study
 
 
-def run_call(
-    study: Study, call: Call, store: Store, workers: int = 0, address: str | None = None, piece: int = 512
-) -> None:
+def run_call(study: Study, call: Call, store: Store, workers: int = 0, address: str | None = None) -> None:
     """Leave the call's result in `call.out`: from the store, or computed and kept there."""
     inputs = inputs_of(study, call)
     key = call.key(study.root, {role: artifact.digest for role, artifact in inputs.items()})
     if not store.fetch(key, call.out):
         with store.lease(key):
             if not store.fetch(key, call.out):  # somebody else may have finished it while we waited
-                _compute(study, call, key, store, inputs, workers, address, piece)
+                _compute(study, call, key, store, inputs, workers, address)
                 return
     tidy_up(study.root, call, key, store)
     store.note(key, _circumstances(call) | {"event": "reused"})
@@ -107,7 +102,6 @@ def _compute(
     inputs: dict[str, Artifact],
     workers: int,
     address: str | None,
-    piece: int,
 ) -> None:
     meter = Meter()
     from pipeline.dag.tracked import open_watch
@@ -118,7 +112,7 @@ def _compute(
         workers, address = 0, None
     config = stage_config(call)
     with reproducible(), launcher(workers, address) as launch, open_watch(study, call, key, _commit(), launch) as watch:
-        compute(call, config, key, store, inputs, meter, RunContext(launch, store.state(key), watch, piece), {})
+        compute(call, config, key, store, inputs, meter, RunContext(launch, store.state(key), watch), {})
 
 
 def stage_config(call: Call) -> Any:

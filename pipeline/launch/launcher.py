@@ -50,6 +50,11 @@ class Launch(Protocol):
         ...
 
     @property
+    def workers(self) -> int:
+        """0: calls are made in this process."""
+        ...
+
+    @property
     def description(self) -> dict[str, Any]:
         """For the ledger: backend ("in-process", "ray-local", "ray-cluster"), workers, device."""
         ...
@@ -73,6 +78,8 @@ def launcher(workers: int = 0, address: str | None = None) -> Launch:
 
 class InProcess:
     """Every call happens here and now, where a breakpoint works."""
+
+    workers = 0
 
     def __enter__(self) -> Self:
         return self

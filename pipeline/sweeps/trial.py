@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 
 TRIAL = "trilemma.trial"  # tag of a child: one of a kind below its parent
-PIECE = 512  # images painted at a time
 
 
 class Outcome(NamedTuple):
@@ -142,7 +141,7 @@ class _Work:
         watch = Watch(self.run.spec, label, unit, call.stage)
         told = {"sweep": sweeping.name, "trial": self.trial.id}
         with reproducible(), watch.opened(self.run):
-            around = RunContext(self.launch, sweeping.store.state(key), watch, PIECE)
+            around = RunContext(self.launch, sweeping.store.state(key), watch)
             spent = compute(here, stage_config(call), key, sweeping.store, inputs, meter, around, told)
         self.cost = {name: value + (spent[name] or 0.0) for name, value in self.cost.items()}
         return read_artifact(here.out).manifest
