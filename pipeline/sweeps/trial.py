@@ -137,7 +137,7 @@ class _Work:
         inputs = outside(self.trial.study, call)
         inputs |= {role: sweeping.artifact(self.keys[path]) for role, path in call.made.items()}
         here = replace(call, out=sweeping.shelf / key)
-        label, unit = f"{self.trial.id}: {call.stage}", UNITS.get(call.stage, "image")
+        label, unit = f"{self.trial.id}: {call.stage}", UNITS.get(call.stage, "images")
         watch = Watch(self.run.spec, label, unit, call.stage)
         told = {"sweep": sweeping.name, "trial": self.trial.id}
         with reproducible(), watch.opened(self.run):

@@ -109,8 +109,6 @@ def train(worker: "Worker", job: Job, state: "State", watch: "Watch") -> None:
                 view.metrics(row, int(row["step"]))
         if not outcome.finished:
             _go_on(worker, job, training, outcome, window, state, view)
-        if view is not None:
-            view.history(outcome.history)
 
 
 def _go_on(
