@@ -234,7 +234,7 @@ def test_a_stage_whose_starter_is_killed_finishes_and_the_same_command_computes_
     starter = subprocess.Popen(
         command, cwd=toy.folder, env=toy.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    assert wait_for(lambda: log.exists() and len(log.read_text().splitlines()) >= 2, 120)
+    assert wait_for(lambda: log.exists() and len(log.read_text().splitlines()) >= 2, 300)
     below = psutil.Process(starter.pid).children(recursive=True)
     starter.kill()
     assert starter.stdout is not None
