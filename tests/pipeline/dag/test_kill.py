@@ -241,7 +241,7 @@ def test_a_stage_whose_starter_is_killed_finishes_and_the_same_command_computes_
     starter.stdout.close()  # nobody reads what the stage prints from now on
     starter.wait()
     toy.call(*command)
-    assert not [process for process in below if process.is_running()]
+    assert wait_for(lambda: not [process for process in below if process.is_running()], 60)
     steps = log.read_text().splitlines()
     assert len(set(steps)) == len(steps) > 2
     events = [event["event"] for event in toy.events() if event["stage"] == "pretrain"]
