@@ -1,7 +1,35 @@
-"""Lines for the person at the terminal, on stderr."""
+"""Output for people: messages on stderr, tables on stdout."""
 
+import os
 import sys
+from typing import TYPE_CHECKING
+
+from pipeline.errors import TrilemmaError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+TABLE_WIDTH = 140  # characters, where stdout is no terminal
 
 
 def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    """Print one line on stderr. When the reader of a pipe was killed, drop it and all later ones: the work goes on."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's message, after its type unless the error is ours."""
+    text = str(error).strip()
+    line = text.splitlines()[0] if text else type(error).__name__
+    return line if isinstance(error, TrilemmaError) or not text else f"{type(error).__name__}: {line}"
+
+
+def table_console() -> "Console":
+    """rich's console on stdout: as wide as the terminal, or TABLE_WIDTH for a file or a pipe."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)

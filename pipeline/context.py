@@ -107,4 +107,3 @@ class RunContext:
     launch: Launch
     state: State
     watch: Watch
-    piece: int  # images per piece of fanned-out work, a multiple of 64

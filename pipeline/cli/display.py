@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pipeline.console import table_console
 from pipeline.sweeps.entry import written
 
 
 def print_sweeps(found: Iterable[Mapping[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     shown = Table("sweep", "of", "values", "seeds", "paper", box=None)
@@ -16,7 +16,7 @@ def print_sweeps(found: Iterable[Mapping[str, Any]]) -> None:
         shown.add_row(
             sweep["sweep"], ", ".join(sweep["of"]) or sweep["needs"], axes, str(sweep["seeds"]), sweep["paper"]
         )
-    Console().print(shown)
+    table_console().print(shown)
 
 
 def print_plan(plan: Mapping[str, Any]) -> None:

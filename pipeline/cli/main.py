@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from pipeline.cli.standalone import Json, import_checkpoint, measure, reference, weights
+from pipeline.console import say
 from pipeline.errors import TrilemmaError, UserError
 
 app = typer.Typer(
@@ -31,15 +32,14 @@ Workers = Annotated[
     typer.Option(envvar="TRILEMMA_WORKERS", help="0: in this process; N: a private local Ray; else params.yaml's"),
 ]
 Address = Annotated[str | None, typer.Option(envvar="TRILEMMA_ADDRESS", help="of a Ray cluster to run on")]
-PieceOption = Annotated[int, typer.Option(envvar="TRILEMMA_PIECE", help="images per piece of work, a multiple of 64")]
 SWEEPS = "Sweeps"
 
 
 def _stage(verb: str, summary: str) -> None:
-    def command(name: Name, workers: Workers = None, address: Address = None, piece: PieceOption = 512) -> None:
+    def command(name: Name, workers: Workers = None, address: Address = None) -> None:
         from pipeline.dag.run import run_stage
 
-        run_stage(verb, name, workers, address, piece)
+        run_stage(verb, name, workers, address)
 
     app.command(verb, help=summary, rich_help_panel="Stages, in the order of the chain")(command)
 
@@ -49,7 +49,6 @@ def prepare(
     name: Name,
     workers: Workers = None,
     address: Address = None,
-    piece: PieceOption = 512,
     source: Annotated[
         Path | None, typer.Option(envvar="TRILEMMA_DATA", help="where an entry's `path` is looked for")
     ] = None,
@@ -59,7 +58,7 @@ def prepare(
 
     if source is not None:
         os.environ["TRILEMMA_DATA"] = str(source.absolute())
-    run_stage("prepare", name, workers, address, piece)
+    run_stage("prepare", name, workers, address)
 
 
 _stage("features", "Train the dataset's feature network and cache its reference statistics.")
@@ -187,7 +186,6 @@ def sweep(
     race: Annotated[bool, typer.Option("--race", help="more seeds only where the best is in doubt")] = False,
     concurrent: Annotated[int, typer.Option(envvar="TRILEMMA_CONCURRENT", help="trials at a time, by Ray Tune")] = 0,
     address: Address = None,
-    resume: Annotated[bool, typer.Option("--resume", help="only if nothing changed since it was stopped")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run")] = False,
     as_json: Json = False,
 ) -> None:
@@ -196,7 +194,7 @@ def sweep(
     from pipeline.sweeps.run import run_sweep
 
     show = print_json if as_json else print_plan if dry_run else print_done
-    run_sweep(name, of, values, seeds, race, concurrent, address, resume, dry_run, show, _write_sweep)
+    run_sweep(name, of, values, seeds, race, concurrent, address, dry_run, show, _write_sweep)
 
 
 def _write_sweep(*result: Any) -> Any:
@@ -280,7 +278,7 @@ def main() -> None:
         if os.environ.get("TRILEMMA_TRACEBACK"):
             raise
         said = re.sub(r"(?<=://)[^/\s@]+@", "", str(error))  # an address may have a password in it
-        print(f"trilemma: {said}", file=sys.stderr)
+        say(f"trilemma: {said}")
         sys.exit(error.exit_code if isinstance(error, TrilemmaError) else UserError.exit_code)
 
 

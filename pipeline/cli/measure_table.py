@@ -1,24 +1,22 @@
 """Output of `trilemma measure` and `trilemma weights verify`: a table, or JSON alone."""
 
 import json
-import sys
 from math import isnan
 
-from rich.console import Console
 from rich.table import Table
 
+from pipeline.console import say, table_console
 from pipeline.errors import UserError
 from pipeline.metrics.features.weights import Check
 from pipeline.metrics.standalone.measure import Measurement, Value
 
-WIDTH = 120  # where the output is no terminal
-DIGITS = 5  # significant, in the table; JSON has all
+DIGITS = 5  # significant, for people; JSON has all
 
 
 def print_measurement(found: Measurement, as_json: bool) -> None:
     """Warnings are on stderr and in the card."""
     for warning in found.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {warning}")
     if as_json:
         print(json.dumps(found.json(), indent=1))
         return
@@ -27,7 +25,7 @@ def print_measurement(found: Measurement, as_json: bool) -> None:
         card = found.cards[name]
         settings = " ".join(f"{key}={setting}" for key, setting in card.settings)
         table.add_row(name, _number(value.value), _interval(value), _number(value.floor), settings, card.id)
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = table_console()
     console.print(table)
     about = found.json()["card"]
     n_real = "unknown number of" if about["n_real"] is None else about["n_real"]
@@ -48,7 +46,7 @@ def print_checks(checks: list[Check], as_json: bool) -> None:
         table = Table("extractor", "weights", "file", box=None)
         for check in checks:
             table.add_row(check.extractor, check.status, str(check.path or ""))
-        Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
+        table_console().print(table)
     wrong = [f"{check.path} ({check.sha256})" for check in checks if check.status == "wrong"]
     if wrong:
         raise UserError(f"SHA-256 of other files than their names: {', '.join(wrong)}: delete and fetch them again")

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 from pipeline.config.study import Study
 from pipeline.dag.code_version import code_version
-from pipeline.dag.graph import STAGES, Call, chain
+from pipeline.dag.graph import Call, chain
 from pipeline.dag.run import outside
 from pipeline.dag.usage import MACHINE
 from pipeline.data.artifacts import MANIFEST, Manifest, parse_manifest
-from pipeline.errors import ArtifactError, UserError
+from pipeline.errors import ArtifactError
 from pipeline.store.open import open_store
 from pipeline.store.store import Store
 
@@ -57,15 +57,6 @@ class Link(NamedTuple):
             "files": {name: entry.sha256 for name, entry in self.manifest.files.items()},
             **{name: self.ledger.get(name) for name in CIRCUMSTANCES},
         }
-
-
-def chain_of(study: Study, entry: str) -> dict[str, Any]:
-    """entry: a run, a guided entry, a stack, or STACK/MEMBER; the stages of its values, each after its inputs."""
-    name, _, member = entry.partition("/")
-    links = chain_links(study, STAGES["appraise" if name in study.stacks else "evaluate"](study, name))
-    if member and member not in study.stacks[name].members:
-        raise UserError(f"{name} has no member {member!r}; it has {', '.join(study.stacks[name].members)}")
-    return {"entry": entry, "stages": [of_member(link.json(), member) for link in links]}
 
 
 def chain_links(study: Study, last: Call, published: bool = True, store: Store | None = None) -> list[Link]:

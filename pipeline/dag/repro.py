@@ -1,19 +1,20 @@
 """`trilemma repro`: `dvc repro` with the stages that do not need each other side by side.
 
-DVC stays in charge: it says what needs what and what has changed, and a changed stage is a `dvc repro --single-item` of
-its own (otherwise DVC would lock what a stage needs as if it wrote it, and neighbours would fail).
+DVC decides what needs what and what has changed. A changed stage is a `dvc repro --single-item` of its own; otherwise
+DVC would lock what a stage needs as if it wrote it, and other stages that need it would fail.
 """
 
 import os
-import selectors
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 import pandas as pd
 import psutil
@@ -28,10 +29,14 @@ from pipeline.console import say
 from pipeline.dag.resolve import Cost, past_costs
 from pipeline.errors import TrilemmaError, UserError
 from pipeline.launch.launcher import launcher
-from pipeline.launch.signals import GRACE_SECONDS, end_with_parent, on_sigterm
+from pipeline.launch.signals import GRACE_SECONDS, on_sigterm
 from pipeline.store.open import open_store
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item")
+DVC_HINTS = (
+    "Running stage", "Generating lock file", "Updating lock file", "To track the changes", "\tgit add",
+    "To enable auto staging", "\tdvc config", "Use `dvc push`",
+)  # fmt: skip
 MIB = 2**20
 
 
@@ -46,60 +51,94 @@ def reproduce(targets: Sequence[str], jobs: int, workers: int | None, address: s
     environment = {"TRILEMMA_WORKERS": str(workers), **({} if address is None else {"TRILEMMA_ADDRESS": address})}
     try:
         with Repo(_wait_for_lock=True) as repo:
+            _wait_for_other_runs(Path(repo.tmp_dir or "", "rwlock"))
             graph = get_active_graph(repo.index.graph)
             plan = plan_repro(graph, collect_stages(repo, targets or ["dvc.yaml"]))
-            house = Scheduler(repo, graph, plan, jobs, costs, environment)
+            scheduler = Scheduler(repo, graph, plan, costs, environment)
             try:
-                house.run()
+                scheduler.run(jobs)
             finally:
-                house.stop()
-                house.summarise()
+                scheduler.summarise()
     except DvcException as error:
         raise UserError(f"DVC: {error}") from error
-    if house.failed:
-        raise TrilemmaError(f"{len(house.failed)} of {len(plan)} stages failed: {', '.join(house.failed)}")
+    if failed := scheduler.failed:
+        raise TrilemmaError(f"{len(failed)} of {len(plan)} stages failed: {', '.join(failed)}")
 
 
 class Scheduler:
-    """Which stages wait, run, are done or failed, by their names."""
+    """Which stages wait, are ready, run, or have ended, by name."""
 
     def __init__(
         self,
         repo: Repo,
         graph: DiGraph,
         plan: Sequence[Stage],
-        jobs: int,
         costs: Mapping[str, Cost],
         environment: Mapping[str, str],
     ) -> None:
         self.repo, self.costs, self.environment = repo, costs, environment
         self.began, self.room_mib = time.monotonic(), psutil.virtual_memory().available // MIB
         self.gpus = len(list(Path("/dev").glob("nvidia[0-9]*"))) if "CUDA_VISIBLE_DEVICES" not in os.environ else 0
-        self.slots = list(range(jobs))
         self.waiting: dict[str, Stage] = {str(stage.addressing): stage for stage in plan}
         self.needs = {name: {str(one.addressing) for one in graph.successors(it)} for name, it in self.waiting.items()}
-        self.seconds_ahead = self._seconds_ahead(graph)
-        self.ready: dict[str, Stage] = {}  # changed, and nothing but room is missing
-        self.running: list[Running] = []
+        self.chain_seconds = self._chain_seconds(graph)
+        self.ready: dict[str, Stage] = {}  # changed, all that they need is done
+        self.running: dict[Future[int], Child] = {}
         self.ran: dict[str, float] = {}  # seconds
         self.unchanged: set[str] = set()
-        self.failed: dict[str, str] = {}  # the last thing it said
-        self.output = selectors.DefaultSelector()
+        self.failed: dict[str, str] = {}  # the reason
 
-    def run(self) -> None:
-        """Until nothing runs and nothing that waits can."""
-        self._start_what_can()
-        while self.running:
-            self._listen(None)
-            self._start_what_can()
+    def run(self, jobs: int) -> None:
+        """Until nothing runs and nothing that waits can start."""
+        with ThreadPoolExecutor(jobs) as readers:
+            try:
+                self._start_what_fits(readers, jobs)
+                while self.running:
+                    self._finish(wait(self.running, return_when=FIRST_COMPLETED).done)
+                    self._start_what_fits(readers, jobs)
+            finally:
+                self._stop()
 
-    def stop(self) -> None:
-        """End what still runs, in order: a stage first, so that its DVC can take back its locks."""
-        deadline, asked = time.monotonic() + 2 * GRACE_SECONDS, set[psutil.Process]()
+    def _start_what_fits(self, readers: Executor, jobs: int) -> None:
+        """What the longest chain waits for first."""
+        self._find_ready()
+        for name, stage in sorted(self.ready.items(), key=lambda item: -self.chain_seconds[item[0]]):
+            used = sum(self.costs[child.command].peak_mib for child in self.running.values())
+            fits = not self.running or used + self.costs[str(stage.cmd)].peak_mib <= self.room_mib
+            if len(self.running) < jobs and fits:
+                slot = min(set(range(jobs)) - {child.slot for child in self.running.values()})
+                gpu = {"CUDA_VISIBLE_DEVICES": str(slot % self.gpus)} if self.gpus else {}
+                child = Child(self.ready.pop(name), slot, {**os.environ, **self.environment, **gpu})
+                self.running[readers.submit(child.print_lines)] = child
+
+    def _find_ready(self) -> None:
+        """An unchanged stage makes others ready at once, so repeat until nothing is new."""
+        while new := [name for name in self.waiting if self.needs[name] <= self.ran.keys() | self.unchanged]:
+            with self.repo.lock:
+                for name in new:
+                    stage = self.waiting.pop(name)
+                    if stage.changed():
+                        self.ready[name] = stage
+                    else:
+                        self.unchanged.add(name)
+
+    def _finish(self, done: Iterable[Future[int]]) -> None:
+        for future in done:
+            child, code = self.running.pop(future), future.result()
+            seconds = time.monotonic() - child.began
+            print(f"{child.name} | {'failed after' if code else 'done in'} {seconds:.1f} s", flush=True)
+            if code == 0:
+                self.ran[child.name] = seconds
+            else:
+                self.failed[child.name] = child.reason or f"dvc repro ended with {code}"
+
+    def _stop(self) -> None:
+        """SIGTERM to every stage that runs, not to its DVC, which then releases its locks; after a while SIGKILL."""
+        deadline, terminated = time.monotonic() + 2 * GRACE_SECONDS, set[psutil.Process]()
         while self.running:
-            for running in self.running:
-                running.ask_to_end(asked, by_force=time.monotonic() > deadline)
-            self._listen(0.1)
+            for child in self.running.values():
+                child.end(terminated, by_force=time.monotonic() > deadline)
+            self._finish(wait(self.running, 0.1, FIRST_COMPLETED).done)
 
     def summarise(self) -> None:
         left = [*self.ready, *self.waiting]
@@ -117,114 +156,84 @@ class Scheduler:
         below = self.needs.get(name, set())
         return (below & self.failed.keys()).union(*(self._failed_below(one) for one in below))
 
-    def _start_what_can(self) -> None:
-        """Unchanged stages make others ready at once, so go round until nothing is new."""
-        while new := [name for name in self.waiting if self.needs[name] <= self.ran.keys() | self.unchanged]:
-            with self.repo.lock:
-                for name in new:
-                    stage = self.waiting.pop(name)
-                    if stage.changed():
-                        self.ready[name] = stage
-                    else:
-                        self.unchanged.add(name)
-        for name, stage in sorted(self.ready.items(), key=lambda item: -self.seconds_ahead[item[0]]):
-            used = sum(self._cost(running.command).peak_mib for running in self.running)
-            fits = not self.running or used + self._cost(str(stage.cmd)).peak_mib <= self.room_mib
-            if self.slots and fits:
-                self._start(self.ready.pop(name))
-
-    def _cost(self, command: str) -> Cost:
-        return self.costs.get(command, Cost(0.0, 0))
-
-    def _seconds_ahead(self, graph: DiGraph) -> dict[str, float]:
-        """Of each stage and the longest chain that waits for it: what is to be begun first."""
-        ahead = dict[str, float]()
-        for name, stage in reversed(self.waiting.items()):  # what needs a stage comes before it here
-            above = [ahead.get(str(one.addressing), 0.0) for one in graph.predecessors(stage)]
-            ahead[name] = self._cost(str(stage.cmd)).seconds + max(above, default=0.0)
-        return ahead
-
-    def _listen(self, seconds: float | None) -> None:
-        for key, _ in self.output.select(seconds):
-            if not key.data.hear():
-                self._finish(key.data)
-
-    def _start(self, stage: Stage) -> None:
-        slot = self.slots.pop(0)
-        gpu = {"CUDA_VISIBLE_DEVICES": str(slot % self.gpus)} if self.gpus else {}
-        running = Running(stage, slot, {**os.environ, **self.environment, **gpu})
-        self.running.append(running)
-        self.output.register(running.pipe, selectors.EVENT_READ, running)
-
-    def _finish(self, running: "Running") -> None:
-        self.output.unregister(running.pipe)
-        name, code = running.name, running.child.wait()
-        running.pipe.close()
-        self.running.remove(running)
-        self.slots.append(running.slot)
-        if code == 0:
-            self.ran[name] = time.monotonic() - running.began
-        else:
-            self.failed[name] = running.reason or f"dvc repro ended with {code}"
+    def _chain_seconds(self, graph: DiGraph) -> dict[str, float]:
+        """Of each stage and the longest chain that needs it."""
+        seconds = dict[str, float]()
+        for name, stage in reversed(self.waiting.items()):  # what needs a stage comes after it in the plan
+            above = [seconds.get(str(one.addressing), 0.0) for one in graph.predecessors(stage)]
+            seconds[name] = self.costs[str(stage.cmd)].seconds + max(above, default=0.0)
+        return seconds
 
 
-class Running:
-    """One stage in a DVC of its own, which ends when we do."""
+class Child:
+    """A `dvc repro` of one stage."""
 
     def __init__(self, stage: Stage, slot: int, environment: Mapping[str, str]) -> None:
-        self.name, self.command = str(stage.addressing), str(stage.cmd)
-        self.slot, self.began = slot, time.monotonic()
-        self.child = subprocess.Popen(
+        self.name, self.command, self.slot = str(stage.addressing), str(stage.cmd), slot
+        self.began, self.reason = time.monotonic(), ""
+        self.process = subprocess.Popen(
             [*DVC, self.name],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C comes to us, and we end things in order
-            preexec_fn=end_with_parent,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # Ctrl-C reaches us alone, and `_stop` ends the stages
         )
-        assert self.child.stdout is not None
-        self.pipe: IO[bytes] = self.child.stdout
-        self.reason = ""
-        self._rest, self._said = b"", ""
 
-    def hear(self) -> bool:
-        """Print whole lines under the stage's name; False when it has closed its output."""
-        heard = os.read(self.pipe.fileno(), 65536)
-        *lines, self._rest = (self._rest + (heard or b"\n")).split(b"\n")
-        for line in lines:
-            text = line.decode(errors="replace").rstrip()
-            if not text:
-                continue
-            print(f"{self.name} | {text}", flush=True)
-            if text.startswith("ERROR: ") and not self.reason:  # DVC's; a stage that says why it ends says it last
-                self.reason = self._said if self._said.startswith("trilemma: ") else text
-            self._said = text
-        return bool(heard)
+    def print_lines(self) -> int:
+        """Print what it prints, under the stage's name, until it ends; its exit code."""
+        assert self.process.stdout is not None
+        before = ""
+        for line in self.process.stdout:
+            text = line.rstrip()
+            if text and not text.startswith(DVC_HINTS):
+                print(f"{self.name} | {text}", flush=True)
+                if text.startswith("ERROR: ") and not self.reason:  # DVC's, after the last line of the stage
+                    self.reason = before if before.startswith("trilemma: ") else text
+                before = text
+        return self.process.wait()
 
-    def ask_to_end(self, asked: set[psutil.Process], by_force: bool) -> None:
-        """Once each; what comes to life later is asked when it is seen."""
+    def end(self, terminated: set[psutil.Process], by_force: bool) -> None:
+        """terminated: those that have had their SIGTERM."""
         if by_force:
-            os.killpg(self.child.pid, signal.SIGKILL)
+            os.killpg(self.process.pid, signal.SIGKILL)
             return
         with suppress(psutil.NoSuchProcess):
-            for process in set(_stages_of(psutil.Process(self.child.pid))) - asked:
-                asked.add(process)
+            for process in set(_stages_of(psutil.Process(self.process.pid))) - terminated:
+                terminated.add(process)
                 process.terminate()
 
 
 def _stages_of(dvc: psutil.Process) -> Iterator[psutil.Process]:
-    """What it runs. A shell may stay above its command: ended, it would leave that alone, and DVC without its locks."""
+    """The commands it runs: not a shell above them, whose end would leave the command running and DVC's locks held."""
     for process in dvc.children():
         is_shell = process.cmdline()[-2:-1] == ["-c"]
         below = process.children() if is_shell else []
         yield from below or [process]
 
 
-def _costs(folder: Path) -> dict[str, Cost]:
-    """By command: when it was last computed by the ledger, or else as the last report tells."""
+def _wait_for_other_runs(locks: Path) -> None:
+    """Until no DVC runs a stage here, such as one whose `trilemma repro` was killed: DVC itself fails at its locks."""
+    announced = False
+    while locks.is_file() and any(
+        psutil.pid_exists(int(pid)) for pid in re.findall(r'"pid": (\d+)', locks.read_text())
+    ):
+        if not announced:
+            say("waiting for the stages that another DVC runs here")
+        announced = True
+        time.sleep(0.5)
+
+
+def _costs(folder: Path) -> Mapping[str, Cost]:
+    """By command: of its last computation in the ledger, or else of the last report; zero if it never ran."""
     study = load_study(folder / "params.yaml")
     reported = folder / "reports" / "tables" / "cost.csv"
     told = pd.read_csv(reported).dropna(subset=["seconds"]).to_dict("records") if reported.is_file() else []
-    costs = {(row["stage"], row["name"]): Cost(row["seconds"], int(row["peak_memory_mib"])) for row in told}
-    return {f"trilemma {' '.join(call)}": cost for call, cost in (costs | past_costs(open_store(study))).items()}
+    costs = defaultdict[str, Cost](lambda: Cost(0.0, 0))
+    for row in told:
+        costs[f"trilemma {row['stage']} {row['name']}"] = Cost(float(row["seconds"]), int(row["peak_memory_mib"]))
+    for call, cost in past_costs(open_store(study)).items():
+        costs[f"trilemma {' '.join(call)}"] = cost
+    return costs

@@ -17,7 +17,7 @@ from pipeline.dag.graph import STAGES, Call
 from pipeline.dag.usage import Meter
 from pipeline.data.artifacts import OUTSIDE, Artifact, read_artifact
 from pipeline.errors import UserError
-from pipeline.launch.signals import die_with_parent, on_sigterm
+from pipeline.launch.signals import on_sigterm
 from pipeline.store.external import external
 from pipeline.store.open import open_store
 from pipeline.store.publish import new_artifact
@@ -28,21 +28,17 @@ if TYPE_CHECKING:
 
 
 CODE = Path(__file__).resolve().parents[2]  # that runs here
-TILE = 64
 
 
 ALONE = ("prepare", "features", "immune", "translate")  # stages that start no workers: they have nothing to spread
 
 
-def run_stage(verb: str, name: str, workers: int | None = None, address: str | None = None, piece: int = 512) -> None:
+def run_stage(verb: str, name: str, workers: int | None = None, address: str | None = None) -> None:
     """What `trilemma VERB NAME` does, in the folder of a study. workers: None for what the study is meant for."""
-    die_with_parent()
     on_sigterm()
-    if piece < TILE or piece % TILE:
-        raise UserError(f"--piece: {piece} came, a multiple of {TILE} was wanted")
     study = own_study(Path.cwd())
     call = STAGES[verb](study, name)
-    run_call(study, call, open_store(study), study.launch.workers if workers is None else workers, address, piece)
+    run_call(study, call, open_store(study), study.launch.workers if workers is None else workers, address)
 
 
 def own_study(folder: Path) -> Study:
@@ -56,16 +52,14 @@ def own_study(folder: Path) -> Study:
     return study
 
 
-def run_call(
-    study: Study, call: Call, store: Store, workers: int = 0, address: str | None = None, piece: int = 512
-) -> None:
+def run_call(study: Study, call: Call, store: Store, workers: int = 0, address: str | None = None) -> None:
     """Leave the call's result in `call.out`: from the store, or computed and kept there."""
     inputs = inputs_of(study, call)
     key = call.key(study.root, {role: artifact.digest for role, artifact in inputs.items()})
     if not store.fetch(key, call.out):
         with store.lease(key):
             if not store.fetch(key, call.out):  # somebody else may have finished it while we waited
-                _compute(study, call, key, store, inputs, workers, address, piece)
+                _compute(study, call, key, store, inputs, workers, address)
                 return
     tidy_up(study.root, call, key, store)
     store.note(key, _circumstances(call) | {"event": "reused"})
@@ -107,7 +101,6 @@ def _compute(
     inputs: dict[str, Artifact],
     workers: int,
     address: str | None,
-    piece: int,
 ) -> None:
     meter = Meter()
     from pipeline.dag.tracked import open_watch
@@ -118,7 +111,7 @@ def _compute(
         workers, address = 0, None
     config = stage_config(call)
     with reproducible(), launcher(workers, address) as launch, open_watch(study, call, key, _commit(), launch) as watch:
-        compute(call, config, key, store, inputs, meter, launch, watch, piece, {})
+        compute(call, config, key, store, inputs, meter, launch, watch, {})
 
 
 def stage_config(call: Call) -> Any:
@@ -136,7 +129,6 @@ def compute(
     meter: "Meter",
     launch: Launch,
     watch: "Watch",
-    piece: int,
     told: Mapping[str, str],
 ) -> dict[str, Any]:
     """Run the stage, into `call.out` and the store; what it cost. told: further words for the ledger."""
@@ -150,9 +142,7 @@ def compute(
         config=call.config,
         inputs={role: artifact.digest for role, artifact in inputs.items()},
     ) as draft:
-        import_module(f"pipeline.stages.{call.stage}").run(
-            inputs, config, draft, RunContext(launch, state, watch, piece)
-        )
+        import_module(f"pipeline.stages.{call.stage}").run(inputs, config, draft, RunContext(launch, state, watch))
     watch.settle()  # once the result is stored, nobody computes, or logs, it again
     store.put(key, draft.artifact)
     store.lighten(draft.artifact)

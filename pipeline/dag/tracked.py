@@ -21,7 +21,7 @@ def open_watch(study: Study, call: Call, key: str, commit: str | None, launch: L
     )
     with (
         opened as run,
-        Watch(run.spec, f"{call.stage} {call.name}", UNITS.get(call.stage, "image")).opened(run) as watch,
+        Watch(run.spec, f"{call.stage} {call.name}", UNITS.get(call.stage, "images")).opened(run) as watch,
     ):
         yield watch
 

@@ -1,4 +1,6 @@
-"""A Ray to run on: a private one that dies with this process, or a running cluster that has room for us.
+"""A Ray to run on: a private one that ends with this process, or a running cluster with enough free CPUs and GPUs.
+
+If this process is killed by SIGKILL, two agents of its private Ray live on for about a minute.
 
 A private Ray has its own folder and token, joins no other Ray of the host and is joined by nobody.
 """
@@ -9,24 +11,20 @@ import os
 import secrets
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
 import grpc
-import psutil
 import ray
 import ray.exceptions
 
+from pipeline.console import say
 from pipeline.errors import UserError
-from pipeline.launch.ray_errors import one_line
 from pipeline.launch.signals import on_sigterm
 
 SETTINGS = {
@@ -45,18 +43,14 @@ LONGEST_PARENT = 20  # characters: Ray's sockets lie some 80 characters deeper, 
 PROBE_SECONDS = 5
 LOST_SECONDS = 60  # without an answer from the head
 FREE_SECONDS = 20  # a job that just ended gives its CPUs back only after some seconds
-HTTP2_SETTINGS = b"\x04"
-NO_RAY = "what answers at {address} is no Ray cluster: give the port of its head node, usually 6379"
 CLUSTER_ID = "/ray.rpc.NodeInfoGcsService/GetClusterId"  # the first call of every client
-HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + HTTP2_SETTINGS + bytes(5)
 
 
 @contextmanager
 def private_ray(folder: Path, cpus: int, gpus: int) -> Iterator[None]:
-    """Start a Ray of this size, with its files below the folder (in one of its own: Ray opens that to everybody)."""
+    """Start a Ray of this size; its files are in a subfolder, because Ray makes that one readable by all users."""
     size = {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False, "_temp_dir": str(folder / "r")}
-    with _settings(SETTINGS | {"RAY_AUTH_TOKEN": TOKEN}), _reaper() as all_started, _connected("local", **size):
-        all_started()
+    with _settings(SETTINGS | {"RAY_AUTH_TOKEN": TOKEN}), _connected("local", **size):
         yield
 
 
@@ -135,7 +129,8 @@ def _connected(address: str, **settings: Any) -> Iterator[None]:
         except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
             wanted = "start a private Ray" if address == "local" else f"join the Ray at {address}"
             to_do = ": install the same on both" if "Version mismatch" in str(error) else ""
-            raise UserError(f"cannot {wanted}: {one_line(error)}{to_do}") from error
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"cannot {wanted}: {reason}{to_do}") from error
         finally:
             root.setLevel(level)
             root.handlers[:] = handlers
@@ -155,49 +150,27 @@ def _set_sigterm(handler: Any) -> None:
 
 
 def _check_reachable(address: str) -> None:
-    """Fail at once where Ray would try for half a minute, or for a quarter of an hour if something else listens there.
-
-    A Ray cluster's main port speaks HTTP/2 (RFC 9113): the first frame of its answer is one of settings.
-    """
+    """Fail within PROBE_SECONDS: `ray.init` alone would try a wrong address or token 20 times, 40 seconds each."""
     if address == "auto":
         return
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise UserError(f"{address!r} is no address of a Ray cluster: give host:port, or auto on its head node")
     try:
-        with socket.create_connection((host, int(port)), timeout=PROBE_SECONDS) as probe:
-            probe.sendall(HTTP2_GREETING)
-            answer = probe.recv(9)
-    except OSError as error:
-        raise UserError(f"no Ray cluster answers at {address}: {error}") from error
-    if answer[3:4] != HTTP2_SETTINGS:
-        raise UserError(NO_RAY.format(address=address))
-    _check_token(address)
+        _cluster_id(address)
+    except grpc.RpcError as error:
+        code = cast(grpc.Call, error).code().name
+        raise UserError(
+            f"no Ray cluster can be joined at {address} ({code}): give host:port of its head node, where the port is "
+            "usually 6379, and in RAY_AUTH_TOKEN the token that its nodes were started with"
+        ) from None
 
 
 def cluster_token() -> str:
-    """Where Ray's clients look for it; empty if there is none."""
+    """The token that Ray's clients use; empty if there is none."""
     file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     return os.environ.get("RAY_AUTH_TOKEN") or (file.read_text().strip() if file.is_file() else "")
 
 
-def _check_token(address: str) -> None:
-    """Ray itself would try a wrong one for half a minute, and then speak of the connection."""
-    try:
-        _cluster_id(address)
-    except grpc.RpcError as error:
-        code = cast(grpc.Call, error).code()
-        if code == grpc.StatusCode.UNIMPLEMENTED:
-            raise UserError(NO_RAY.format(address=address)) from None
-        if code == grpc.StatusCode.UNAUTHENTICATED:
-            how = "refuses this token" if cluster_token() else "wants a token"
-            raise UserError(
-                f"the Ray cluster at {address} {how}: set RAY_AUTH_TOKEN to the one its nodes were started with"
-            ) from None
-
-
 def _cluster_id(address: str) -> bytes:
-    """Another one after its head was replaced."""
+    """Changes when the cluster's head is replaced."""
     metadata = (("authorization", f"Bearer {cluster_token()}"),)
     with grpc.insecure_channel(address) as channel:
         return channel.unary_unary(CLUSTER_ID)(b"", metadata=metadata, timeout=PROBE_SECONDS)
@@ -205,7 +178,7 @@ def _cluster_id(address: str) -> bytes:
 
 @contextmanager
 def _watched(address: str) -> Iterator[None]:
-    """Tell this process to stop when the cluster's head is lost: what it was asked, Ray would await for ever."""
+    """Stop this process by SIGTERM when the cluster's head is lost, because Ray would wait for results forever."""
     address = ray.get_runtime_context().gcs_address if address == "auto" else address
     done = threading.Event()
 
@@ -222,7 +195,7 @@ def _watched(address: str) -> Iterator[None]:
                     break
             done.wait(PROBE_SECONDS)
         if not done.is_set():
-            print(f"lost the Ray cluster at {address}: the same command goes on", file=sys.stderr, flush=True)
+            say(f"lost the Ray cluster at {address}: the same command goes on")
             os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=look, name="cluster", daemon=True).start()
@@ -230,15 +203,6 @@ def _watched(address: str) -> Iterator[None]:
         yield
     finally:
         done.set()
-
-
-@contextmanager
-def _reaper() -> Iterator[Callable[[], None]]:
-    """Ends the processes started from now until the callable is called: after this block, or when we are killed."""
-    spared = [str(child.pid) for child in psutil.Process().children(recursive=True)]
-    command = [sys.executable, "-m", "pipeline.launch.reaper", str(os.getpid()), *spared]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True) as reaper:
-        yield lambda: print(file=reaper.stdin, flush=True)
 
 
 @contextmanager

@@ -37,6 +37,8 @@ def launcher(workers: int = 0, address: str | None = None) -> Launch:
 class InProcess:
     """Every call happens here and now, where a breakpoint works."""
 
+    workers = 0
+
     def __enter__(self) -> Self:
         return self
 

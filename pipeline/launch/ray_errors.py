@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from ray.cloudpickle.cloudpickle import dumps
 
+from pipeline.console import one_line
 from pipeline.errors import LaunchError, UserError
 from pipeline.launch.signals import Stopped
 
@@ -26,7 +27,7 @@ def explained(where: str) -> Iterator[None]:
         yield
     except BaseException as error:
         frames = traceback.extract_tb(error.__traceback__)[2:]  # without this file's
-        traveller = error if _travels(error) else LaunchError(f"{type(error).__name__}: {one_line(error)}")
+        traveller = error if _travels(error) else LaunchError(one_line(error))
         traveller.add_note(f"{where}:\n{''.join(traceback.format_list(frames)).rstrip()}")
         raise traveller from None
 
@@ -46,7 +47,3 @@ def stoppable() -> Iterator[None]:
         yield
     except SystemExit:
         raise Stopped from None
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -13,11 +13,12 @@ import ray
 import ray.exceptions
 import torch
 
+from pipeline.console import one_line
 from pipeline.context import Worker
 from pipeline.errors import LaunchError
 from pipeline.launch.cluster import check_room, joined_cluster, machine_room, own_folder, private_ray, wait_for_room
 from pipeline.launch.determinism import device_name, reproducible
-from pipeline.launch.ray_errors import explained, no_gpu, one_line, stoppable
+from pipeline.launch.ray_errors import explained, no_gpu, stoppable
 from pipeline.launch.signals import alone
 from pipeline.launch.transfer import pickle_with_artifacts
 

@@ -33,10 +33,11 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2.api.callback import RayTrainCallback
 from torch import Tensor, distributed
 
+from pipeline.console import one_line
 from pipeline.context import Worker
 from pipeline.errors import LaunchError
 from pipeline.launch.determinism import reproducible
-from pipeline.launch.ray_errors import explained, no_gpu, one_line, stoppable
+from pipeline.launch.ray_errors import explained, no_gpu, stoppable
 from pipeline.launch.signals import GRACE_SECONDS, sigterm_postponed
 
 AHEAD = 4  # shards read at a time

@@ -1,28 +1,20 @@
-"""The life of a process: who it is, whether it still runs, and how it ends in order."""
+"""Processes: identity, whether one still runs, and an orderly end on SIGTERM."""
 
-import ctypes
-import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar, TypeVarTuple
 
-import psutil
-
+from pipeline.console import say
 from pipeline.context import Worker
 from pipeline.errors import Interrupted
-from pipeline.store.process_id import ProcessId
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-
-PARENT_POLL_SECONDS = 0.5
 GRACE_SECONDS = 30.0  # to save, and to stop in order, before being killed: what Kubernetes and Ray give by default
-PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 class Stopped(SystemExit):
@@ -71,7 +63,7 @@ def sigterm_postponed() -> Iterator[threading.Event]:
         yield asked
     except Interrupted as saved:
         if asked.is_set():  # or else it is the caller's to say
-            print(saved, file=sys.stderr, flush=True)
+            say(str(saved))
         raise
     finally:
         if signal.getsignal(signal.SIGTERM) is note:
@@ -86,55 +78,3 @@ def alone(loop: Callable[[Worker, *Ts], T], *args: *Ts) -> T:
 
     with sigterm_postponed() as told:
         return loop(Worker(0, 1, current_device(), None, told.is_set), *args)
-
-
-def die_with_parent() -> None:
-    """Under `dvc repro`: stop when DVC dies, even by kill -9. Elsewhere (DVC_STAGE is not set) do nothing.
-
-    DVC starts a shell and the shell starts us, or becomes us. The kernel reports the death of a direct parent at once;
-    a thread watches for the death of the DVC above a shell.
-    """
-    stage = os.environ.get("DVC_STAGE")
-    if stage is None:
-        return
-    end_with_parent()
-    threading.Thread(target=_stop_after, args=(_starter(stage),), name="watch-dvc", daemon=True).start()
-
-
-def end_with_parent() -> None:
-    """On Linux: SIGTERM when the thread that started this process ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _starter(stage: str) -> ProcessId | None:
-    """The process that set DVC_STAGE: the first ancestor that does not have it. None if it is gone already."""
-    try:
-        for ancestor in psutil.Process().parents():
-            if _stage_of(ancestor) != stage:
-                return None if _is_foster_parent(ancestor) else ProcessId.of(ancestor)
-    except psutil.NoSuchProcess:
-        pass
-    return None
-
-
-def _stage_of(process: psutil.Process) -> str | None:
-    try:
-        return process.environ().get("DVC_STAGE")
-    except psutil.AccessDenied:  # another user's process is no shell that DVC started
-        return None
-
-
-def _is_foster_parent(ancestor: psutil.Process) -> bool:
-    """Orphans are handed to process 1; a DVC that is process 1 itself (in a container) shares our process group."""
-    return ancestor.pid == 1 and os.getpgid(1) != os.getpgrp()
-
-
-def _stop_after(starter: ProcessId | None) -> None:
-    while starter is not None and starter.is_alive():
-        time.sleep(PARENT_POLL_SECONDS)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE_SECONDS)
-    for child in psutil.Process().children(recursive=True):
-        child.kill()
-    os._exit(128 + signal.SIGTERM)

@@ -18,7 +18,7 @@ from pipeline.data.shards import Pictures, decode, encode, shard_files, write_pa
 from pipeline.errors import TrilemmaError
 from pipeline.sampling.counting import stored
 from pipeline.sampling.recording import LOG_RATIO, denoising_path, write_log_ratios
-from pipeline.sampling.sampler import SamplerConfig, SamplerSpec, guided_sampler, sampler_spec
+from pipeline.sampling.sampler import SamplerConfig, SamplerSpec, guided_sampler, images_per_task, sampler_spec
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ def sample_sets(
     """Every set's pictures as shards of that name; network evaluations per image among the facts."""
     facts = inputs["run"].manifest.facts
     artist = guided_sampler(recipe := sampler_spec(inputs, sampler))  # what does not fit, fails here
-    pieces = {name: _pieces(recipe, seeds, around) for name, seeds in sets.items()}
+    size = images_per_task(sum(map(len, sets.values())), around.launch.workers)
+    pieces = {name: _pieces(recipe, around.state, seeds, size) for name, seeds in sets.items()}
     counts = _sample([piece for of_set in pieces.values() for piece in of_set], around)
     for name, of_set in pieces.items():
         write_parts(out.path, name, (decode(around.state.load(piece.file) or b"") for piece in of_set))
@@ -61,9 +62,9 @@ def sample_sets(
     out.seeds.update({name: [seeds.start, seeds.stop] for name, seeds in sets.items()})
 
 
-def _pieces(recipe: SamplerSpec, seeds: range, around: RunContext) -> list[SamplingTask]:
-    starts = range(seeds.start, seeds.stop, around.piece)
-    return [SamplingTask(recipe, around.state, range(start, min(start + around.piece, seeds.stop))) for start in starts]
+def _pieces(recipe: SamplerSpec, state: Any, seeds: range, size: int) -> list[SamplingTask]:
+    starts = range(seeds.start, seeds.stop, size)
+    return [SamplingTask(recipe, state, range(start, min(start + size, seeds.stop))) for start in starts]
 
 
 def _sample(pieces: list[SamplingTask], around: RunContext) -> dict[str, float]:

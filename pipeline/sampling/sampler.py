@@ -13,13 +13,16 @@ from torch import Tensor, nn
 
 from methods.core.devices import current_device
 from methods.core.guidance import guided
-from methods.core.rng import ImageRng, SeededRng, sample_tiles
+from methods.core.rng import TILE, ImageRng, SeededRng, sample_tiles
 from methods.core.types import At, Denoiser, Diffusion, Prediction, Trainable, Wrap, unwrapped
 from pipeline.config.build import Block, build, build_method
 from pipeline.data.artifacts import Artifact
 from pipeline.errors import ConfigError, TrilemmaError
 from pipeline.sampling.counting import counting
 from pipeline.training.networks import data_spec, load_networks
+
+TASKS_PER_WORKER = 4
+MOST_TILES = 8  # of a task: what a kill may cost
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,12 @@ def sampler_spec(inputs: Mapping[str, Artifact], sampler: SamplerConfig) -> Samp
     guides = tuple(inputs[guide.guide].path for guide in sampler.guides)
     trunks = tuple(None if guide.trunk is None else inputs[guide.trunk].path for guide in sampler.guides)
     return SamplerSpec(json.dumps(settings), inputs["run"].path, guides, trunks)
+
+
+def images_per_task(images: int, workers: int) -> int:
+    """A multiple of TILE, on which no result depends: some tasks for each worker, and for what a kill may cost."""
+    share = images // (max(workers, 1) * TASKS_PER_WORKER)
+    return TILE * min(max(share // TILE, 1), MOST_TILES)
 
 
 @lru_cache(maxsize=2)

@@ -1,7 +1,6 @@
 """Who computes a key: one at a time, and nobody waits for the dead."""
 
 import json
-import sys
 import threading
 import time
 import uuid
@@ -9,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from pipeline.console import say
 from pipeline.errors import StoreError
 from pipeline.store.backend import Backend
 from pipeline.store.process_id import ProcessId
@@ -41,7 +41,7 @@ def lease(place: Backend, key: str) -> Iterator[None]:
     told = None
     while (owner := _take(place, name, mine)) is not None:
         if owner not in (told, mine):
-            _say(f"waiting for {owner.process}, which is computing {key[:12]}")
+            say(f"waiting for {owner.process}, which is computing {key[:12]}")
             told = owner
         time.sleep(max(POLL_SECONDS, place.settle_seconds))
     done = threading.Event()
@@ -64,7 +64,7 @@ def _take(place: Backend, name: str, mine: Owner) -> Owner | None:
         if owner is not None and info is not None and not owner.is_gone(info.age_seconds):
             return owner
         if owner is not None:
-            _say(f"{owner.process} is gone: taking over")
+            say(f"{owner.process} is gone: taking over")
         _write(place, name, mine)
     time.sleep(place.settle_seconds)
     winner = _owner(place, name)
@@ -78,7 +78,7 @@ def _beat(place: Backend, name: str, mine: Owner, done: threading.Event) -> None
                 owner = _owner(place, name)
                 if owner != mine:
                     by = owner.process if owner else "nobody"
-                    _say(f"{mine.process} was silent for too long: its lease went to {by}; the first result will stay")
+                    say(f"{mine.process} was silent for too long: its lease went to {by}; the first result will stay")
                     return
                 _write(place, name, mine)
         except StoreError:  # a full disk or a lost network: the computation will meet it too, and say so
@@ -98,7 +98,3 @@ def _owner(place: Backend, name: str) -> Owner | None:
 
 def _write(place: Backend, name: str, owner: Owner) -> None:
     place.write(name, json.dumps(owner.process._asdict() | {"token": owner.token}).encode())
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

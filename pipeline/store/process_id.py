@@ -25,11 +25,11 @@ class ProcessId(NamedTuple):
 
     @property
     def is_here(self) -> bool:
-        """Whether it belongs to this machine, so that `is_alive` is knowledge and not courtesy."""
+        """Only on this host can `is_alive` return False."""
         return self.host == socket.gethostname()
 
     def is_alive(self) -> bool:
-        """False only if it surely ended: of another machine's process nothing can be known from here."""
+        """False only if it certainly ended; a process of another machine cannot be checked from here."""
         if not self.is_here:
             return True
         try:

@@ -10,7 +10,6 @@ corrupt/<sha256>           damaged data, moved out of the way
 
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pipeline.console import say
 from pipeline.data.artifacts import ELSEWHERE, MANIFEST, Artifact, Manifest, entry_of, manifest_text, parse_manifest
 from pipeline.errors import ArtifactError, StoreError
 from pipeline.store.backend import Backend
@@ -74,7 +74,7 @@ class Store:
         try:
             return self.publish(text, out)
         except ArtifactError as error:
-            print(f"the store's result {key[:12]} is damaged and put aside: {error}", file=sys.stderr, flush=True)
+            say(f"the store's result {key[:12]} is damaged and put aside: {error}")
             self.place.move(_result(key), f"corrupt/{key}.json")
             return None
 

@@ -15,9 +15,10 @@ import torch
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
+from pipeline.console import one_line
 from pipeline.launch.cluster import check_room, joined_cluster, machine_room, own_folder, private_ray, wait_for_room
 from pipeline.launch.launcher import InProcess
-from pipeline.launch.ray_errors import one_line, stoppable
+from pipeline.launch.ray_errors import stoppable
 from pipeline.sweeps.trial import Outcome, Sweeping, run_trial
 from pipeline.sweeps.trials import Trial
 

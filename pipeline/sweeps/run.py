@@ -1,6 +1,5 @@
 """`trilemma sweep`: every point and seed of a sweep that is not there already; its table, figure and verdict."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,12 +14,11 @@ from pipeline.console import say
 from pipeline.dag.run import own_study
 from pipeline.data.artifacts import digest_of
 from pipeline.errors import TrilemmaError, UserError
-from pipeline.launch.signals import die_with_parent, on_sigterm
+from pipeline.launch.signals import on_sigterm
 from pipeline.metrics.card import METRICS
-from pipeline.store.files import write_file
 from pipeline.store.open import open_store
 from pipeline.sweeps.entry import Sweep, find_sweep, trained_entry
-from pipeline.sweeps.trials import Trial, as_json, description, differences, plan, trials_of
+from pipeline.sweeps.trials import Trial, as_json, description, plan, trials_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,27 +42,21 @@ def run_sweep(
     races: bool,
     concurrent: int,
     address: str | None,
-    resume: bool,
     dry_run: bool,
     as_text: Callable[[dict[str, Any]], None],
     write: "Write",
 ) -> None:
     """Run a sweep of the study in this folder. write: leaves the table, the figure and the page."""
-    die_with_parent()
     on_sigterm()
     study = own_study(Path.cwd())
     sweep = find_sweep(study, name, of, values, seeds)
     trials = trials_of(study, sweep, f"sweeps.{name}", races)
     folder = study.root / ".trilemma" / "sweeps" / study.name / name
     store = open_store(study)
-    now = description(trials)
-    if resume:
-        _refuse_changes(folder / "plan.json", now, name)
     if dry_run:
         as_text(as_json(trials, plan(trials, store).values(), store))
         return
     with _alone(folder, name), _closing_runs(study), _executor(concurrent, address) as execute:
-        write_file(folder / "plan.json", json.dumps(now).encode())
         as_text(_run(study, name, sweep, trials, folder, _racing(sweep, execute) if races else execute, write))
 
 
@@ -105,7 +97,7 @@ def _run(
         if errors:
             raise TrilemmaError(
                 f"{len(errors)} of {len(trials)} trials failed, first {errors[0].trial}: {errors[0].error}; the others "
-                f"are in {files[0]}; run it again with --resume"
+                f"are in {files[0]}; run it again"
             )
     return {
         "sweep": name,
@@ -118,7 +110,7 @@ def _run(
 
 @contextmanager
 def _alone(folder: Path, name: str) -> Iterator[None]:
-    """Another one of the same name would write over this one's plan, and remove its results."""
+    """Another run of the same sweep would remove the results of this one."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
@@ -210,15 +202,3 @@ def _racing(sweep: Sweep, execute: Execute) -> Execute:
         race(points, measure, sweep.seeds * len(points), len(trials) // len(points), better)
 
     return run
-
-
-def _refuse_changes(file: Path, now: dict[str, Any], name: str) -> None:
-    if not file.is_file():
-        raise UserError(f"--resume: sweep {name} was never begun here: run it without --resume")
-    changes = differences(json.loads(file.read_text()), json.loads(json.dumps(now)))
-    if changes:
-        more = f", and {len(changes) - 5} more" if len(changes) > 5 else ""
-        raise UserError(
-            f"--resume: sweep {name} is not what it was: {'; '.join(changes[:5])}{more}; "
-            "run it without --resume, which computes what changed and reuses the rest"
-        )

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 
 TRIAL = "trilemma.trial"  # tag of a child: one of a kind below its parent
-PIECE = 512  # images painted at a time
 
 
 class Outcome(NamedTuple):
@@ -135,12 +134,12 @@ class _Work:
         inputs = outside(self.trial.study, call)
         inputs |= {role: sweeping.artifact(self.keys[path]) for role, path in call.made.items()}
         here = replace(call, out=sweeping.shelf / key)
-        label, unit = f"{self.trial.id}: {call.stage}", UNITS.get(call.stage, "image")
+        label, unit = f"{self.trial.id}: {call.stage}", UNITS.get(call.stage, "images")
         watch = Watch(self.run.spec, label, unit, call.stage)
         told = {"sweep": sweeping.name, "trial": self.trial.id}
         with reproducible(), watch.opened(self.run):
             config = stage_config(call)
-            spent = compute(here, config, key, sweeping.store, inputs, meter, self.launch, watch, PIECE, told)
+            spent = compute(here, config, key, sweeping.store, inputs, meter, self.launch, watch, told)
         self.cost = {name: value + (spent[name] or 0.0) for name, value in self.cost.items()}
         made = sweeping.store.manifest(key)
         assert made is not None, "it was just put there"

@@ -1,6 +1,6 @@
 """What a sweep needs, what of it is there already, and what is left to run; nothing is computed twice."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,7 +115,7 @@ def as_json(trials: list[Trial], planned: Iterable[Planned], store: Store) -> di
 
 
 def description(trials: list[Trial]) -> dict[str, Any]:
-    """What the sweep is, to be compared with what it was: settings and code of every stage, by trial."""
+    """Settings and code of every stage, by trial: its digest tells one plan from another in the tracker."""
     return {trial.id: dict(_described(trial)) for trial in trials}
 
 
@@ -123,29 +123,6 @@ def _described(trial: Trial) -> Iterator[tuple[str, Any]]:
     for call in evaluated(trial.study, trial.point.of):
         code = code_version(call.modules, trial.study.root)
         yield f"{call.stage} {call.name}", {"config": call.config, "code": code}
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In words, the first few."""
-    found = [f"{trial} is no longer there" for trial in before if trial not in now]
-    found += [f"{trial} is new" for trial in now if trial not in before]
-    for trial in before:
-        for stage, was in before[trial].items():
-            is_now = now.get(trial, {}).get(stage)
-            if is_now is not None and is_now["code"] != was["code"]:
-                found.append(f"the code of {stage.split()[0]} changed")
-            if is_now is not None and is_now["config"] != was["config"]:
-                found += [f"{stage}: {line}" for line in _changed_settings(was["config"], is_now["config"])]
-    return list(dict.fromkeys(found))
-
-
-def _changed_settings(was: Any, now: Any, where: str = "") -> Iterator[str]:
-    if isinstance(was, dict) and isinstance(now, dict):
-        for name in {**was, **now}:
-            if was.get(name) != now.get(name):
-                yield from _changed_settings(was.get(name), now.get(name), f"{where}.{name}".lstrip("."))
-    else:
-        yield f"{where} was {was!r} and is {now!r}"
 
 
 def _seconds(costs: Mapping[tuple[str, ...], Cost], call: Call) -> float | None:

@@ -1,7 +1,6 @@
 """`trilemma compare`: evaluated entries against the first one, by shared seeds, and MLflow's page of the same runs."""
 
 import json
-import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import isnan
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pipeline.config.build import pick
 from pipeline.config.study import Study
+from pipeline.console import say, table_console
 from pipeline.dag.graph import STAGES
 from pipeline.data.artifacts import MANIFEST, read_artifact
 from pipeline.errors import ArtifactError, UserError
@@ -19,7 +19,6 @@ from pipeline.tables.markdown import bounds
 from pipeline.tracking.backend import TrackingError
 from pipeline.tracking.mlflow_run import compare_page
 
-WIDTH = 140  # where nobody watches
 DIGITS = 4  # significant, for people; JSON has all
 
 
@@ -80,11 +79,10 @@ def compare(study: Study, names: Sequence[str], apart_from: Collection[str] = ()
 def print_comparison(found: Compared, as_json: bool) -> None:
     """Notes go to stderr."""
     for note in found.notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
     if as_json:
         print(json.dumps(found.json(), indent=1))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("metric", "run", "value", "real_vs_real", f"less {found.runs[0]}", "verdict", "seeds", box=None)
@@ -102,7 +100,7 @@ def print_comparison(found: Compared, as_json: bool) -> None:
             table.add_row(
                 name if run == found.runs[0] else "", run, f"{counts[name]:.{DIGITS}g}", "", "", "counted", ""
             )
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = table_console()
     console.print(table)
     scopes = ", ".join(dict.fromkeys(row.scope for row in found.rows if row.scope))
     console.print(

@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from pipeline.config.study import Study, load_study
+from pipeline.console import table_console
 from pipeline.data.artifacts import MANIFEST
 from pipeline.metrics.card import METRICS_FILE
 
@@ -23,7 +24,6 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
 
 def print_runs(found: list[dict[str, Any]]) -> None:
     """A table for people."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("run", "guidance", "method", "stages", "metrics", box=None)
@@ -31,7 +31,7 @@ def print_runs(found: list[dict[str, Any]]) -> None:
         stages = " ".join(f"{stage['stage']}:{stage['state']}" for stage in entry["stages"])
         metrics = " ".join(f"{metric['metric']}={metric['value']:.4g}" for metric in entry["metrics"])
         table.add_row(entry["run"], entry["guidance"], entry["method"], stages, metrics)
-    Console().print(table)
+    table_console().print(table)
 
 
 def _entry(study: Study, name: str, run: str, guides: list[str]) -> dict[str, Any]:

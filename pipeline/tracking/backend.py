@@ -13,7 +13,8 @@ from urllib.parse import urlencode
 
 from filelock import FileLock
 
-from pipeline.errors import TrilemmaError, UserError
+from pipeline.console import one_line
+from pipeline.errors import UserError
 from pipeline.store.files import flush, temporary
 
 DATABASE = "mlflow.db"
@@ -134,9 +135,3 @@ def cause_of(error: BaseException, handled: BaseException | None = None) -> str:
         assert before is not None
         error = before
     return one_line(error)
-
-
-def one_line(error: BaseException) -> str:
-    text = str(error).strip()
-    line = text.splitlines()[0] if text else type(error).__name__
-    return line if isinstance(error, TrilemmaError) else f"{type(error).__name__}: {line}" if text else line

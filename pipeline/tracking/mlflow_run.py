@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from pipeline.console import one_line, say
 from pipeline.tracking.backend import (
     SETTINGS,
     UI_HOST,
@@ -29,7 +30,6 @@ from pipeline.tracking.backend import (
     compare_address,
     create_missing_database,
     is_server,
-    one_line,
     refuse_absent,
     refuse_busy,
     tracking_uri,
@@ -154,11 +154,9 @@ class Run:
             time.sleep(1.0)
         self._rest_until = time.monotonic() + REST_SECONDS
         if not self._has_warned:
-            print(
+            say(
                 f"trilemma: MLflow at {self.spec.uri}: {cause_of(failure, handled)}; the work goes on, its result is "
-                f"kept; metrics wait until MLflow answers (asked every {REST_SECONDS:.0f} s), pictures do not",
-                file=sys.stderr,
-                flush=True,
+                f"kept; metrics wait until MLflow answers (asked every {REST_SECONDS:.0f} s), pictures do not"
             )
         self._has_warned = True
 
@@ -261,7 +259,7 @@ def serve_ui(project: Path, port: int) -> None:
     refuse_busy(port)
     with _explained(uri):
         create_missing_database(uri, _migrate)
-    print(f"MLflow shows the runs at http://{UI_HOST}:{port} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    say(f"MLflow shows the runs at http://{UI_HOST}:{port} (Ctrl-C ends it)")
     os.execve(sys.executable, ui_command(project, port), SETTINGS | os.environ)
 
 

@@ -1,9 +1,9 @@
 """Whose a run in the tracker is, and the end of those whose process is gone; through a client made in `tracking`."""
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.console import say
 from pipeline.store.process_id import ProcessId
 from pipeline.tracking.backend import asked_once
 
@@ -32,7 +32,7 @@ def experiment_id(client: Any, name: str, artifacts: str | None) -> str:
             assert found is not None
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
-        print(f"trilemma: experiment {name} had been deleted in MLflow: restored", file=sys.stderr, flush=True)
+        say(f"trilemma: experiment {name} had been deleted in MLflow: restored")
     return found.experiment_id
 
 

@@ -1,7 +1,7 @@
 """Whoever looks on while a stage runs: a progress bar, and a run in the experiment tracker."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -9,19 +9,19 @@ import numpy as np
 
 from pipeline.data.image_grid import grid, path_grid
 from pipeline.tracking.mlflow_run import Run, RunSpec, attach
-from pipeline.tracking.progress import Progress, progress
+from pipeline.tracking.progress import progress
 
 SHOWN = 64  # pictures of a grid
 FIRST_SET = "samples-0"  # of the pictures that are evaluated
 NO_NAME = re.compile(r"[^\w.-]+")  # what the tracker takes in no name
 LOSS = re.compile(r"(?!held_out_)\w*loss")
 UNITS = {
-    "pretrain": "step",
-    "classify": "step",
-    "discriminate": "step",
-    "evaluate": "set",
-    "stack": "step",
-    "appraise": "model",
+    "pretrain": "steps",
+    "classify": "steps",
+    "discriminate": "steps",
+    "evaluate": "sets",
+    "stack": "steps",
+    "appraise": "models",
 }
 
 
@@ -33,7 +33,7 @@ class Watch:
         self.spec, self.label, self.unit, self.part = spec, label, unit, part
         self.noted: dict[str, float] = {}  # costs that only the stage can measure
         self._run: Run | None = None
-        self._bar: Progress | None = None
+        self._reach: Callable[[int], None] | None = None
         self._open = ExitStack()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class Watch:
         with self._open:
             self._run = run if run is not None else self._open.enter_context(attach(self.spec))
             yield self
-        self._run, self._bar = None, None
+        self._run, self._reach = None, None
 
     @property
     def run(self) -> Run:
@@ -59,9 +59,9 @@ class Watch:
         return self._run
 
     def progress(self, done: int, total: int) -> None:
-        if self._bar is None:
-            self._bar = self._open.enter_context(progress(total, self.label, self.unit, done))
-        self._bar.reach(done)
+        if self._reach is None:
+            self._reach = self._open.enter_context(progress(total, self.label, self.unit, done))
+        self._reach(done)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Of a training step."""
@@ -69,14 +69,6 @@ class Watch:
         if self.part:
             shown = [name for name in shown if LOSS.fullmatch(name)] or shown[:1]
         self.run.log({f"train/{self.part} {name}".replace("/ ", "/"): values[name] for name in shown}, step)
-
-    def history(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """The curves of a finished training, as a picture."""
-        import pandas as pd  # with matplotlib a second, which only trainings pay
-
-        from pipeline.report.figures import loss_curves
-
-        self.run.picture(f"{self.part} curves.png".lstrip(), loss_curves(pd.DataFrame(rows)))
 
     def samples(self, key: str, images: np.ndarray, step: int) -> None:
         """images: uint8 [n, C, H, W]; the first of them, on a slider over steps."""

@@ -108,8 +108,6 @@ def train(worker: Worker, job: Job, state: State, watch: Watch) -> None:
                 view.metrics(row, int(row["step"]))
         if not outcome.finished:
             _run(worker, job, training, outcome, saved.get("window", []), checkpoint, view)
-        if view is not None:
-            view.history(outcome.history)
 
 
 def _run(

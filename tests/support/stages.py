@@ -42,6 +42,6 @@ def run_stage_alone(
         new_artifact(out, stage=stage, name=out.name, config=config, inputs=digests) as draft,
     ):
         state = Store(str(out.parent / "store")).state("key")
-        around = RunContext(launch, state, cast(Any, watch or Onlooker()), piece=512)
+        around = RunContext(launch, state, cast(Any, watch or Onlooker()))
         module.run(inputs, build(module.Config, config, stage), draft, around)
     return draft.artifact

@@ -6,10 +6,13 @@ One that is told to stop costs nothing.
 import io
 import random
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -38,6 +41,19 @@ def told(work, number):
 training.CHECKPOINT_SECONDS = 0.0
 training._averaged = told(training._averaged, lambda window, step: step)
 painting.Painter.paint = told(painting.Painter.paint, lambda painter, seeds, *wrap: seeds.start)
+"""
+
+# At the end of `pipeline/training/loop.py`: as `SLOWLY`, and a training of twelve rows takes some seconds.
+SLOWLY_FROM_INSIDE = """
+
+import time
+_average = _averaged
+
+def _averaged(window, step):
+    with open({log!r}, "a") as file:
+        file.write(f"{{step}}\\n")
+    time.sleep(0.5)
+    return _average(window, step)
 """
 
 # A line for every step that is begun, and no checkpoint by the clock.
@@ -74,7 +90,7 @@ class Slow:
 
     @property
     def command(self) -> list[str]:
-        return [self.stage, self.name, "--piece", "64"]
+        return [self.stage, self.name]
 
     @property
     def before(self) -> str:
@@ -203,6 +219,36 @@ def test_a_training_that_is_told_to_stop_saves_the_step_it_is_at_and_goes_on_fro
     assert run.done() == list(range(step, 240))
     assert run.toy.digest("pretrain", run.name) == reproduced.digest("pretrain", run.name)
     assert_nothing_is_left(run.toy)
+
+
+@pytest.mark.parametrize("program", ["dvc", "pipeline.cli.main"])
+def test_a_stage_whose_starter_is_killed_finishes_and_the_same_command_computes_nothing_twice(
+    program: str, tmp_path: Path
+) -> None:
+    toy, log = ToyStudy.build(tmp_path / "house"), tmp_path / "log"
+    toy.call("git", "-C", str(toy.house), "init", "--quiet")
+    toy.call("dvc", "--cd", str(toy.house), "init", "--quiet", "--force")
+    with (toy.house / "pipeline" / "training.py").open("a") as code:
+        code.write(SLOWLY_FROM_INSIDE.format(log=str(log)))
+    command = [sys.executable, "-m", program, "repro", "pretrain@toy"]
+    starter = subprocess.Popen(
+        command, cwd=toy.folder, env=toy.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert wait_for(lambda: log.exists() and len(log.read_text().splitlines()) >= 2, 300)
+    below = psutil.Process(starter.pid).children(recursive=True)
+    starter.kill()
+    assert starter.stdout is not None
+    starter.stdout.close()  # nobody reads what the stage prints from now on
+    starter.wait()
+    toy.call(*command)
+    assert wait_for(lambda: not [process for process in below if process.is_running()], 60)
+    steps = log.read_text().splitlines()
+    assert len(set(steps)) == len(steps) > 2
+    events = [event["event"] for event in toy.events() if event["stage"] == "pretrain"]
+    assert events[:2] == ["started", "computed"]
+    assert set(events[2:]) <= {"reused"}
+    assert toy.lock()["pretrain@toy"]["outs"]
+    assert_nothing_is_left(toy)
 
 
 @pytest.fixture(scope="module")

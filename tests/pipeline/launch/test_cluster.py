@@ -94,7 +94,7 @@ class Study:
     def start(self) -> None:
         command = [BIN / "trilemma", "repro", *self.targets, "--jobs", "2", "--workers", "1"]
         command += ["--address", self.here.address]
-        told = {"TRILEMMA_STORE": f"s3://{BUCKET}/{self.store}", "TRILEMMA_PIECE": "64", "TMPDIR": str(self.here.disk)}
+        told = {"TRILEMMA_STORE": f"s3://{BUCKET}/{self.store}", "TMPDIR": str(self.here.disk)}
         self.commands += 1
         with (self.toy.house / "out.log").open("ab") as log:
             self.child = subprocess.Popen(

@@ -190,10 +190,11 @@ def refusal(head: Head, folder: Path, token: str, before: str = "") -> str:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(("token", "told"), [("", "wants a token"), ("wrong", "refuses this token")])
-def test_a_driver_without_the_token_is_refused_at_once(head: Head, tmp_path: Path, token: str, told: str) -> None:
+@pytest.mark.parametrize("token", ["", "wrong"])
+def test_a_driver_without_the_token_is_refused_at_once(head: Head, tmp_path: Path, token: str) -> None:
     line = refusal(head, tmp_path, token)
-    assert f"UserError: the Ray cluster at {head.gcs} {told}: set RAY_AUTH_TOKEN" in line
+    assert f"UserError: no Ray cluster can be joined at {head.gcs} (UNAUTHENTICATED): give host:port" in line
+    assert "in RAY_AUTH_TOKEN the token" in line
 
 
 @pytest.mark.ray

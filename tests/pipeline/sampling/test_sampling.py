@@ -16,11 +16,18 @@ from methods.core.types import At, DataSpec, Prediction
 from methods.discriminator_guidance import Discriminator
 from methods.edm import EDM
 from pipeline.errors import ConfigError, TrilemmaError
-from pipeline.sampling.sampler import Guidance, GuidedSampler, SamplerConfig, SamplerSpec, finite
+from pipeline.sampling.sampler import Guidance, GuidedSampler, SamplerConfig, SamplerSpec, finite, images_per_task
 from pipeline.training.networks import load_networks, save_weights
 
 POINTS, CPU = DataSpec((2,), 3, 0.7), torch.device("cpu")
 SMALL = EDM(net="mlp", width=16, depth=1)
+
+
+@pytest.mark.parametrize(
+    ("images", "workers", "size"), [(1, 0, 64), (200, 0, 64), (1000, 0, 192), (50_000, 0, 512), (10_000, 8, 256)]
+)
+def test_a_task_is_of_whole_tiles_and_every_worker_has_several(images: int, workers: int, size: int) -> None:
+    assert images_per_task(images, workers) == size
 
 
 @pytest.mark.parametrize("part", ["x0", "guidance_score"])

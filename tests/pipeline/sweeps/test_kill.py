@@ -64,7 +64,7 @@ def test_a_killed_sweep_goes_on_with_what_is_missing(whole: ToyStudy, tmp_path: 
     toy = ToyStudy.build(tmp_path / "house")
     killed_once(toy, "driver", 6)
     assert [status for name, status in toy.tracked() if name == "sweep fakes"] == ["RUNNING"]
-    toy.run(*FAKES, "--resume")
+    toy.run(*FAKES)
     assert_whole(toy, whole)
 
 
@@ -75,7 +75,7 @@ def test_whatever_is_killed_of_a_sweep_by_ray_it_ends_as_one(moment: int, whole:
     toy = ToyStudy.build(tmp_path / "house")
     kind = ("driver", "worker", "raylet")[moment % 3]
     killed_once(toy, kind, random.Random(moment).randrange(STAGES), "--concurrent", "2")
-    toy.run(*FAKES, "--concurrent", "2", "--resume")
+    toy.run(*FAKES, "--concurrent", "2")
     assert_whole(toy, whole)
 
 

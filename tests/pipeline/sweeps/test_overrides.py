@@ -16,7 +16,7 @@ from pipeline.sweeps.entry import Sweep, find_sweep, list_sweeps
 from pipeline.sweeps.overrides import changed, evaluated
 from pipeline.sweeps.shipped import SHIPPED
 from pipeline.sweeps.summary import verdict
-from pipeline.sweeps.trials import Trial, description, differences, trials_of
+from pipeline.sweeps.trials import Trial, trials_of
 from tests.support.toy_study import PARAMS, ROOT
 
 SIDDM = {"dataset": "digits", "method": "siddm.SIDDM", "model": {"net": "mlp"}, "train": {"seed": 7}, "sample": {}}
@@ -136,19 +136,6 @@ def test_what_cannot_be_swept_is_said_before_anything_runs(
     found = study(tmp_path)
     with pytest.raises(ConfigError, match=message):
         trials_of(found, find_sweep(found, name, of, values, None), f"sweeps.{name}")
-
-
-def test_differences_between_two_sweeps_are_named(tmp_path: Path) -> None:
-    before = description(trials(tmp_path, "dg-weight", "toy-dg", "0,1", seeds=2))
-    assert differences(before, before) == []
-    now = description(trials(tmp_path, "dg-weight", "toy-dg", "0,2", seeds=3))
-    assert differences(before, now) == [
-        "toy-dg weight=1 s0 is no longer there",
-        "toy-dg weight=2 s0 is new",
-        "sample toy-dg: sample_seeds was 2 and is 3",
-    ]
-    before["toy-dg weight=0 s0"]["pretrain toy"]["code"] = "other"
-    assert "the code of pretrain changed" in differences(before, now)
 
 
 def test_a_changed_field_leaves_the_study_as_it_was(tmp_path: Path) -> None:

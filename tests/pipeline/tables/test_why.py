@@ -8,7 +8,6 @@ import pytest
 
 from pipeline.config.study import load_study
 from pipeline.dag.graph import chain
-from pipeline.dag.lineage import chain_of
 from pipeline.tables.cells import tables
 from pipeline.tables.why import explain
 from tests.support.toy_study import ToyStudy
@@ -34,11 +33,6 @@ def test_an_address_leads_to_every_stage_with_its_code_settings_inputs_seeds_and
     sampled = next(stage for stage in told["stages"] if stage["stage"] == "sample")
     assert sampled["parameters"]["sampler"]["guides"][0]["use"] == {"weight": 1}
     assert sampled["seeds"]["samples-0"] == [0, 96]
-    assert chain_of_entry(reproduced) == told["stages"]
-
-
-def chain_of_entry(study: ToyStudy) -> list[dict[str, object]]:
-    return json.loads(json.dumps(chain_of(load_study(study.folder / "params.yaml"), "toy-dg")["stages"]))
 
 
 def test_every_cell_that_a_table_lists_can_be_asked_for_and_no_two_have_one_address(reproduced: ToyStudy) -> None:

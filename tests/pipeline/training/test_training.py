@@ -50,7 +50,6 @@ class Onlooker:
     def metrics(self, values: dict[str, float], step: int) -> None:
         self.rows.append(step)
 
-    def history(self, rows: list[dict[str, float]]) -> None: ...
     def samples(self, key: str, images: np.ndarray, step: int) -> None: ...
 
 
