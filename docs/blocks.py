@@ -14,17 +14,17 @@ from io import StringIO
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import methods as methods_package
-from pipeline import datasets as datasets_package
-from pipeline.entries import KINDS, Launch
-from pipeline.held_out import Train as GuideTrain
-from pipeline.importers.checkpoints import Format
-from pipeline.stacking import StackTrain
+from pipeline.config.entries import KINDS, LaunchEntry
+from pipeline.data import datasets as datasets_package
 from pipeline.stages.features import Config as FeaturesConfig
 from pipeline.stages.prepare import Config as PrepareConfig
 from pipeline.stages.pretrain import Train
-from pipeline.sweep_entry import Sweep
+from pipeline.sweeps.entry import Sweep
+from pipeline.training.early_stopping import GuideTrain
+from pipeline.training.importers.checkpoints import Format
+from pipeline.training.stacked import StackTrain
 
-__all__ = ["KINDS", "FeaturesConfig", "Launch", "Sweep"]
+__all__ = ["KINDS", "FeaturesConfig", "LaunchEntry", "Sweep"]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from docs.blocks import (
     TRAIN,
     FeaturesConfig,
     Key,
-    Launch,
+    LaunchEntry,
     Sweep,
     bad_record_key,
     keys,
@@ -24,7 +24,7 @@ from docs.blocks import (
     sources,
     summary,
 )  # fmt: skip
-from pipeline.cli import app
+from pipeline.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 PARAMS_HEAD = """# params.yaml
@@ -64,7 +64,7 @@ def params_page() -> str:
         "## Top level",
         _table(
             Key("root", "text", ".", "folder of the code, relative to this file"),
-            *(key._replace(name=f"launch.{key.name}") for key in keys(Launch)),
+            *(key._replace(name=f"launch.{key.name}") for key in keys(LaunchEntry)),
             *(Key(kind, "named entries", "{}", summary(entry)) for kind, entry in KINDS.items()),
             Key("sweeps", "named entries", "{}", summary(Sweep)),
         ),
@@ -111,7 +111,8 @@ def api_pages() -> dict[str, str]:
 
 
 def project_pages() -> dict[str, str]:
-    return {name: (ROOT / name).read_text() for name in PROJECT if (ROOT / name).is_file()}
+    """Pages at the repository's root, which link into docs/."""
+    return {name: (ROOT / name).read_text().replace("](docs/", "](") for name in PROJECT if (ROOT / name).is_file()}
 
 
 def _commands(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -17,7 +17,7 @@ from docs.blocks import (
     ON_BAD_RECORD,
     TRAIN,
     FeaturesConfig,
-    Launch,
+    LaunchEntry,
     Sweep,
     bad_record_key,
     comments,
@@ -36,7 +36,7 @@ def params_schema() -> Schema:
     sections = {kind: _named(_entry(kind, entry)) for kind, entry in KINDS.items()}
     properties = {
         "root": {"type": "string", "description": "folder of the code, relative to this file", "default": "."},
-        "launch": block_schema(Launch),
+        "launch": block_schema(LaunchEntry),
         **sections,
         "sweeps": _named(block_schema(Sweep) | {"required": []}),
     }
