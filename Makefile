@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: reproduce test test-slow lint format bench ui system clean
+.PHONY: reproduce test test-slow lint format docs bench ui system clean
 
 reproduce: $(READY)  ## the whole study: data, training, sampling, evaluation, report
 	@git rev-parse --git-dir >/dev/null 2>&1 || grep -qs no_scm .dvc/config .dvc/config.local || \
@@ -33,6 +33,9 @@ lint: $(READY)
 format: $(READY)
 	ruff format
 	ruff check --fix
+
+docs: $(READY)  ## the documentation site in build/docs; a broken link or reference is an error
+	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet
 
 bench: $(READY)  ## speed, as ratios within one run
 	for file in benchmarks/bench_*.py; do python $$file || exit 1; done

@@ -1,4 +1,4 @@
-"""What the blocks of params.yaml hold, one dataclass per kind of entry."""
+"""The sections of params.yaml: one dataclass for each kind of entry."""
 
 from dataclasses import dataclass, field
 
@@ -7,86 +7,92 @@ from pipeline.config.build import Block
 
 @dataclass(frozen=True)
 class Evaluate:
-    """How every run on a dataset is measured: equal numbers, or the values could not be compared."""
+    """How every run on a dataset is measured. All runs use the same numbers, so that their values can be compared."""
 
-    images: int = 500  # per sampling seed
-    sample_seeds: int = 5
+    images: int = 500  # generated images for each sampling seed
+    sample_seeds: int = 5  # sets of images for each trained network
 
 
 @dataclass(frozen=True)
 class DatasetEntry:
+    """Real data, the features they are measured in, and how many images are generated for them."""
+
     source: str  # a module of pipeline/data/datasets
     options: Block = field(default_factory=dict)  # fields of that module's `Source`
-    features: Block = field(default_factory=dict)  # of the feature network: `Config` of its stage
-    fakes: int = 2560  # samples of each run that guides train against
+    features: Block = field(default_factory=dict)  # training of the feature network: `Config` of the stage
+    fakes: int = 2560  # generated images of a run that its guides are trained on
     evaluate: Evaluate = field(default_factory=Evaluate)
 
 
 @dataclass(frozen=True)
 class RunEntry:
-    dataset: str
+    """A generator: its method, training and sampling."""
+
+    dataset: str  # an entry of `datasets`
     method: str  # "edm.EDM": class EDM of methods/edm.py
-    model: Block
-    train: Block
-    sample: Block
+    model: Block  # fields of that class
+    train: Block  # fields of `Train` of the stage pretrain
+    sample: Block  # fields of the method's `Sampling`
 
 
 @dataclass(frozen=True)
 class ClassifierEntry:
-    """A guide that needs no fakes."""
+    """A guide that is trained on real images and their labels alone."""
 
-    dataset: str
-    method: str
-    model: Block
-    train: Block
+    dataset: str  # an entry of `datasets`
+    method: str  # such as classifier_guidance.Classifier
+    model: Block  # fields of that class
+    train: Block  # fields of `GuideTrain`
 
 
 @dataclass(frozen=True)
 class GuideEntry:
-    """A guide that needs the fakes of a run."""
+    """A guide that is trained to distinguish real images from generated images (fakes) of a run."""
 
-    run: str
-    method: str
-    model: Block
-    train: Block
-    trunk: str | None = None  # a classifier, on whose frozen features it stands
+    run: str  # an entry of `runs`
+    method: str  # such as discriminator_guidance.Discriminator
+    model: Block  # fields of that class
+    train: Block  # fields of `GuideTrain`
+    trunk: str | None = None  # an entry of `classifiers`, whose frozen features the guide reads
 
 
 @dataclass(frozen=True)
 class GuidedEntry:
-    run: str
+    """A run that is sampled with guides."""
+
+    run: str  # an entry of `runs`
     guides: list[Block]  # each {guide: name of a guide or classifier} and fields of its method's `Use`
-    sample: Block  # what differs from the run's own
+    sample: Block  # fields that differ from the run's
 
 
 @dataclass(frozen=True)
 class StackEntry:
-    """Many small models that are trained as one and measured alike."""
+    """Many small models that are trained as one batched job and measured alike."""
 
-    dataset: str
-    method: str
-    model: Block  # fields that all members have
+    dataset: str  # an entry of `datasets`
+    method: str  # such as siddm.SIDDM
+    model: Block  # fields that all members share
     members: dict[str, Block]  # by name, the fields that differ
-    train: Block
-    sample: Block
+    train: Block  # fields of `StackTrain`
+    sample: Block  # fields of the method's `Sampling`
 
 
 @dataclass(frozen=True)
 class TranslationEntry:
-    """Held-out pictures, corrupted, that a guided entry makes real again, with and without its guides."""
+    """Image to image: a guided entry restores corrupted held-out images, with and without its guides."""
 
-    guided: str
-    starts: list[float]  # noise levels, in image units
-    images: int
-    sets: int  # of noise
+    guided: str  # an entry of `guided`
+    starts: list[float]  # noise levels from which sampling starts, in image units
+    images: int  # of the held-out split
+    sets: int  # draws of the noise
 
 
 @dataclass(frozen=True)
 class LaunchEntry:
-    """Where a study is meant to run. Results do not depend on it, and no key does."""
+    """Where a study is meant to run. Results and keys do not depend on it."""
 
-    workers: int = 0  # where neither --workers nor TRILEMMA_WORKERS says so
-    stream: bool = False  # prepared pictures stay in the store, for machines whose disk they do not fit
+    workers: int = 0  # number of Ray workers, unless --workers or TRILEMMA_WORKERS is given; 0: in this process
+    stream: bool = False  # prepared images stay in the store, for machines whose disk is too small for them
 
     def __post_init__(self) -> None:
         if self.workers < 0:
