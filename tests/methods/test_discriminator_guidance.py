@@ -13,7 +13,14 @@ from methods.core.process.noise import LinearVP, edm_grid
 from methods.core.rng import SeededRng, StepRng
 from methods.core.sampling.samplers import heun
 from methods.core.types import At, Batch, DataSpec
-from methods.discriminator_guidance import Discriminator, Judge, Use, density_ratio_guide, log_softplus, ratio_loss
+from methods.discriminator_guidance import (
+    Discriminator,
+    RatioEstimator,
+    Use,
+    density_ratio_guide,
+    log_softplus,
+    ratio_loss,
+)
 from methods.edm import EDM
 
 POINTS = DataSpec((2,), 0, 0.7)
@@ -60,7 +67,7 @@ def held_out_loss(nets) -> float:
 
 
 def test_training_approaches_the_exact_discriminators_loss(trained_state: TrainState):
-    class Exact(Judge):
+    class Exact(RatioEstimator):
         def forward(self, x_vp, tau, labels=None):
             return exact_log_odds(x_vp, tau)
 
