@@ -34,7 +34,7 @@ from pipeline.metrics.suite import Real
 ABOUT = "trilemma_reference"  # the array that marks a file of `trilemma reference`: JSON
 PICTURES = "arr_0"  # ADM's name
 DESCRIPTION = ("name", "digest", "layer", "preprocessing")  # of the extractor
-SPATIAL_SHAPE = (17, 17, 7)  # of ADM's spatial features; ours are [7, 17, 17]
+SPATIAL_CHANNELS = 7  # last in ADM's spatial features, first in those of `pipeline.metrics.features.inception`
 ANY_N = 2**30 + 1  # scatter = covariance * (n - 1) is exact with it
 
 
@@ -144,7 +144,7 @@ def _load_statistics(source: Path, width: int, spatial_width: int | None) -> Rea
     arrays = load_array(source, "mu", "sigma", "mu_s", "sigma_s")
     spatial = None
     if {"mu_s", "sigma_s"} <= {*arrays} and spatial_width is not None:
-        order = np.arange(np.prod(SPATIAL_SHAPE)).reshape(SPATIAL_SHAPE).transpose(2, 0, 1).ravel()
+        order = np.arange(spatial_width).reshape(-1, SPATIAL_CHANNELS).T.ravel()
         mean, covariance = _checked(source, arrays, "_s", spatial_width)
         spatial = _from_moments(mean[order], covariance[np.ix_(order, order)])
     real = Real(_from_moments(*_checked(source, arrays, "", width)), spatial)

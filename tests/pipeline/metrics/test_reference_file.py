@@ -13,13 +13,13 @@ from pipeline.metrics.features.extractors import Features, SmallNetwork
 from pipeline.metrics.features.inception import Inception
 from pipeline.metrics.features.statistics import FeatureStats
 from pipeline.metrics.standalone.measure import measure
-from pipeline.metrics.standalone.reference_file import ABOUT, SPATIAL_SHAPE, write_reference
+from pipeline.metrics.standalone.reference_file import ABOUT, write_reference
 from pipeline.metrics.standalone.train_extractor import train_extractor
 from pipeline.metrics.values.frechet import frechet_distance
 from tests.support.digits import digits
 
 WIDTH = 8
-COUNT = int(np.prod(SPATIAL_SHAPE))
+SPATIAL = (7, 3, 2)
 
 
 def draw(n: int, seed: int, width: int = WIDTH) -> np.ndarray:
@@ -198,8 +198,8 @@ class SpatialExtractor:
 
     def outputs(self, images: np.ndarray) -> Features:
         flat = images.reshape(len(images), -1)[:, :WIDTH].astype(np.float32)
-        spatial = np.sin(flat.sum(axis=1)[:, None] + np.arange(COUNT, dtype=np.float32) * flat[:, 3:4])
-        return Features(flat, None, spatial)
+        mixing = np.random.default_rng(0).normal(size=(WIDTH, int(np.prod(SPATIAL)))).astype(np.float32)
+        return Features(flat, None, np.sin(flat @ mixing))
 
 
 def test_published_spatial_statistics_have_channels_last(
@@ -208,11 +208,11 @@ def test_published_spatial_statistics_have_channels_last(
     monkeypatch.setattr("pipeline.metrics.standalone.inputs.extractor_named", lambda _name: SpatialExtractor())
     real = SpatialExtractor().outputs(digits().train[:300])
     assert real.spatial is not None
-    channels_last = real.spatial.reshape(-1, 7, 17, 17).transpose(0, 2, 3, 1).reshape(300, -1)
+    channels_last = real.spatial.reshape(-1, *SPATIAL).transpose(0, 2, 3, 1).reshape(300, -1)
     (mu, sigma), (mu_s, sigma_s) = moments(real.features), moments(channels_last)
     np.savez(tmp_path / "stats.npz", mu=mu, sigma=sigma, mu_s=mu_s, sigma_s=sigma_s)
-    found = measure(pictures[0], tmp_path / "stats.npz", images=20)
-    expected = measure(*pictures, metrics=["fid", "sfid"], images=20)
+    found = measure(pictures[0], tmp_path / "stats.npz")
+    expected = measure(*pictures, metrics=["fid", "sfid"])
     assert set(found.values) == {"fid", "sfid"}
     for name in ("fid", "sfid"):
         assert found.values[name].value == pytest.approx(expected.values[name].value, rel=1e-6)
