@@ -1,6 +1,6 @@
 """What a sweep needs, what of it is there already, and what is left to run; nothing is computed twice."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
