@@ -48,6 +48,11 @@ class Launch(Protocol):
         ...
 
     @property
+    def workers(self) -> int:
+        """0: calls are made in this process."""
+        ...
+
+    @property
     def description(self) -> dict[str, Any]:
         """For the ledger: backend ("in-process", "ray-local", "ray-cluster"), workers, device."""
         ...
@@ -77,10 +82,6 @@ class Watch(Protocol):
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Of a training step."""
-        ...
-
-    def history(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """All rows of a finished training."""
         ...
 
     def samples(self, key: str, images: "np.ndarray", step: int) -> None:

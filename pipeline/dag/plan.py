@@ -22,12 +22,13 @@ from pipeline.console import say
 from pipeline.context import RunContext
 from pipeline.dag.graph import Call, chain, entries
 from pipeline.dag.resolve import Cost, Planned, past_costs, planned_calls
-from pipeline.dag.run import TILE, outside, stage_config
-from pipeline.data.artifacts import Artifact, new_artifact
+from pipeline.dag.run import outside, stage_config
+from pipeline.data.artifacts import Artifact
 from pipeline.errors import TrilemmaError, UserError
 from pipeline.launch.determinism import reproducible
 from pipeline.launch.launcher import InProcess
 from pipeline.store.open import open_store
+from pipeline.store.publish import new_artifact
 from pipeline.store.store import Store
 
 TRAINED = ("pretrain", "classify", "discriminate")
@@ -72,7 +73,7 @@ def timed(name: str, planned: Mapping[str, Planned], store: str) -> Cost:
     with TemporaryDirectory() as folder, reproducible():
         here = Path(folder)
         inputs = {role: _artifact(made, planned, Store(store), here) for role, made in made_of.items()}
-        around = RunContext(cast(Any, Trial()), Store(f"{folder}/store").state("trial"), cast(Any, Unwatched()), TILE)
+        around = RunContext(cast(Any, Trial()), Store(f"{folder}/store").state("trial"), cast(Any, Unwatched()))
         began = time.perf_counter()
         try:
             with new_artifact(here / "out", call.stage, call.name, call.config, {}) as draft:
@@ -127,15 +128,20 @@ class Clock:
 class Trial:
     """A launcher that ends after a few seconds of the loop, or of the items, that it is given."""
 
+    workers = 0
+
     def fit(self, loop: Any, job: Any, *others: Any) -> Any:
         return InProcess().fit(loop, replace(job, batches=Clock(job.batches, job.steps)), *others)
+
+    def fit_each(self, loop: Any, items: Sequence[Any]) -> Iterator[Any]:
+        """Trainings of a stack, which are taken to be alike."""
+        timed = [replace(item, batches=Clock(item.batches, item.train.steps * len(items))) for item in items]
+        return InProcess().fit_each(loop, timed)
 
     def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
         began = time.perf_counter()
         for count, item in enumerate(items, 1):
-            is_training = hasattr(item, "batches")  # of a stack, whose trainings are taken to be alike
-            clock = {"batches": Clock(item.batches, item.train.steps * len(items))} if is_training else {}
-            yield function(replace(item, **clock))
+            yield function(item)
             if (seconds := time.perf_counter() - began) > TRIAL_SECONDS:
                 raise Measured(seconds / count * len(items))
 

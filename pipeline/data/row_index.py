@@ -43,7 +43,7 @@ class Shard(NamedTuple):
 
 
 class ShardedRows:
-    """ShardedRows of several shards, in any order and as often as one likes. Sent elsewhere, the files' names travel."""
+    """A view of shard rows; repeats allowed. Pickling sends file names, not pixels."""
 
     def __init__(self, shards: Sequence[Shard], order: np.ndarray | None = None) -> None:
         """order: [n] row numbers over all shards; None: each once."""

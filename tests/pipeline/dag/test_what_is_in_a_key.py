@@ -77,9 +77,9 @@ def constants(tree: ast.Module) -> Iterator[ast.Constant]:
     for statement in tree.body:
         if isinstance(statement, ast.Assign | ast.AnnAssign):
             for node in ast.walk(statement):
-                if isinstance(node, ast.Constant) and type(node.value) in (str, int, float):
-                    if node.lineno == node.end_lineno:
-                        yield node
+                is_constant = isinstance(node, ast.Constant) and type(node.value) in (str, int, float)
+                if is_constant and node.lineno == node.end_lineno:
+                    yield node
 
 
 def changed_by(module: str, copy: Path, before: dict[str, str]) -> set[str]:

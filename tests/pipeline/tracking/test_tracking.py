@@ -272,6 +272,7 @@ def test_a_failing_tracker_is_not_blamed_with_the_error_of_the_work(
 
 
 def test_importing_the_tracker_does_not_import_mlflow() -> None:
-    script = "import sys, pipeline.tracking.mlflow_run; print({'mlflow', 'pandas', 'numpy', 'matplotlib'} & set(sys.modules))"
+    heavy = {"mlflow", "pandas", "numpy", "matplotlib"}
+    script = f"import sys, pipeline.tracking.mlflow_run; print({heavy} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "set()"
