@@ -12,6 +12,7 @@ import typer
 
 from pipeline.cli.standalone import Json, import_checkpoint, measure, reference, weights
 from pipeline.console import say
+from pipeline.dag.graph import STAGES
 from pipeline.errors import TrilemmaError, UserError
 
 app = typer.Typer(
@@ -35,52 +36,32 @@ Address = Annotated[str | None, typer.Option(envvar="TRILEMMA_ADDRESS", help="of
 SWEEPS = "Sweeps"
 
 
-def _stage(verb: str, summary: str) -> None:
-    def command(name: Name, workers: Workers = None, address: Address = None) -> None:
+def _add_stage(verb: str) -> None:
+    def command(
+        name: Name,
+        workers: Workers = None,
+        address: Address = None,
+        source: Annotated[Path | None, typer.Option(envvar="TRILEMMA_DATA", help="where `path` is looked up")] = None,
+    ) -> None:
         from pipeline.dag.run import run_stage
 
+        if source is not None:
+            os.environ["TRILEMMA_DATA"] = str(source.absolute())
         run_stage(verb, name, workers, address)
+        if verb == "translate":
+            _write_translation_page(name)
 
-    app.command(verb, help=summary, rich_help_panel="Stages, in the order of the chain")(command)
-
-
-@app.command(rich_help_panel="Stages, in the order of the chain")
-def prepare(
-    name: Name,
-    workers: Workers = None,
-    address: Address = None,
-    source: Annotated[
-        Path | None, typer.Option(envvar="TRILEMMA_DATA", help="where an entry's `path` is looked for")
-    ] = None,
-) -> None:
-    """Check a dataset's records and write them as shards."""
-    from pipeline.dag.run import run_stage
-
-    if source is not None:
-        os.environ["TRILEMMA_DATA"] = str(source.absolute())
-    run_stage("prepare", name, workers, address)
+    app.command(verb, help=STAGES[verb].summary, rich_help_panel="Stages, in the order of the chain")(command)
 
 
-_stage("features", "Train the dataset's feature network and cache its reference statistics.")
-_stage("immune", "Check that the dataset's metrics notice faults whose answer is known.")
-_stage("pretrain", "Train a run's generator.")
-_stage("generate", "Sample the fakes that guides train against.")
-_stage("classify", "Train a guide to tell the classes of noisy pictures.")
-_stage("discriminate", "Train a guide to tell real pictures from fakes.")
-_stage("sample", "Sample the pictures to evaluate, of a run or a guided entry.")
-_stage("evaluate", "Measure the sampled pictures.")
-_stage("stack", "Train all members of a stack as one.")
-_stage("appraise", "Sample and measure every member of a stack.")
+for _verb in STAGES:
+    _add_stage(_verb)
 
 
-@app.command(rich_help_panel="Stages, in the order of the chain")
-def translate(name: Name) -> None:
-    """Make corrupted pictures real again, with and without guides, and write reports/translations/NAME."""
+def _write_translation_page(name: str) -> None:
     from pipeline.config.study import load_study
-    from pipeline.dag.run import run_stage
     from pipeline.report.translation_page import write_translation_page
 
-    run_stage("translate", name)
     write_translation_page(load_study(Path.cwd() / "params.yaml"), name, Path("reports/translations") / name)
 
 

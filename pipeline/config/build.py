@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
-from typing import Any, TypeVar
-
-from pydantic import TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
@@ -20,6 +21,8 @@ Block = dict[str, Any]
 
 def build(kind: type[T], block: Any, where: str) -> T:
     """`kind(**block)` with every key and type checked; errors name the setting, what came and what was wanted."""
+    from pydantic import ValidationError  # `trilemma --help` needs none of it
+
     block = as_block(block, where)
     _check_known(kind, block, where)
     try:
@@ -44,7 +47,9 @@ def _check_known(kind: type, block: Mapping[str, Any], where: str) -> None:
 
 
 @lru_cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: type[T]) -> "TypeAdapter[T]":
+    from pydantic import TypeAdapter
+
     return TypeAdapter(kind)
 
 

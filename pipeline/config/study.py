@@ -10,9 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
-
 from pipeline.config.build import Block, as_block, build, check_keys, nearest, pick
 from pipeline.config.entries import (
     KINDS,
@@ -89,6 +86,9 @@ def method_modules(method: str, root: Path) -> tuple[str, str]:
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError
+
     if not file.is_file():
         raise ConfigError(f"no {file}: run this in a study's folder, the one with params.yaml")
     try:

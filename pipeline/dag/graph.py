@@ -7,7 +7,7 @@ never pays for torch.
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.config.build import Block, pick
 from pipeline.config.entries import ClassifierEntry, GuideEntry, RunEntry
@@ -64,11 +64,11 @@ def features(study: Study, name: str) -> Call:
     return _call(study, "features", name, name, {"data": _out(study, "prepare", name)}, block)
 
 
-def immune(study: Study, name: str) -> Call:
+def check_metrics(study: Study, name: str) -> Call:
     """Known-answer cases for the dataset's metrics, at the n that every run is measured at."""
     dataset = pick(study.datasets, name, "dataset")
     inputs = {"data": _out(study, "prepare", name), "features": _out(study, "features", name)}
-    return _call(study, "immune", name, name, inputs, {"images": dataset.evaluate.images})
+    return _call(study, "check-metrics", name, name, inputs, {"images": dataset.evaluate.images})
 
 
 def pretrain(study: Study, name: str) -> Call:
@@ -133,32 +133,64 @@ def stack(study: Study, name: str) -> Call:
     return _call(study, "stack", name, entry.dataset, {"data": _out(study, "prepare", entry.dataset)}, config, module)
 
 
-def appraise(study: Study, name: str) -> Call:
+def evaluate_stack(study: Study, name: str) -> Call:
     entry = pick(study.stacks, name, "stack")
     module, _ = method_modules(entry.method, study.root)
     config = {key: getattr(entry, key) for key in ("method", "model", "members", "sample")}
     config |= asdict(study.datasets[entry.dataset].evaluate)
     inputs = {role: _out(study, role, entry.dataset) for role in ("prepare", "features")}
-    return _call(study, "appraise", name, entry.dataset, inputs | {"stack": _out(study, "stack", name)}, config, module)
-
-
-STAGES: dict[str, Callable[[Study, str], Call]] = {
-    stage.__name__: stage
-    for stage in (
-        prepare,
-        features,
-        immune,
-        pretrain,
-        generate,
-        classify,
-        discriminate,
-        sample,
-        evaluate,
-        translate,
-        stack,
-        appraise,
+    return _call(
+        study, "evaluate-stack", name, entry.dataset, inputs | {"stack": _out(study, "stack", name)}, config, module
     )
+
+
+class Stage(NamedTuple):
+    """A row of the table of stages."""
+
+    call: Callable[[Study, str], Call]
+    summary: str  # for `--help`
+    entries: tuple[str, ...]  # sections of params.yaml that it is called with
+    unit: str = "images"  # of its progress
+    trains: bool = False  # with a seed that is a training seed
+    fans_out: bool = True  # over workers, if there are any
+
+
+STAGES: dict[str, Stage] = {
+    "prepare": Stage(prepare, "Check a dataset's records and write them as shards.", ("datasets",), fans_out=False),
+    "features": Stage(
+        features,
+        "Train the dataset's feature network; precompute statistics and real-vs-real values.",
+        ("datasets",),
+        fans_out=False,
+    ),
+    "check-metrics": Stage(
+        check_metrics,
+        "Check that the dataset's metrics detect seeded faults with known answers.",
+        ("datasets",),
+        fans_out=False,
+    ),
+    "pretrain": Stage(pretrain, "Train a run's generator.", ("runs",), "steps", trains=True),
+    "generate": Stage(generate, "Sample the fakes that a guide trains against.", ("guides",)),
+    "classify": Stage(classify, "Train a guide to classify noisy images.", ("classifiers",), "steps", trains=True),
+    "discriminate": Stage(
+        discriminate, "Train a guide to discriminate real images from fakes.", ("guides",), "steps", trains=True
+    ),
+    "sample": Stage(sample, "Sample the images to evaluate, of a run or a guided entry.", ("runs", "guided")),
+    "evaluate": Stage(evaluate, "Measure the sampled images.", ("runs", "guided"), "sets"),
+    "translate": Stage(
+        translate,
+        "Translate corrupted images, with and without guides, and write reports/translations/NAME.",
+        ("translations",),
+        fans_out=False,
+    ),
+    "stack": Stage(stack, "Train all members of a stack as one.", ("stacks",), "steps"),
+    "evaluate-stack": Stage(evaluate_stack, "Sample and measure every member of a stack.", ("stacks",), "models"),
 }
+
+
+def stage_module(stage: str) -> str:
+    """The module of a stage's function `run`, also of "import-checkpoint", which other stages' commands call."""
+    return f"pipeline.stages.{stage.replace('-', '_')}"
 
 
 def chain(study: Study, stage: str, name: str) -> list[Call]:
@@ -168,29 +200,18 @@ def chain(study: Study, stage: str, name: str) -> list[Call]:
     def visit(call: Call) -> None:
         for path in call.made.values():
             if path not in calls:
-                visit(STAGES[path.parent.name](study, path.name))
+                visit(STAGES[path.parent.name].call(study, path.name))
         calls[call.out] = call
 
-    visit(STAGES[stage](study, name))
+    visit(STAGES[stage].call(study, name))
     return list(calls.values())
 
 
 def entries(study: Study) -> dict[str, list[str]]:
     """The names each stage is called with, in the order of params.yaml."""
-    sampled = [*study.runs, *study.guided]
     return {
-        "prepare": list(study.datasets),
-        "features": list(study.datasets),
-        "immune": list(study.datasets),
-        "pretrain": list(study.runs),
-        "generate": list(study.guides),
-        "classify": list(study.classifiers),
-        "discriminate": list(study.guides),
-        "sample": sampled,
-        "evaluate": sampled,
-        "translate": list(study.translations),
-        "stack": list(study.stacks),
-        "appraise": list(study.stacks),
+        name: [entry for section in stage.entries for entry in getattr(study, section)]
+        for name, stage in STAGES.items()
     }
 
 
@@ -280,14 +301,14 @@ def _training(
         return _call(study, stage, name, dataset, data | dict(inputs or {}), config | {"train": entry.train}, module)
     file = locate(entry.train["imported"], study.folder, f"{stage} {name}: train.imported")
     config["format"] = entry.train["format"]
-    call = _call(study, "import_checkpoint", name, dataset, data | {OUTSIDE: file}, config, module)
+    call = _call(study, "import-checkpoint", name, dataset, data | {OUTSIDE: file}, config, module)
     return replace(call, out=_out(study, stage, name))
 
 
 def _call(
     study: Study, stage: str, name: str, dataset: str, inputs: dict[str, Path], config: dict[str, Any], *modules: str
 ) -> Call:
-    code = (f"pipeline.stages.{stage}", *modules)
+    code = (stage_module(stage), *modules)
     return Call(stage, name, dataset, inputs, config, code, _out(study, stage, name))
 
 

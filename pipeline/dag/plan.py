@@ -20,7 +20,7 @@ from pipeline.config.build import build_method, pick
 from pipeline.config.study import Study
 from pipeline.console import say
 from pipeline.context import RunContext
-from pipeline.dag.graph import Call, chain, entries
+from pipeline.dag.graph import STAGES, Call, chain, entries, stage_module
 from pipeline.dag.resolve import Cost, Planned, past_costs, planned_calls
 from pipeline.dag.run import outside, stage_config
 from pipeline.data.artifacts import Artifact
@@ -31,8 +31,7 @@ from pipeline.store.open import open_store
 from pipeline.store.publish import new_artifact
 from pipeline.store.store import Store
 
-TRAINED = ("pretrain", "classify", "discriminate")
-TIMED = (*TRAINED, "stack", "generate", "sample")
+TIMED = ("stack", "generate", "sample")  # beside trainings
 TRIAL_SECONDS = 5.0
 
 
@@ -51,7 +50,7 @@ def plan(study: Study, target: str | None, more: Iterable[tuple[Study, list[Call
 def _row(name: str, planned: dict[str, Planned], costs: dict[tuple[str, ...], Cost], store: Store) -> dict[str, Any]:
     _, call, _, key, manifest = planned[name]
     cost, source = costs.get((call.stage, call.name)), "ledger"
-    if cost is None and manifest is None and call.stage in TIMED:
+    if cost is None and manifest is None and (STAGES[call.verb].trains or call.stage in TIMED):
         say(f"plan: timing {call.stage} {call.name}")
         try:
             with ProcessPoolExecutor(1, get_context("spawn")) as process:
@@ -69,15 +68,15 @@ def _row(name: str, planned: dict[str, Planned], costs: dict[tuple[str, ...], Co
 def timed(name: str, planned: Mapping[str, Planned], store: str) -> Cost:
     """Run a stage's loop for a few seconds in this process."""
     study, call, made_of, _, _ = planned[name]
-    stage = import_module(f"pipeline.stages.{call.stage}")
+    stage = import_module(stage_module(call.stage))
     with TemporaryDirectory() as folder, reproducible():
         here = Path(folder)
         inputs = {role: _artifact(made, planned, Store(store), here) for role, made in made_of.items()}
-        around = RunContext(cast(Any, Trial()), Store(f"{folder}/store").state("trial"), cast(Any, Unwatched()))
+        context = RunContext(cast(Any, Trial()), Store(f"{folder}/store").state("trial"), cast(Any, Unwatched()))
         began = time.perf_counter()
         try:
             with new_artifact(here / "out", call.stage, call.name, call.config, {}) as draft:
-                stage.run(outside(study, call) | inputs, stage_config(call), draft, around)
+                stage.run(outside(study, call) | inputs, stage_config(call), draft, context)
             seconds = time.perf_counter() - began  # of a stage that takes no longer
         except Measured as measured:
             (seconds,) = measured.args
@@ -89,7 +88,7 @@ def _artifact(name: str, planned: Mapping[str, Planned], store: Store, folder: P
     _, call, made_of, key, manifest = planned[name]
     if manifest is not None and key is not None and (stored := store.fetch(key, folder / name)):
         return stored
-    if call.stage not in TRAINED:
+    if not STAGES[call.verb].trains:
         raise UserError(f"{call.stage} {call.name} has not run: run it first (trilemma {call.stage} {call.name})")
     from methods.core.loop import TrainState  # here: where all stages are stored, torch is not imported
     from pipeline.training.networks import data_spec, save_weights

@@ -13,7 +13,7 @@ from pipeline.config.build import build
 from pipeline.config.study import Study, load_study
 from pipeline.console import say
 from pipeline.context import Launch, RunContext
-from pipeline.dag.graph import STAGES, Call
+from pipeline.dag.graph import STAGES, Call, stage_module
 from pipeline.dag.usage import Meter
 from pipeline.data.artifacts import OUTSIDE, Artifact, read_artifact
 from pipeline.errors import UserError
@@ -30,14 +30,11 @@ if TYPE_CHECKING:
 CODE = Path(__file__).resolve().parents[2]  # that runs here
 
 
-ALONE = ("prepare", "features", "immune", "translate")  # stages that start no workers: they have nothing to spread
-
-
 def run_stage(verb: str, name: str, workers: int | None = None, address: str | None = None) -> None:
     """What `trilemma VERB NAME` does, in the folder of a study. workers: None for what the study is meant for."""
     on_sigterm()
     study = own_study(Path.cwd())
-    call = STAGES[verb](study, name)
+    call = STAGES[verb].call(study, name)
     run_call(study, call, open_store(study), study.launch.workers if workers is None else workers, address)
 
 
@@ -107,7 +104,7 @@ def _compute(
     from pipeline.launch.determinism import reproducible
     from pipeline.launch.launcher import launcher
 
-    if call.stage in ALONE:
+    if not STAGES[call.verb].fans_out:
         workers, address = 0, None
     config = stage_config(call)
     with reproducible(), launcher(workers, address) as launch, open_watch(study, call, key, _commit(), launch) as watch:
@@ -116,7 +113,7 @@ def _compute(
 
 def stage_config(call: Call) -> Any:
     """The call's settings as its stage's `Config`, checked."""
-    stage = import_module(f"pipeline.stages.{call.stage}")
+    stage = import_module(stage_module(call.stage))
     return build(stage.Config, call.config, f"params.yaml: {call.stage} {call.name}")
 
 
@@ -142,7 +139,7 @@ def compute(
         config=call.config,
         inputs={role: artifact.digest for role, artifact in inputs.items()},
     ) as draft:
-        import_module(f"pipeline.stages.{call.stage}").run(inputs, config, draft, RunContext(launch, state, watch))
+        import_module(stage_module(call.stage)).run(inputs, config, draft, RunContext(launch, state, watch))
     watch.settle()  # once the result is stored, nobody computes, or logs, it again
     store.put(key, draft.artifact)
     store.lighten(draft.artifact)

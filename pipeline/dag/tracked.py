@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 from pipeline.config.study import Study
 from pipeline.context import Launch
-from pipeline.dag.graph import Call
+from pipeline.dag.graph import STAGES, Call
 from pipeline.tracking.mlflow_run import connect
-from pipeline.tracking.watch import UNITS, Watch
+from pipeline.tracking.watch import Watch
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def open_watch(study: Study, call: Call, key: str, commit: str | None, launch: L
     )
     with (
         opened as run,
-        Watch(run.spec, f"{call.stage} {call.name}", UNITS.get(call.stage, "images")).opened(run) as watch,
+        Watch(run.spec, f"{call.stage} {call.name}", STAGES[call.verb].unit).opened(run) as watch,
     ):
         yield watch
 

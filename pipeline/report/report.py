@@ -178,7 +178,7 @@ def cost_table(study: Study) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for stage, names in entries(study).items():
         for name in names:
-            call = STAGES[stage](study, name)
+            call = STAGES[stage].call(study, name)
             row = {"stage": stage, "name": name, "event": "missing"}
             try:
                 inputs = {role: artifact.digest for role, artifact in inputs_of(study, call).items()}
@@ -216,7 +216,7 @@ def _dataset(
 
 def _immunity(study: Study, dataset: str) -> str:
     """The known-answer cases, and the smallest change that one value shows."""
-    file = study.out / "immune" / dataset / SENSITIVITY_FILE
+    file = study.out / "check-metrics" / dataset / SENSITIVITY_FILE
     if not file.is_file():
         say(f"report: immune {dataset}: missing: dvc repro")
         return "**Missing**: nobody asked yet (`dvc repro`)."

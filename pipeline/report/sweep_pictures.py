@@ -28,7 +28,7 @@ def write_sweep_pictures(study: Study, name: str) -> str | None:
             continue
         with TemporaryDirectory() as folder:
             try:
-                sample = chain_links(trial.study, STAGES["sample"](trial.study, trial.point.of), False, store)[-1]
+                sample = chain_links(trial.study, STAGES["sample"].call(trial.study, trial.point.of), False, store)[-1]
                 store.fetch(str(sample.key), Path(folder) / "sample")
                 images = read_pictures(Path(folder) / "sample", "samples-0").images
             except ArtifactError:

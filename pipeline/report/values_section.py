@@ -74,7 +74,7 @@ def doubts(study: Study, dataset: str, values: pd.DataFrame) -> dict[str, list[s
 
 
 def _said(study: Study, entry: str, store: Store) -> list[str]:
-    evaluated = STAGES["evaluate"](study, entry)
+    evaluated = STAGES["evaluate"].call(study, entry)
     if not (evaluated.out / MANIFEST).is_file():
         return [f"missing: {evaluated.out.relative_to(study.folder)} does not exist (dvc repro)"]
     warning = provenance(study, evaluated, store).warning

@@ -42,21 +42,21 @@ class SampleCounts(NamedTuple):
 
 
 def sample_sets(
-    inputs: Mapping[str, Artifact], sampler: SamplerConfig, sets: Mapping[str, range], out: Draft, around: RunContext
+    inputs: Mapping[str, Artifact], sampler: SamplerConfig, sets: Mapping[str, range], out: Draft, context: RunContext
 ) -> None:
     """Every set's pictures as shards of that name; network evaluations per image among the facts."""
     facts = inputs["run"].manifest.facts
     artist = guided_sampler(recipe := sampler_spec(inputs, sampler))  # what does not fit, fails here
-    size = images_per_task(sum(map(len, sets.values())), around.launch.workers)
-    pieces = {name: _pieces(recipe, around.state, seeds, size) for name, seeds in sets.items()}
-    counts = _sample([piece for of_set in pieces.values() for piece in of_set], around)
+    size = images_per_task(sum(map(len, sets.values())), context.launch.workers)
+    pieces = {name: _pieces(recipe, context.state, seeds, size) for name, seeds in sets.items()}
+    counts = _sample([piece for of_set in pieces.values() for piece in of_set], context)
     for name, of_set in pieces.items():
-        write_parts(out.path, name, (decode(around.state.load(piece.file) or b"") for piece in of_set))
-        around.watch.samples(name, decode(shard_files(out.path, name)[0]).images, 0)
+        write_parts(out.path, name, (decode(context.state.load(piece.file) or b"") for piece in of_set))
+        context.watch.samples(name, decode(shard_files(out.path, name)[0]).images, 0)
     if isinstance(artist.method, Diffusion):
         path = stored(denoising_path(artist, next(iter(sets.values())).start), artist.data)
         np.save(out.path / "path.npy", path)
-        around.watch.path(path)
+        context.watch.path(path)
         write_log_ratios(artist, next(iter(sets.values())).start, out.path / LOG_RATIO)
     out.facts.update(counts, shape=facts["shape"], classes=facts["classes"], images=sum(map(len, sets.values())))
     out.seeds.update({name: [seeds.start, seeds.stop] for name, seeds in sets.items()})
@@ -67,15 +67,15 @@ def _pieces(recipe: SamplerSpec, state: Any, seeds: range, size: int) -> list[Sa
     return [SamplingTask(recipe, state, range(start, min(start + size, seeds.stop))) for start in starts]
 
 
-def _sample(pieces: list[SamplingTask], around: RunContext) -> dict[str, float]:
+def _sample(pieces: list[SamplingTask], context: RunContext) -> dict[str, float]:
     """All pieces into the state, and the mean counts per image. The seconds are circumstance: they go to the watch."""
     total, done, seconds, sums = sum(len(piece.seeds) for piece in pieces), 0, 0.0, Counter[str]()
-    for piece, tally in zip(pieces, around.launch.map(sample_task, pieces)):
+    for piece, tally in zip(pieces, context.launch.map(sample_task, pieces)):
         done += len(piece.seeds)
         seconds += tally.seconds
-        around.watch.progress(done, total)
+        context.watch.progress(done, total)
         sums.update({name: count * len(piece.seeds) for name, count in tally.counts.items()})
-    around.watch.note_cost("seconds_per_image", seconds / total)
+    context.watch.note_cost("seconds_per_image", seconds / total)
     return {name: count / total for name, count in sums.items()}
 
 

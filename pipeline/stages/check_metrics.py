@@ -21,7 +21,7 @@ class Config:
     images: int  # per side, as many as a run is measured by
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
     judge = evaluator_of(inputs["data"].path, inputs["features"].path)
     n, rng = min(config.images, LARGEST), np.random.default_rng(0)
     is_enough = len(judge.train) <= POOL * n
@@ -32,4 +32,4 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunC
     content = asdict(found) | {"findings": findings, "is_healthy": found.is_healthy}
     (out.path / SENSITIVITY_FILE).write_text(json.dumps(content, indent=1) + "\n")
     out.facts.update(is_healthy=found.is_healthy, clean_alarms=found.clean_alarms)
-    around.watch.results({f"resolves {name}": power for name, power in found.resolving_power.items()})
+    context.watch.results({f"resolves {name}": power for name, power in found.resolving_power.items()})

@@ -20,7 +20,7 @@ class Config:
     train: GuideTrain
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
     method = build_method(config.method, config.model)
     block = config.train
     data = data_spec(inputs["data"].manifest.facts)
@@ -28,7 +28,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunC
     batches = distinct(Prepared(kept, data.classes > 0, block.batch, block.seed))
     best = held_out(method, validation_batch(unseen, data.classes, len(unseen)), block)
     job = Job(method, data, batches, block.steps, block.batch, block.seed, block.precision, best)
-    around.launch.fit(train, job, around.state, around.watch)
-    outcome = outcome_of(around.state)
+    context.launch.fit(train, job, context.state, context.watch)
+    outcome = outcome_of(context.state)
     write_trained(out, outcome, data, block.seed)
     note_best(out, outcome)

@@ -22,7 +22,7 @@ class Config:
     train: GuideTrain
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
     """A trunk among the inputs is a classifier: its weights are frozen, and not saved again."""
     method = build_method(config.method, config.model)
     block = config.train
@@ -39,8 +39,8 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunC
     given = {"trunk": load_weights(inputs["trunk"].path)["classifier"]} if "trunk" in inputs else {}
     best = held_out(method, unseen, block)
     job = Job(method, data, pairs, block.steps, block.batch, block.seed, block.precision, best, given=given)
-    around.launch.fit(train, job, around.state, around.watch)
-    outcome = outcome_of(around.state)
+    context.launch.fit(train, job, context.state, context.watch)
+    outcome = outcome_of(context.state)
     for name in given:
         del outcome.weights[name]
     write_trained(out, outcome, data, block.seed)

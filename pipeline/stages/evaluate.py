@@ -37,20 +37,20 @@ class Item:
     split: str
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
     data, features, samples = (inputs[role] for role in ("prepare", "features", "samples"))
     bench = Bench(data.path, features.path, (data.digest, features.digest))
     sets = list(samples.manifest.seeds)
-    saved = {split: _saved(around.state.load(f"{split}.json")) for split in sets}
+    saved = {split: _saved(context.state.load(f"{split}.json")) for split in sets}
     missing = [Item(bench, samples.path, split) for split in sets if not saved[split]]
-    fresh = around.launch.map(measure, missing)
+    fresh = context.launch.map(measure, missing)
     by_set: list[dict[Card, MetricValue]] = []
     for split in sets:
         if not saved[split]:
             saved[split] = next(fresh)
-            around.state.save(f"{split}.json", _to_save(saved[split]))
+            context.state.save(f"{split}.json", _to_save(saved[split]))
         by_set.append(saved[split])
-        around.watch.progress(len(by_set), len(sets))
+        context.watch.progress(len(by_set), len(sets))
     rows = result_rows(by_set, read_real_vs_real(features.path))
     content = {
         "sets": sets,
@@ -59,7 +59,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunC
     }
     (out.path / METRICS_FILE).write_text(json.dumps(content, indent=1) + "\n")
     out.facts.update(images=samples.manifest.facts["images"])
-    around.watch.results(
+    context.watch.results(
         {f"{row['metric']} {row['card']['extractor']}": float(np.mean(row["values"])) for row in rows}
         | {name: content["counts"][name] for name in content["counts"]}
     )

@@ -60,15 +60,15 @@ class Appraisal(NamedTuple):
     shown: np.ndarray
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
     members_of(config.method, config.model, config.members)
     stack = inputs["stack"]
     trainees = [Trainee(name, seed) for name in config.members for seed in stack.manifest.seeds["train"]]
     items = [_item(inputs, config, trainee) for trainee in trainees]
     found: dict[Trainee, Appraisal] = {}
-    for trainee, appraisal in zip(trainees, around.launch.map(appraise, items)):
+    for trainee, appraisal in zip(trainees, context.launch.map(appraise, items)):
         found[trainee] = appraisal
-        around.watch.progress(len(found), len(items))
+        context.watch.progress(len(found), len(items))
     real_vs_real = read_real_vs_real(inputs["features"].path)
     members: dict[str, list[dict[str, Any]]] = {name: [] for name in config.members}  # an entry per training seed
     for trainee, appraisal in found.items():
@@ -80,7 +80,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunC
     (out.path / METRICS_FILE).write_text(json.dumps(members, indent=1) + "\n")
     out.facts.update(images=config.images, steps=stack.manifest.facts["steps"], batch=stack.manifest.facts["batch"])
     out.seeds.update(train=stack.manifest.seeds["train"], sample=list(range(config.sample_seeds)))
-    around.watch.results(
+    context.watch.results(
         {
             f"{rows[0]['metric']} {name}": float(np.mean([row["values"] for row in rows]))
             for name, contents in members.items()

@@ -40,7 +40,7 @@ class Config:
     inception: str | None = None  # SHA-256 of its weights; written `auto` in params.yaml: if they are at hand
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
     data = inputs["data"]
     if len(data.manifest.facts["shape"]) == 3:
         _write_pictures({split: open_rows(data.path, split) for split in SPLITS}, data.manifest.facts, config, out)

@@ -17,6 +17,6 @@ class Config:
     images: int
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
     sets = {"samples": range(FIRST_SEED, FIRST_SEED + config.images)}
-    sample_sets(inputs, config.sampler, sets, out, around)
+    sample_sets(inputs, config.sampler, sets, out, context)

@@ -17,7 +17,7 @@ class Config:
     format: Format  # of the file
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
     file, data = inputs[OUTSIDE].path, data_spec(inputs["data"].manifest.facts)
     networks = build_method(config.method, config.model).build(data)
     save_weights(out.path, fit(read_checkpoint(file, config.format), config.format, networks, str(file)))

@@ -114,7 +114,7 @@ class Tally:
         return round(float(np.sqrt(max(self.squares / (self.count * values) - mean**2, 0.0))), 6)
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
     module = import_module(f"pipeline.data.datasets.{config.source}")
     outside = {"path": str(inputs["files"].path)} if "files" in inputs else {}
     source: Source = build(module.Source, config.options | outside, "options")
@@ -124,9 +124,9 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunC
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for split, items in _shards(source, kind):
             tally = tallies[split]
-            shard = _made(f"{split}-{tally.shards:05d}.arrow", items, kind, config, out, around, pool)
+            shard = _made(f"{split}-{tally.shards:05d}.arrow", items, kind, config, out, context, pool)
             if split == "train" and tally.shards == 0:
-                _preview(shard.pictures, out, around)
+                _preview(shard.pictures, out, context)
             tally.add(shard)
     for split, tally in tallies.items():
         if tally.count == 0:
@@ -175,14 +175,14 @@ def _shards(source: Source, kind: Kind) -> Iterator[tuple[str, list[Numbered]]]:
 
 
 def _made(
-    name: str, items: list[Numbered], kind: Kind, config: Config, out: Draft, around: RunContext, pool: Executor
+    name: str, items: list[Numbered], kind: Kind, config: Config, out: Draft, context: RunContext, pool: Executor
 ) -> Shard:
     """The shard of these records, in `out`; from the state if it was made before."""
-    kept, notes = around.state.load(name), around.state.load(f"{name}.json")
+    kept, notes = context.state.load(name), context.state.load(f"{name}.json")
     if kept is None or notes is None:
         kept, notes = _encoded(name, items, kind, config, pool)
-        around.state.save(name, kept)
-        around.state.save(f"{name}.json", notes)
+        context.state.save(name, kept)
+        context.state.save(f"{name}.json", notes)
     (out.path / name).write_bytes(kept)
     return Shard(decode(out.path / name), json.loads(notes))
 
@@ -207,10 +207,10 @@ def _encoded(name: str, items: list[Numbered], kind: Kind, config: Config, pool:
     return encode_arrow(Pictures(images[: len(good)], np.array(labels, np.int64), numbers)), json.dumps(bad).encode()
 
 
-def _preview(pictures: Pictures, out: Draft, around: RunContext) -> None:
+def _preview(pictures: Pictures, out: Draft, context: RunContext) -> None:
     """A grid of the first pictures, for those who look on and beside the data."""
     if pictures.images.ndim != 4 or pictures.images.shape[1] not in (1, 3) or len(pictures) == 0:
         return
     shown = pictures.images[:PREVIEW]
     Image.fromarray(grid(shown, 8)).save(out.path / "preview.png")
-    around.watch.samples("preview", shown, 0)
+    context.watch.samples("preview", shown, 0)

@@ -43,7 +43,7 @@ class Config:
     train: Train
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
     method = build_method(config.method, config.model)
     data = data_spec(inputs["data"].manifest.facts)
     block = config.train
@@ -66,8 +66,8 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunC
         collapse=block.collapse if adversarial else None,
         preview=Preview(method, data) if len(data.shape) == 3 else None,
     )
-    around.launch.fit(train, job, around.state, around.watch)
-    write_trained(out, outcome_of(around.state), data, block.seed)
+    context.launch.fit(train, job, context.state, context.watch)
+    write_trained(out, outcome_of(context.state), data, block.seed)
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ class Config:
     sample_seeds: int  # sets
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
     sets = {
         f"samples-{number}": range(number * STRIDE, number * STRIDE + config.images)
         for number in range(config.sample_seeds)
     }
-    sample_sets(inputs, config.sampler, sets, out, around)
+    sample_sets(inputs, config.sampler, sets, out, context)

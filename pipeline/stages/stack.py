@@ -26,15 +26,15 @@ class Config:
     train: StackTrain
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
     """A folder of weights per member and training seed, and history.parquet."""
     members = members_of(config.method, config.model, config.members)
     data = data_spec(inputs["data"].manifest.facts)
     pictures = read_pictures(inputs["data"].path, "train")
     batches = SeededEpochs(pictures.images, pictures.labels if data.classes else None, config.train.batch)
     history = []
-    jobs = jobs_of(members, data, batches, config.train, around.state, around.watch)
-    for trained in around.launch.fit_each(train_job, jobs):
+    jobs = jobs_of(members, data, batches, config.train, context.state, context.watch)
+    for trained in context.launch.fit_each(train_job, jobs):
         history += trained.history
         for trainee, weights in trained.weights.items():
             folder = out.path / trainee.folder

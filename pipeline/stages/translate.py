@@ -45,7 +45,7 @@ class Config:
     sets: int
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunContext) -> None:
+def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
     held_out = open_rows(inputs["prepare"].path, "held_out")
     if not 1 < config.images <= len(held_out):
         raise UserError(f"images: {config.images} came, but 2 to {len(held_out)} can be: so many are held out")
@@ -73,7 +73,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, around: RunC
                 rows.append({"start": start, "is_guided": is_guided, "set": number} | measured(made))
                 if number == 0:
                     examples.append(to_uint8(made[:SHOWN]).numpy())
-        around.watch.progress(len(rows), len(config.starts) * len(GUIDANCE) * config.sets)
+        context.watch.progress(len(rows), len(config.starts) * len(GUIDANCE) * config.sets)
     pq.write_table(pa.Table.from_pylist(rows), out.path / ROWS)
     np.save(out.path / EXAMPLES, np.stack(examples))
     out.facts.update(images=config.images, source_fd=measured(source)["fd"], real_fd=clean["fd"])

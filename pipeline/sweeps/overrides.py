@@ -10,11 +10,11 @@ from typing import Any
 
 from pipeline.config.build import build, build_method
 from pipeline.config.study import Study
-from pipeline.dag.graph import Call, chain
+from pipeline.dag.graph import STAGES, Call, chain, stage_module
 from pipeline.errors import ConfigError
 from pipeline.sweeps.entry import Point, is_stacked
 
-TRAINED = ("pretrain", "classify", "discriminate")  # stages whose seeds are training seeds
+TRAINED = tuple(name for name, stage in STAGES.items() if stage.trains)
 OF_GUIDE = ("method", "model", "train", "trunk")  # of `guides.0`: its own settings; any other is how it is used here
 GUIDANCE = "guidance"  # stands for the strength of the entry's first guide, whatever its method calls it
 
@@ -65,7 +65,7 @@ def stacked(study: Study, of: str, points: list[Point], seeds: int) -> Study:
 def check(calls: list[Call]) -> None:
     """Every setting of these calls against its dataclass, before any of them runs."""
     for call in calls:
-        stage = import_module(f"pipeline.stages.{call.stage}")
+        stage = import_module(stage_module(call.stage))
         build(stage.Config, call.config, call.stage)
         if "sampler" in call.config:
             sampler = call.config["sampler"]
@@ -80,7 +80,7 @@ def check(calls: list[Call]) -> None:
 def evaluated(study: Study, of: str) -> list[Call]:
     """All calls that a trial of this entry may need."""
     if is_stacked(study, of):
-        return chain(study, "appraise", of.partition(".")[0])
+        return chain(study, "evaluate-stack", of.partition(".")[0])
     return chain(study, "evaluate", of)
 
 

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from pipeline.console import say
 from pipeline.context import Launch
-from pipeline.dag.graph import Call
+from pipeline.dag.graph import STAGES, Call
 from pipeline.dag.resolve import key_if_known
 from pipeline.dag.run import compute, outside, stage_config, tidy_up
 from pipeline.dag.usage import Meter
@@ -128,13 +128,13 @@ class _Work:
 
     def _compute(self, call: Call, key: str) -> Manifest:
         from pipeline.launch.determinism import reproducible
-        from pipeline.tracking.watch import UNITS, Watch
+        from pipeline.tracking.watch import Watch
 
         sweeping, meter = self.sweeping, Meter()
         inputs = outside(self.trial.study, call)
         inputs |= {role: sweeping.artifact(self.keys[path]) for role, path in call.made.items()}
         here = replace(call, out=sweeping.shelf / key)
-        label, unit = f"{self.trial.id}: {call.stage}", UNITS.get(call.stage, "images")
+        label, unit = f"{self.trial.id}: {call.stage}", STAGES[call.verb].unit
         watch = Watch(self.run.spec, label, unit, call.stage)
         told = {"sweep": sweeping.name, "trial": self.trial.id}
         with reproducible(), watch.opened(self.run):

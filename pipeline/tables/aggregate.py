@@ -175,7 +175,7 @@ def _arm(study: Study, found: list[Repetition]) -> Arm:
 def _repetition(study: Study, name: str) -> Repetition:
     artifact = read_artifact(study.out / "evaluate" / name)
     content = json.loads((artifact.path / METRICS_FILE).read_text())
-    return repetition(name, _train_seed(study, name), content, provenance(study, STAGES["evaluate"](study, name)))
+    return repetition(name, _train_seed(study, name), content, provenance(study, STAGES["evaluate"].call(study, name)))
 
 
 def _train_seed(study: Study, name: str) -> int:

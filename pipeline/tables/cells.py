@@ -112,7 +112,7 @@ def results_of(study: Study, cell: Cell) -> list[Result]:
             sides = [cell.row["run"]] if "unguided" in cell.row or cell.row["guidance"] == "none" else []
             sides += [cell.row["guidance"]] if cell.row["guidance"] != "none" else []
             entries = [entry for side in sides for entry in repetitions(study, side)]
-            return [Result(study, STAGES["evaluate"](study, entry)) for entry in entries]
+            return [Result(study, STAGES["evaluate"].call(study, entry)) for entry in entries]
         case "sweep":
             trials = trials_of(study, sweep_of(study, cell.table.of), f"sweeps.{cell.table.of}")
             at = [trial for trial in trials if cell.name.startswith(f"{_point(trial.point)}/")]
@@ -122,9 +122,9 @@ def results_of(study: Study, cell: Cell) -> list[Result]:
                 )
             return [Result(trial.study, evaluated(trial.study, trial.point.of)[-1], trial) for trial in at]
         case "stack" | "paper":
-            return [Result(study, STAGES["appraise"](study, cell.table.of))]
+            return [Result(study, STAGES["evaluate-stack"].call(study, cell.table.of))]
         case "translate":
-            return [Result(study, STAGES["translate"](study, cell.table.of))]
+            return [Result(study, STAGES["translate"].call(study, cell.table.of))]
         case "measured":
             again = origin_of(cell.table.file, cell.row).again
             raise UserError(f"{cell.address}: measured beyond this study; its own makes it again: {again}")

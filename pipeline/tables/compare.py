@@ -216,7 +216,7 @@ def _page(study: Study, arms: Sequence[Arm], notes: list[str]) -> str | None:
 
 def _tracked(study: Study, entry: str) -> str | None:
     """MLflow's id of the run that evaluated it, from the ledger."""
-    call = STAGES["evaluate"](study, entry)
+    call = STAGES["evaluate"].call(study, entry)
     try:
         inputs = {role: read_artifact(path).digest for role, path in call.inputs.items()}
     except ArtifactError:

@@ -142,7 +142,7 @@ def _moved(result: Result, folder: Path) -> Result:
     """The same in a study of its own below `folder`, which is no other trial's."""
     own = folder / ("study" if result.trial is None else digest_of(result.trial.id))
     study = replace(result.study, file=own / "params.yaml", out=own / "out")
-    return result._replace(study=study, call=STAGES[result.call.stage](study, result.call.name))
+    return result._replace(study=study, call=STAGES[result.call.stage].call(study, result.call.name))
 
 
 def _written(study: Study, cell: Cell, moved: Sequence[Result], folder: Path) -> Cell:

@@ -43,7 +43,7 @@ class Cell(NamedTuple):
 def write_stack_tables(study: Study, name: str, tables: Path) -> None:
     """NAME.csv, and NAME-orderings.csv where a file of reports/papers/ says what was printed."""
     tables.mkdir(parents=True, exist_ok=True)
-    warning = provenance(study, STAGES["appraise"](study, name)).warning
+    warning = provenance(study, STAGES["evaluate-stack"].call(study, name)).warning
     if warning:
         say(f"{name} is {warning}")
     write_csv(pd.DataFrame(list(_values(study, name))).assign(warnings=warning), tables / f"{name}.csv")
@@ -54,7 +54,7 @@ def write_stack_tables(study: Study, name: str, tables: Path) -> None:
 def cells(study: Study, name: str) -> list[Cell]:
     """In the order of params.yaml."""
     entry = pick(study.stacks, name, "stack")
-    call = STAGES["appraise"](study, name)
+    call = STAGES["evaluate-stack"].call(study, name)
     artifact, origin = read_artifact(call.out), provenance(study, call)
     content = json.loads((artifact.path / METRICS_FILE).read_text())
     found = []
@@ -70,7 +70,7 @@ def _values(study: Study, name: str) -> Iterator[dict[str, Any]]:
     entry, printed = study.stacks[name], _printed(study, name)
     network = entry.model.get("net", "mixture-mlp")
     modes = study.datasets[entry.dataset].options.get("side", 5) ** 2
-    facts = read_artifact(study.out / "appraise" / name).manifest.facts
+    facts = read_artifact(study.out / "evaluate-stack" / name).manifest.facts
     for cell in cells(study, name):
         for card, row in cell.arm.repetitions[0].metrics.items():
             summary = summarise(cell.arm, card)
@@ -139,7 +139,7 @@ def _printed(study: Study, name: str) -> dict[tuple[str, int], float]:
 
 def densities(study: Study, name: str) -> Figure:
     """Histograms of each member's samples, after SIDDM's figure 3: a row per method, a column per number of steps."""
-    samples = np.load(study.out / "appraise" / name / SAMPLES_FILE)
+    samples = np.load(study.out / "evaluate-stack" / name / SAMPLES_FILE)
     found = cells(study, name)
     methods = list(dict.fromkeys(cell.method for cell in found))
     steps = sorted({cell.steps for cell in found})

@@ -15,14 +15,6 @@ SHOWN = 64  # pictures of a grid
 FIRST_SET = "samples-0"  # of the pictures that are evaluated
 NO_NAME = re.compile(r"[^\w.-]+")  # what the tracker takes in no name
 LOSS = re.compile(r"(?!held_out_)\w*loss")
-UNITS = {
-    "pretrain": "steps",
-    "classify": "steps",
-    "discriminate": "steps",
-    "evaluate": "sets",
-    "stack": "steps",
-    "appraise": "models",
-}
 
 
 class Watch:

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.config.build import build
 from pipeline.context import RunContext
+from pipeline.dag.graph import stage_module
 from pipeline.data.artifacts import Artifact
 from pipeline.launch.launcher import launcher
 from pipeline.store.publish import new_artifact
@@ -35,13 +36,13 @@ class Onlooker:
 def run_stage_alone(
     stage: str, config: dict[str, Any], inputs: Mapping[str, Artifact], out: Path, watch: Onlooker | None = None
 ) -> Artifact:
-    module = import_module(f"pipeline.stages.{stage}")
+    module = import_module(stage_module(stage))
     digests = {role: artifact.digest for role, artifact in inputs.items()}
     with (
         launcher(0, None) as launch,
         new_artifact(out, stage=stage, name=out.name, config=config, inputs=digests) as draft,
     ):
         state = Store(str(out.parent / "store")).state("key")
-        around = RunContext(launch, state, cast(Any, watch or Onlooker()))
-        module.run(inputs, build(module.Config, config, stage), draft, around)
+        context = RunContext(launch, state, cast(Any, watch or Onlooker()))
+        module.run(inputs, build(module.Config, config, stage), draft, context)
     return draft.artifact

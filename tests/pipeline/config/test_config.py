@@ -41,7 +41,7 @@ class Block:
 def test_where_a_study_is_meant_to_run_enters_no_key(tmp_path: Path) -> None:
     here, there = study_of(tmp_path, GOOD), study_of(tmp_path, GOOD + "launch: {{workers: 8, stream: true}}")
     assert (here.launch.workers, there.launch.workers) == (0, 8)
-    keys = {STAGES["pretrain"](study, "one").key(ROOT, {"data": "ab" * 32}) for study in (here, there)}
+    keys = {STAGES["pretrain"].call(study, "one").key(ROOT, {"data": "ab" * 32}) for study in (here, there)}
     assert len(keys) == 1
 
 

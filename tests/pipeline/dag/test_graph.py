@@ -28,7 +28,9 @@ def calls(params: dict[str, Any], folder: Path) -> dict[str, Call]:
     with file.open("w") as stream:
         YAML().dump(params | {"root": str(ROOT)}, stream)
     study = load_study(file)
-    return {f"{stage}@{name}": STAGES[stage](study, name) for stage, names in entries(study).items() for name in names}
+    return {
+        f"{stage}@{name}": STAGES[stage].call(study, name) for stage, names in entries(study).items() for name in names
+    }
 
 
 @pytest.fixture(scope="module")

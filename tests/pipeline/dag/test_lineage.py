@@ -169,7 +169,7 @@ def test_the_shipped_study_is_what_dvc_would_run() -> None:
     study = load_study(ROOT / "params.yaml")
     for stage, names in entries(study).items():
         for name in names:
-            assert STAGES[stage](study, name).out == ROOT / "out" / stage / name
+            assert STAGES[stage].call(study, name).out == ROOT / "out" / stage / name
 
 
 def test_an_artifact_says_nothing_of_when_and_where(reproduced: ToyStudy) -> None:

@@ -197,4 +197,4 @@ def test_every_stage_of_a_study_runs_when_shrunk(name: str, tmp_path: Path, monk
     for stage, names in entries(study).items():
         for entry in names:
             run_stage(stage, entry)
-            assert read_artifact(study.out / stage / entry).manifest.stage == STAGES[stage](study, entry).stage
+            assert read_artifact(study.out / stage / entry).manifest.stage == STAGES[stage].call(study, entry).stage

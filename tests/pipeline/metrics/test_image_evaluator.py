@@ -113,9 +113,9 @@ def test_weights_at_hand_are_a_setting_of_the_call_and_enter_its_key(
     tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = study_of(tmp_path, "auto")
-    with_weights = STAGES["features"](study, "digits")
+    with_weights = STAGES["features"].call(study, "digits")
     monkeypatch.setenv("TRILEMMA_WEIGHTS", str(tmp_path / "nothing"))
-    without = STAGES["features"](study, "digits")
+    without = STAGES["features"].call(study, "digits")
     assert (with_weights.config, without.config) == (
         {"images": 500, "inception": weights},
         {"images": 500, "inception": None},
@@ -123,11 +123,11 @@ def test_weights_at_hand_are_a_setting_of_the_call_and_enter_its_key(
     keys = {key_of("features", call.config, {}, "") for call in (with_weights, without)}
     assert len(keys) == 2
     with pytest.raises(ConfigError, match="auto was wanted"):
-        STAGES["features"](study_of(tmp_path, "yes"), "digits")
+        STAGES["features"].call(study_of(tmp_path, "yes"), "digits")
     (tmp_path / "nothing").mkdir()
     (tmp_path / "nothing" / KNOWN[INCEPTION].file_names[0]).write_bytes(b"other")
     with pytest.raises(UserError, match="SHA-256"):
-        STAGES["features"](study, "digits")
+        STAGES["features"].call(study, "digits")
 
 
 @pytest.mark.slow

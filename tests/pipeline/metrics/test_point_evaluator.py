@@ -150,7 +150,9 @@ def test_evaluate_writes_values_real_vs_real_and_warnings_and_measures_no_set_tw
 
 
 def test_every_seeded_fault_is_noticed_on_a_mixture_and_clean_data_are_not_blamed(world: World, tmp_path: Path) -> None:
-    out = run_stage_alone("immune", {"images": 500}, {"data": world.data, "features": world.features}, tmp_path / "i")
+    out = run_stage_alone(
+        "check-metrics", {"images": 500}, {"data": world.data, "features": world.features}, tmp_path / "i"
+    )
     found = json.loads((out.path / SENSITIVITY_FILE).read_text())
     assert [case["fault"] for case in found["findings"] if not case["detected"]] == []
     assert len(found["findings"]) == 6

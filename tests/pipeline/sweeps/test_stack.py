@@ -35,7 +35,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyStudy:
 def test_points_of_one_member_train_as_one_and_every_seed_is_a_trial(toy: ToyStudy) -> None:
     toy.run("sweep", "afd-weight")
     computed = [event["stage"] for event in toy.events() if event["event"] == "computed"]
-    assert sorted(computed) == ["appraise", "features", "prepare", "stack"]
+    assert sorted(computed) == ["evaluate-stack", "features", "prepare", "stack"]
     table = pd.read_csv(toy.folder / "reports" / "tables" / "siddm-table-5.csv")
     found = table[table["metric"] == "mode_kl"]
     assert found[["entry", "afd_weight"]].to_numpy().tolist() == [

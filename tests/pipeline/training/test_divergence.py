@@ -125,9 +125,9 @@ def test_pretrain_watches_methods_with_a_discriminator(state: State, tmp_path: P
             write_pictures(draft.path, split, Pictures(images, np.zeros(len(images), np.int64), np.arange(len(images))))
         draft.facts.update(shape=list(DATA.shape), classes=0, std=DATA.std, held_out=len(IMAGES) - 32)
     config = pretrain.Config("gan.GAN", {"width": 8}, Train(steps=20, batch=16))
-    around: Any = RunContext(InProcess(), state, Onlooker())  # type: ignore[arg-type]
+    context: Any = RunContext(InProcess(), state, Onlooker())  # type: ignore[arg-type]
     with new_artifact(tmp_path / "run", "pretrain", "gan", {}, {}) as draft:
-        pretrain.run({"data": read_artifact(tmp_path / "data")}, config, draft, around)
+        pretrain.run({"data": read_artifact(tmp_path / "data")}, config, draft, context)
     (row,) = pq.read_table(tmp_path / "run" / "history.parquet").to_pylist()
     assert row.keys() >= {"step", "fake_spread", "real_spread", "held_out_real_logit", "logit_gap"}
 

@@ -247,10 +247,10 @@ def test_a_released_head_stands_on_a_released_classifier_of_other_classes(
     prepared = {"d": run_stage_alone("prepare", {"source": "digits", "options": {}}, {}, study.out / "prepare" / "d")}
     made = {}
     for stage, name in (("classify", "t"), ("discriminate", "g")):
-        call = STAGES[stage](study, name)
+        call = STAGES[stage].call(study, name)
         assert "fakes" not in call.inputs
         inputs = {"data": prepared["d"], "files": external(call.inputs["files"], tmp_path / "digests")}
-        assert (call.stage, call.verb) == ("import_checkpoint", stage)
+        assert (call.stage, call.verb) == ("import-checkpoint", stage)
         made[name] = run_stage_alone(call.stage, call.config, inputs, call.out)
         print_entry(tmp_path, tmp_path / f"{name}.pt", "adm" if name == "t" else "dg", name)
         assert f"{name}.pt" in capsys.readouterr().out

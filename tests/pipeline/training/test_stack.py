@@ -132,7 +132,7 @@ def appraised(house: Path, data: Artifact, stack: Artifact) -> Artifact:
     features = run_stage_alone("features", {"images": 200}, {"data": data}, house / "features")
     config = STACK | {"sample": {}, "images": 200, "sample_seeds": 2}
     inputs = {"prepare": data, "features": features, "stack": stack}
-    return run_stage_alone("appraise", config, inputs, house / "out" / "appraise" / "toy")
+    return run_stage_alone("evaluate-stack", config, inputs, house / "out" / "evaluate-stack" / "toy")
 
 
 def test_every_member_is_sampled_and_measured_like_the_others(appraised: Artifact) -> None:
