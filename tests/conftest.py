@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _starts_processes(test: pytest.Function) -> bool:
-    fixtures = [inspect.unwrap(getattr(test.module, name, None)) for name in test.fixturenames]
+    fixtures = [inspect.unwrap(getattr(test.module, name)) for name in test.fixturenames if hasattr(test.module, name)]
     return bool({"reproduced", "swept"} & set(test.fixturenames)) or any(
         _uses_subprocess(used, set()) for used in (test.function, *fixtures)
     )
