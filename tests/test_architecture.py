@@ -52,7 +52,7 @@ def test_the_modules_and_functions_named_exist() -> None:
 
 
 def _functions_named(text: str) -> list[str]:
-    walk = text.partition("\n## The way of one call")[2].partition("\n## ")[0].partition("\n1. ")[2]
+    walk = text.partition("\n## The way of one call")[2].partition("\n1. ")[2].partition("\n\n")[0]
     return re.findall(r"`(\w+\.\w+\.[\w.]+)`", walk)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._utils import _rebuild_tensor_v2
 
 from methods.core.types import At, DataSpec
 from methods.discriminator_guidance import Discriminator
@@ -145,7 +146,7 @@ def tensor_call(offset: int = 0, size: tuple[int, ...] = (4,), stride: tuple[int
     buffer = io.BytesIO()
     torch.save(torch.zeros(4), buffer, _use_new_zipfile_serialization=False)
     storage = Calling(torch.storage._load_from_bytes, buffer.getvalue())
-    return Calling(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, OrderedDict())
+    return Calling(_rebuild_tensor_v2, storage, offset, size, stride, False, OrderedDict())
 
 
 def zipped(name: str, size: int) -> bytes:
