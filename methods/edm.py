@@ -44,11 +44,7 @@ class Curve(NamedTuple):
     sigmas: Tensor  # [steps + 1] falling to 0
 
 
-PATHS = {
-    "vp": vp_path(LinearVP()),
-    "sub-vp": sub_vp_path(SubVP()),
-    "ve": ve_path(GeometricVE()),
-}
+PATHS = {"vp": vp_path(LinearVP()), "sub-vp": sub_vp_path(SubVP()), "ve": ve_path(GeometricVE())}
 
 
 @dataclass(frozen=True)

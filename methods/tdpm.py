@@ -19,19 +19,7 @@ from methods.core.rng import ImageRng, StepRng
 from methods.core.sampling.ancestral import StepNet, chain_denoiser, check_steps_back, walk
 from methods.core.training.adversarial import collapse_statistics, discriminator_loss, loss_on_real
 from methods.core.training.rates import averaging, falling
-from methods.core.types import (
-    Adam,
-    Batch,
-    DataSpec,
-    Denoiser,
-    Draws,
-    Ema,
-    Metrics,
-    Nets,
-    Player,
-    Wrap,
-    unwrapped,
-)
+from methods.core.types import Adam, Batch, DataSpec, Denoiser, Draws, Ema, Metrics, Nets, Player, Wrap, unwrapped
 from methods.nets.adm.ddpm_unet import DDPMUNet
 from methods.nets.shapes import square_size
 from methods.nets.small.film_gan import StateDiscriminator

@@ -82,11 +82,7 @@ def _song(size: int, architecture: str, *, mult: tuple[int, ...], dropout: float
     if architecture == "vp":
         return plus_plus
     return partial(
-        plus_plus,
-        embedding_type="fourier",
-        channel_mult_noise=2,
-        encoder_type="residual",
-        resample_filter=(1, 3, 3, 1),
+        plus_plus, embedding_type="fourier", channel_mult_noise=2, encoder_type="residual", resample_filter=(1, 3, 3, 1)
     )
 
 

@@ -109,11 +109,7 @@ class SongUNet(nn.Module):
                 self.dec[f"{name}_aux_up"] = Resample(Resampling("up", taps))
 
     def forward(
-        self,
-        x: Tensor,
-        noise_labels: Tensor,
-        class_labels: Tensor | None = None,
-        augment_labels: Tensor | None = None,
+        self, x: Tensor, noise_labels: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
         """[B, in_channels, H, W], [B], [B, label_dim] or [B] int, [B, augment_dim] -> [B, out_channels, H, W]."""
         emb = self._embed(noise_labels, class_labels, augment_labels)

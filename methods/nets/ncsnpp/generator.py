@@ -16,14 +16,7 @@ from methods.nets.edm.trunk import add_condition
 from methods.nets.embeddings import sinusoids
 from methods.nets.fir import TAPS, Fir, FirConv
 from methods.nets.layers import EPS, NEAR_ZERO, UNIT_SUM, Linear, group_norm, xavier_conv, xavier_linear
-from methods.nets.ncsnpp.blocks import (
-    AttentionBlock,
-    BlockStyle,
-    Combine,
-    NormAfter,
-    PixelNorm,
-    ResBlock,
-)
+from methods.nets.ncsnpp.blocks import AttentionBlock, BlockStyle, Combine, NormAfter, PixelNorm, ResBlock
 from methods.nets.shapes import require_halvings, square_size
 
 Pyramid = Literal["none", "skip", "residual"]
