@@ -78,7 +78,7 @@ class GAN:
             case "mixture-fourier":
                 seen = Coordinates(point_dims(data.shape, self.net), data.std)
                 layers = nn.Sequential(ResidualLayers(self.latent, width, depth), nn.Linear(width, values))
-                hidden = ResidualLayers(seen.width, width, depth + 1, loud=seen.width)
+                hidden = ResidualLayers(seen.width, width, depth + 1, scaled=seen.width)
                 discriminator = nn.Sequential(seen, hidden, nn.Linear(width, 1))
             case _:
                 discriminator = nn.Sequential(nn.Flatten(), mlp(values, 1, width, depth + 1))

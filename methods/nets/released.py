@@ -37,41 +37,20 @@ def _adm(
     new_order: bool = False,
 ) -> Build:
     return partial(
-        UNetModel,
-        image_size=size,
-        in_channels=3,
-        model_channels=width,
-        out_channels=6,
-        num_res_blocks=blocks,
-        attention_resolutions=(32, 16, 8),
-        dropout=dropout,
-        channel_mult=ADM_MULTIPLIERS[size],
-        num_classes=classes,
-        num_heads=heads,
-        num_head_channels=head_channels,
-        use_scale_shift_norm=True,
-        resblock_updown=True,
-        use_new_attention_order=new_order,
-    )
+        UNetModel, size, 3, width, 6, num_res_blocks=blocks, attention_resolutions=(32, 16, 8), dropout=dropout,
+        channel_mult=ADM_MULTIPLIERS[size], num_classes=classes, num_heads=heads, num_head_channels=head_channels,
+        use_scale_shift_norm=True, resblock_updown=True, use_new_attention_order=new_order,
+    )  # fmt: skip
 
 
 def _classifier(
     size: int, *, blocks: int = 2, in_channels: int = 3, channel_mult: tuple[float, ...] | None = None
 ) -> Build:
     return partial(
-        EncoderUNetModel,
-        image_size=size,
-        in_channels=in_channels,
-        model_channels=128,
-        out_channels=1000,
-        num_res_blocks=blocks,
-        attention_resolutions=(32, 16, 8),
-        channel_mult=channel_mult or ADM_MULTIPLIERS[size],
-        num_head_channels=64,
-        use_scale_shift_norm=True,
-        resblock_updown=True,
-        pool="attention",
-    )
+        EncoderUNetModel, size, in_channels, 128, 1000, num_res_blocks=blocks, attention_resolutions=(32, 16, 8),
+        channel_mult=channel_mult or ADM_MULTIPLIERS[size], num_head_channels=64, use_scale_shift_norm=True,
+        resblock_updown=True, pool="attention",
+    )  # fmt: skip
 
 
 def _song(size: int, architecture: str, *, mult: tuple[int, ...], dropout: float, classes: int = 0) -> Build:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from methods.core.shapes import per_channel
 from methods.nets.adm.blocks import GROUPS, Upsample
-from methods.nets.adm.trunk import level_widths
+from methods.nets.adm.trunk import attends_at, level_widths
 from methods.nets.edm.trunk import add_condition
 from methods.nets.embeddings import sinusoids
 from methods.nets.layers import EPS, Conv2d, GroupNorm, Linear, attend
@@ -46,7 +46,7 @@ class DDPMUNet(nn.Module):
         self.temb = TimeEmbedding(model_channels, emb_channels)
         self.label_emb = Linear(classes, emb_channels, bias=None) if classes else None
         self.conv_in = Conv2d(channels, model_channels, 3)
-        attends = [size >> level in attn_resolutions for level in range(len(widths))]
+        attends = attends_at(size, len(widths), attn_resolutions)
         down, up, skips = [], [], [model_channels]
         for level, width in enumerate(widths):
             inputs = [skips[-1], *[width] * (num_res_blocks - 1)]

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Later(nn.Linear):
+class CastLinear(nn.Linear):
     """A layer after the first: computes in the precision of its weights, whatever the input's.
 
     hidden: not the last layer either, so `train_stack` may lower its precision.
@@ -34,7 +34,7 @@ def first_layer(layer: nn.Module, *parts: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def louden(layer: nn.Module, inputs: slice, factor: float) -> None:
+def scale_weights(layer: nn.Module, inputs: slice, factor: float) -> None:
     """Multiplies a linear layer's initial weights of some inputs by `factor`."""
     assert isinstance(layer, nn.Linear)
     layer.weight[:, inputs] *= factor
