@@ -39,9 +39,11 @@ class ImageRng(Protocol):
 
     def normal(self, *shape: int) -> Tensor:
         """[B, *shape] standard normal."""
+        ...
 
     def uniform(self, *shape: int) -> Tensor:
         """[B, *shape] in [0, 1)."""
+        ...
 
 
 class SeededRng:

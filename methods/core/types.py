@@ -122,18 +122,22 @@ class Trainable(Protocol):
 
     def players(self) -> tuple[Player, ...]:
         """Stepped in this order; each has its own forward and optimiser, all else frozen."""
+        ...
 
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
         """Fresh networks (frozen ones too) from torch's global generator; buffers carry state between steps.
 
         The network that samples stores the `shape` of an image for `sample`.
         """
+        ...
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
         """All randomness of one loss, for the global batch; workers slice it by rank."""
+        ...
 
     def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
         """Scalar to minimise over `player`'s network, and the metrics to log. Pure: no randomness, no I/O."""
+        ...
 
 
 @runtime_checkable
@@ -142,6 +146,7 @@ class Remembering(Trainable, Protocol):
 
     def remember(self, player: str, nets: Nets, notes: Tensor) -> None:
         """After a step, the same on every worker. notes: [global batch, ...], from `loss`'s metric "notes"."""
+        ...
 
 
 class Generator(Trainable, Protocol):
@@ -151,6 +156,7 @@ class Generator(Trainable, Protocol):
 
     def sample(self, nets: Nets, sampling: Any, labels: Tensor | None, rng: ImageRng) -> Tensor:
         """[B, *shape] float32 samples, row i from rng's seed i alone."""
+        ...
 
 
 @runtime_checkable

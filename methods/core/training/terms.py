@@ -13,13 +13,16 @@ class Weighed(Trainable, Protocol):
 
     def weights(self, player: str, step: int) -> dict[str, float]:
         """Of every term of the loss at this step; a term that has none is not computed."""
+        ...
 
     def terms(self, player: str, nets: Nets, batch: Batch, draws: Draws, wanted: Collection[str]) -> dict[str, Tensor]:
         """A scalar for each wanted name of `weights`; pure, and fit for torch.func.vmap. "collapse_statistics" adds
         the metrics of that function."""
+        ...
 
     def structure(self) -> Hashable:
         """Equal where `terms` and `build` do the same: all but what only weights, draws and rates depend on."""
+        ...
 
 
 def weighed(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
