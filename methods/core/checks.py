@@ -1,5 +1,7 @@
 """Checks of a method's fields and inputs, made before any computation; each raises ValueError."""
 
+from typing import Any, get_args
+
 from torch import Tensor
 
 from methods.core.types import Source
@@ -9,6 +11,11 @@ def require(holds: bool, field: str, came: object, wanted: str) -> None:
     """ValueError with the field, the value that came and the one that was wanted, unless it `holds`."""
     if not holds:
         raise ValueError(f"{field}: {came} came, {wanted} was wanted")
+
+
+def require_choice(field: str, came: str, options: Any) -> None:
+    """ValueError unless `came` is one of `options`, a Literal type."""
+    require(came in get_args(options), field, repr(came), f"one of {', '.join(map(repr, get_args(options)))}")
 
 
 def require_at_least(least: float, **fields: float | None) -> None:

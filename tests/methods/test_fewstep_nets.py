@@ -136,12 +136,12 @@ def test_a_fresh_generators_output_is_almost_zero_and_within_its_range():
     torch.manual_seed(0)
     x, index, z = play()
     assert generator()(x, index, z).abs().max() < 1e-3
-    loud = generator()
-    for parameter in loud.parameters():
+    scaled = generator()
+    for parameter in scaled.parameters():
         nn.init.normal_(parameter)
-    assert loud(x, index, z).abs().max() <= 1
-    loud.tanh = False
-    assert loud(x, index, z).abs().max() > 1
+    assert scaled(x, index, z).abs().max() <= 1
+    scaled.tanh = False
+    assert scaled(x, index, z).abs().max() > 1
 
 
 def test_networks_with_classes_depend_on_labels_and_others_refuse_them():

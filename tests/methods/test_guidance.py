@@ -109,7 +109,7 @@ def test_two_guides_make_one_backward_pass():
     assert passes == 1
 
 
-def test_outside_its_window_a_guide_is_not_called_and_doubts_nobody():
+def test_outside_its_window_a_guide_is_not_called_and_its_log_ratio_is_large():
     def never(x: Tensor, at: At) -> Tensor:
         raise AssertionError("called")
 
@@ -142,7 +142,7 @@ def test_a_guide_of_first_orders_is_not_called_in_second_ones():
     assert orders == [1] * 40
 
 
-def test_boosting_doubles_the_weight_of_doubted_samples_in_every_other_step():
+def test_boosting_doubles_the_weight_where_the_log_ratio_is_negative_in_every_other_step():
     law = boosted(constant(1.5), factor=2.0, period=2)
     doubt, sigma = torch.tensor([-0.1, 0.0, 3.0]), torch.ones(3, dtype=torch.float64)
     assert law(At(sigma, 0), doubt).tolist() == [3.0, 1.5, 1.5]

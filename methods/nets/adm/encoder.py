@@ -10,9 +10,9 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor, nn
 
+from methods.core.checks import require_choice
 from methods.nets.adm.blocks import BlockStyle, StyleOptions, adm_norm, head_count, split_heads
 from methods.nets.adm.trunk import attends_at, descend, embed, level_widths, middle_block, time_embedding, way_down
-from methods.nets.choices import require_choice
 from methods.nets.layers import Conv1d, Conv2d, Linear, attend, zeros
 
 Pool = Literal["adaptive", "attention", "spatial", "spatial_v2"]

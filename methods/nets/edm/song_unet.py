@@ -9,7 +9,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.nets.choices import require_choice
+from methods.core.checks import require_choice
 from methods.nets.edm.blocks import BlockStyle
 from methods.nets.edm.trunk import Trunk, add_condition
 from methods.nets.embeddings import FourierEmbedding, SinCosEmbedding

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.core.checks import require_choice
 from methods.core.shapes import per_channel
-from methods.nets.choices import require_choice
 from methods.nets.discriminator_output import DiscriminatorOutput
 from methods.nets.edm.trunk import add_condition
 from methods.nets.embeddings import TimeEmbedding

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.nets.choices import require_choice
+from methods.core.checks import require_choice
 from methods.nets.edm.trunk import add_condition
 from methods.nets.embeddings import sinusoids
 from methods.nets.fir import TAPS, FirConv, fir

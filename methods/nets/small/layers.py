@@ -26,9 +26,9 @@ def first_layer(layer: nn.Module, *parts: Tensor) -> Tensor:
     if all(len(part) == rows for part in parts):
         return layer(torch.cat(parts, 1))
     columns = layer.weight.split([part.shape[1] for part in parts], 1)
-    whole, fewer = ([i for i, part in enumerate(parts) if (len(part) == rows) == full] for full in (True, False))
-    output = F.linear(torch.cat([parts[i] for i in whole], 1), torch.cat([columns[i] for i in whole], 1), layer.bias)
-    for i in fewer:
+    full, shorter = ([i for i, part in enumerate(parts) if (len(part) == rows) == is_full] for is_full in (True, False))
+    output = F.linear(torch.cat([parts[i] for i in full], 1), torch.cat([columns[i] for i in full], 1), layer.bias)
+    for i in shorter:
         output = (output.unflatten(0, (-1, len(parts[i]))) + F.linear(parts[i], columns[i])).flatten(0, 1)
     return output
 
