@@ -15,7 +15,7 @@ from methods.core.checks import require
 from methods.core.shapes import per_sample
 from methods.core.types import At, Denoiser, Prediction
 
-LOG_RATIO_OUTSIDE = 1e7  # log density ratio of a sample outside its guide's window: above any threshold for bad samples
+LOG_RATIO_OUTSIDE = 1e7  # of a sample outside its guide's window: above any threshold for bad samples
 
 WeightLaw: TypeAlias = Callable[[At, Tensor], Tensor]  # (sampler state, the guide's own log-weights [B]) -> weights [B]
 Trunk: TypeAlias = Callable[[Tensor, At], Any]  # a frozen network, whose output several guides may share

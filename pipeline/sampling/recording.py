@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from methods.core.guidance import OUTSIDE
+from methods.core.guidance import LOG_RATIO_OUTSIDE
 from methods.core.rng import TILE
 from methods.core.types import At, Denoiser, Prediction, Wrap
 
@@ -47,7 +47,7 @@ def log_ratios(artist: "GuidedSampler", seed: int) -> list[dict[str, float | str
         def watch(denoise: Denoiser) -> Denoiser:
             def watched(x: Tensor, at: At) -> Prediction:
                 said = denoise(x, at)
-                if at.order == 1 and said.log_ratio is not None and said.log_ratio.max() < OUTSIDE:
+                if at.order == 1 and said.log_ratio is not None and said.log_ratio.max() < LOG_RATIO_OUTSIDE:
                     mean, error = said.log_ratio.mean().item(), said.log_ratio.std().item() / len(x) ** 0.5
                     sigma = at.sigma.mean().item()
                     rows.append({"path": path, "step": at.step, "sigma": sigma, "mean": mean, "error": error})
