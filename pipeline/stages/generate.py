@@ -1,4 +1,4 @@
-"""generate: fakes for guides to train against, on seeds that no evaluated picture has."""
+"""generate: samples that discriminators are trained against, with other seeds than those that are evaluated."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A square grid of Gaussians whose law is known exactly: SIDDM's simulation with 25 modes, and larger ones."""
+"""A square grid of Gaussians, a known distribution: SIDDM's simulation with 25 modes, and larger ones."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Source:
 
     side: int = mog25.SIDE  # modes along one side: 5, 10, 20 make 25, 100, 400
     per_mode: int = 10_000  # to train on
-    held_out: int = 20_000  # independent draws of the law; as many as a run is measured by
+    held_out: int = 20_000  # independent draws of the distribution; as many as a run is evaluated with
     centre: float | None = None  # of both coordinates; None: the middle of the grid
     scale: float | None = None  # None: what gives the standard deviation of 25 modes at half scale
 
@@ -41,7 +41,7 @@ class Source:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The law in raw coordinates, all modes alike, and the way back to them: raw = stored / scale + centre."""
+        """The distribution in raw coordinates (equal modes), and the affine map: raw = stored / scale + centre."""
         centre, scale = self._affine()
         law = {"centres": mog25.centres(self.side).tolist(), "std": mog25.STD, "clip": mog25.CLIP}
         return {"law": law, "affine": {"centre": centre, "scale": scale}}
