@@ -91,9 +91,8 @@ def read_artifact(path: Path) -> Artifact:
         raise ArtifactError(f"{path}: {what}: run the stage that makes it (dvc repro) first")
     manifest = read_manifest(path)
     for name, wanted in manifest.files.items():
-        if (path / ELSEWHERE).is_file() and not (path / name).exists():
-            continue
-        _check(path / name, wanted, f"remove {path} and run {manifest.stage} {manifest.name} again")
+        if (path / name).exists() or not (path / ELSEWHERE).is_file():
+            _check(path / name, wanted, f"remove {path} and run {manifest.stage} {manifest.name} again")
     return Artifact(path, manifest, manifest.digest)
 
 
@@ -169,6 +168,4 @@ def _plain(value: Any) -> Json:
             return {key: _plain(inner) for key, inner in value.items()}
         case list() | tuple():
             return [_plain(inner) for inner in value]
-    raise TypeError(
-        f"{value!r} of type {type(value).__name__} has no JSON form: give plain numbers, text, lists, dicts"
-    )
+    raise TypeError(f"{value!r} of type {type(value).__name__} has no JSON form: pass numbers, text, lists, dicts")

@@ -36,10 +36,8 @@ class Shard(NamedTuple):
         except FileNotFoundError:
             raise ArtifactError(f"{self.folder} no longer holds {self.file}: run `trilemma prepare` again") from None
         except OSError as error:
-            reason = " ".join(str(error).split())
-            raise ArtifactError(
-                f"{self.folder}/{self.file}: {reason}: check the address, your credentials and the network"
-            ) from error
+            where, reason = f"{self.folder}/{self.file}", " ".join(str(error).split())
+            raise ArtifactError(f"{where}: {reason}: check the address, credentials and the network") from error
 
 
 class ShardedRows:

@@ -11,10 +11,7 @@ GRACE_STEPS = 1000  # a fresh network's first images are all alike: until then t
 
 
 def check_finite(window: Sequence[Mapping[str, Tensor]], step: int, replay: str) -> None:
-    """TrilemmaError for the first value that is NaN or infinite.
-
-    window: the metrics of the steps up to `step`; replay: the end of the message.
-    """
+    """TrilemmaError if a metric of the steps up to `step` is NaN or infinite. replay: the end of its message."""
     if torch.stack([value for metrics in window for value in metrics.values()]).isfinite().all():
         return
     for offset, metrics in enumerate(window):

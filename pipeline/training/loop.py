@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -86,15 +86,8 @@ class Outcome:
     window: Window = field(default_factory=list)
 
 
-class Resumable(Protocol):
-    """The state of a training: all that a checkpoint restores."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
 class Checkpoint:
-    """The last saved state of a training, under one name, and when the next save is due."""
+    """The last saved state of a training (with `state_dict` and `load_state_dict`), and when the next save is due."""
 
     def __init__(self, state: State, name: str) -> None:
         self.state, self.name = state, name
@@ -105,7 +98,7 @@ class Checkpoint:
         saved = self.state.load(self.name)
         return {} if saved is None else torch.load(io.BytesIO(saved), weights_only=True, map_location=device)
 
-    def resume(self, training: Resumable, device: torch.device) -> dict[str, Any]:
+    def resume(self, training: Any, device: torch.device) -> dict[str, Any]:
         """Restore the training; return the other values that were saved with it."""
         if content := self.load(device):
             training.load_state_dict(content.pop("training"))
@@ -114,28 +107,18 @@ class Checkpoint:
     def is_due(self) -> bool:
         return time.monotonic() - self._saved_at > self._pause
 
-    def save(self, training: Resumable, **others: Any) -> None:
+    def save(self, training: Any, **others: Any) -> None:
         """others: plain values and tensors, which `resume` returns."""
         started, buffer = time.monotonic(), io.BytesIO()
         torch.save({"training": training.state_dict(), **others}, buffer)
         self.state.save(self.name, buffer.getvalue())
         self._saved_at = time.monotonic()
-        self._pause = pause_after(self._saved_at - started)
-
-
-def pause_after(save_seconds: float) -> float:
-    """Seconds to the next save: Young's rule (1974), sqrt(2 save_seconds T), for a failure every T = 3.5 hours.
-
-    Saving, and repeating what a failure loses, then cost the same; a state that takes 5 s is saved every 6 minutes.
-    """
-    return CHECKPOINT_SECONDS * math.sqrt(max(save_seconds / CHEAP_SECONDS, 1.0))
+        # Young's rule (1974): sqrt(2 T save_seconds), for a failure every T = 3.5 hours; after 5 s, 6 minutes.
+        self._pause = CHECKPOINT_SECONDS * math.sqrt(max((self._saved_at - started) / CHEAP_SECONDS, 1.0))
 
 
 def train(worker: Worker, job: Job, state: State, watch: Watch) -> None:
-    """Train to the end, from the last checkpoint if there is one; rank 0 saves the outcome in `state`.
-
-    Raises `Interrupted` when the worker must stop, TrilemmaError when the training diverges.
-    """
+    """Train to the end or from the last checkpoint on; rank 0 saves the outcome in `state`. May raise `Interrupted`."""
     dtype = torch.float64 if job.precision == "float64" else torch.float32
     training = TrainState.fresh(job.method, job.data, job.seed, worker.device, dtype)
     for name, weights in job.pretrained.items():

@@ -32,10 +32,7 @@ def load_weights(folder: Path, device: torch.device | str = "cpu") -> dict[str, 
 def load_networks(
     folder: Path, method: Trainable, data: DataSpec, device: torch.device, ready: Mapping[str, nn.Module] = EMPTY
 ) -> dict[str, nn.Module]:
-    """Networks to sample with: weights loaded, evaluation mode, no gradients. ready: networks that are loaded already.
-
-    TrilemmaError for weights that are missing or of another shape.
-    """
+    """Networks in evaluation mode, no gradients; TrilemmaError for weights of another shape. ready: loaded before."""
     weights, nets = load_weights(folder, device), method.build(data)
     for name in nets.keys() - ready.keys():
         own = weights.get(name, {})
