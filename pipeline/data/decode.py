@@ -34,9 +34,6 @@ class Preprocess:
             raise ValueError("preprocess.halve_first: wants a size, and crop square or none")
 
 
-AS_IT_IS = Preprocess()
-
-
 def is_picture(path: PurePath) -> bool:
     """By its suffix; hidden files and those that macOS adds to archives are not pictures."""
     is_hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
@@ -52,13 +49,13 @@ def encoded_bytes(cell: Any, where: str) -> bytes:
     return content
 
 
-def decode_picture(content: bytes, where: str, preprocess: Preprocess = AS_IT_IS) -> np.ndarray:
+def decode_picture(content: bytes, where: str, preprocess: Preprocess | None = None) -> np.ndarray:
     """uint8 [C, H, W]. where: file and row, for the error."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             if getattr(image, "n_frames", 1) > 1:
                 raise BadRecord(f"{where} is animated: take one frame out of it")
-            values = np.asarray(_resized(_eight_bit(image, where), where, preprocess))
+            values = np.asarray(_resized(_eight_bit(image, where), where, preprocess or Preprocess()))
             return values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))
     except UnidentifiedImageError:  # whose own text holds an address in memory
         why = "no known format" if content else "it is empty"

@@ -187,6 +187,4 @@ def images_per_task(images: int, workers: int) -> int:
     return TILE * min(max(share // TILE, 1), MAX_TILES_PER_TASK)
 
 
-@lru_cache(maxsize=2)
-def guided_sampler(spec: SamplerSpec) -> GuidedSampler:
-    return GuidedSampler(spec)
+guided_sampler = lru_cache(maxsize=2)(GuidedSampler)  # by its SamplerSpec

@@ -45,15 +45,11 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
     if len(data.manifest.facts["shape"]) == 3:
         _write_pictures({split: open_rows(data.path, split) for split in SPLITS}, data.manifest.facts, config, out)
     else:
-        _write_points(data, out)
+        for split in SPLITS:
+            points = raw(read_pictures(data.path, split).images, data.manifest.facts["affine"])
+            reference(points).save(out.path / reference_file(COORDINATES, split))
+        out.facts.update(extractors=[COORDINATES], inception=None)
     write_real_vs_real(evaluator_of(data.path, out.path, out.facts).real_vs_real(config.images), out.path)
-
-
-def _write_points(data: Artifact, out: Draft) -> None:
-    for split in SPLITS:
-        points = raw(read_pictures(data.path, split).images, data.manifest.facts["affine"])
-        reference(points).save(out.path / reference_file(COORDINATES, split))
-    out.facts.update(extractors=[COORDINATES], inception=None)
 
 
 def _write_pictures(splits: Mapping[str, ShardedRows], facts: Mapping[str, Any], config: Config, out: Draft) -> None:

@@ -202,8 +202,7 @@ def _encoded(name: str, items: list[Numbered], kind: Kind, config: Config, pool:
 
 def _preview(pictures: Pictures, out: Draft, context: RunContext) -> None:
     """A grid of the first images: to the watch, and as preview.png."""
-    if pictures.images.ndim != 4 or pictures.images.shape[1] not in (1, 3) or len(pictures) == 0:
-        return
-    shown = pictures.images[:PREVIEW_IMAGES]
-    Image.fromarray(grid(shown, 8)).save(out.path / "preview.png")
-    context.watch.samples("preview", shown, 0)
+    images = pictures.images[:PREVIEW_IMAGES]
+    if images.ndim == 4 and images.shape[1] in (1, 3) and len(images):
+        Image.fromarray(grid(images, 8)).save(out.path / "preview.png")
+        context.watch.samples("preview", images, 0)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from methods.core.density import mog25
 from pipeline.data.records import Record
@@ -47,18 +46,15 @@ class Source:
         return {"law": law, "affine": {"centre": centre, "scale": scale}}
 
     def records(self) -> Iterator[Record]:
+        centre, scale = self._affine()
         for split, raw in (
             ("train", mog25.points(self.per_mode, TRAIN_SEED, self.side)),
             ("held_out", mog25.draws(self.held_out, HELD_OUT_SEED, self.side)),
         ):
-            for point in self._stored(raw):
+            for point in ((raw.double().numpy() - centre) * scale).astype(np.float32):
                 yield Record(point, None, split)
 
     def _affine(self) -> tuple[float, float]:
         variance, usual = (float(mog25.moments(side)[1][0, 0]) for side in (self.side, mog25.SIDE))
         centre = mog25.SPACING * (self.side - 1) / 2 if self.centre is None else self.centre
         return centre, SCALE * (usual / variance) ** 0.5 if self.scale is None else self.scale
-
-    def _stored(self, raw: Tensor) -> np.ndarray:
-        centre, scale = self._affine()
-        return ((raw.double().numpy() - centre) * scale).astype(np.float32)

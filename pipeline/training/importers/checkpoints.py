@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +106,3 @@ def model_of(read: Pickled) -> Block:
         "augment": 0.12 if given.get("augment_dim", 0) else 0.0,
         "sigma_data": given.get("sigma_data", 0.5),
     }
-
-
-def formats() -> tuple[str, ...]:
-    return get_args(Format)

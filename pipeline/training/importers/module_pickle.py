@@ -152,10 +152,6 @@ def _scalar(dtype: Any, content: Any = b"") -> float:
     return float(np.frombuffer(content, dtype, 1)[0])
 
 
-def _ordered(*arguments: Any) -> OrderedDict[Any, Any]:
-    return OrderedDict(*arguments)
-
-
 def _latin(text: Any, codec: Any) -> bytes:
     """Bytes as protocol 2 writes them."""
     if not isinstance(text, str) or codec != "latin1":
@@ -168,7 +164,7 @@ KNOWN: Mapping[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_parameter"): _parameter,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch.storage", "_load_from_bytes"): _storage,
-    ("collections", "OrderedDict"): _ordered,
+    ("collections", "OrderedDict"): lambda *arguments: OrderedDict(*arguments),
     ("_codecs", "encode"): _latin,
     ("builtins", "set"): set,
     ("__builtin__", "set"): set,
