@@ -63,9 +63,9 @@ class Evaluator(ABC):
             return {}
         rng = np.random.default_rng(0)
         subsets = [rng.permutation(len(self.train))[:n] for _ in range(REAL_VS_REAL_DRAWS)]
-        draws = [self.against_held_out(self.train.rows(subset)) for subset in subsets]
+        draws = [self.against_held_out(self.train.take(subset)) for subset in subsets]
         means = {card: float(np.mean([draw[card].value for draw in draws])) for card in draws[0]}
-        return means | {card: m.value for card, m in self.against_train(self.held_out.rows(slice(n))).items()}
+        return means | {card: m.value for card, m in self.against_train(self.held_out.take(slice(n))).items()}
 
 
 def write_real_vs_real(values: Mapping[Card, float], features: Path) -> None:

@@ -96,7 +96,7 @@ class ImageEvaluator(Evaluator):
     def _nearest(self, pictures: Samples, pixels: Pixels) -> dict[Card, MetricValue]:
         """`nearest_neighbour_distance` to all training pictures, some at a time."""
         generated = outputs(pixels, pictures).features
-        train = (pixels.outputs(piece.images).features for _, piece in self.train.pieces())
+        train = (pixels.outputs(piece.images).features for _, piece in self.train.by_shard())
         found = (nearest_distances(generated, features) for features in train)
         value = MetricValue(float(np.sqrt(reduce(np.minimum, found)).mean()))
         return {self._card("nn_distance", pixels, len(pictures), "train"): value}

@@ -25,12 +25,12 @@ def extract(extractor: Extractor, n: int, batches: Iterable[tuple[slice | np.nda
 
 def outputs(extractor: Extractor, pictures: Pictures | ShardedRows) -> Features:
     """In the order of the pictures; at most one shard of them is in memory."""
-    return extract(extractor, len(pictures), ((positions, part.images) for positions, part in pictures.pieces()))
+    return extract(extractor, len(pictures), ((positions, part.images) for positions, part in pictures.by_shard()))
 
 
 def recognised(network: SmallNetwork, pictures: Pictures | ShardedRows) -> float:
     """Share of pictures classified as their label."""
-    right = [network.classify(part.images) == part.labels for _, part in pictures.pieces()]
+    right = [network.classify(part.images) == part.labels for _, part in pictures.by_shard()]
     return float(np.concatenate(right).mean())
 
 

@@ -69,7 +69,7 @@ def study_of(folder: Path, wanted: str) -> Study:
 
 def test_our_features_give_all_metrics_and_doubtful_ones_their_warning(tmp_path: Path) -> None:
     judge = judged(tmp_path, prepared(tmp_path / "data", 300, 100))
-    samples = judge.held_out.rows(slice(30))
+    samples = judge.held_out.take(slice(30))
     found = judge.measure(samples)
     assert {card.extractor for card in found} == {"small-cnn", "pixels", "svm-rbf"}
     assert set(named(found, "small-cnn")) == OWN
@@ -79,7 +79,7 @@ def test_our_features_give_all_metrics_and_doubtful_ones_their_warning(tmp_path:
     assert "fewer than the 1000" in ours["kid"].warnings[0]
     p, r = ours["precision"].value, ours["recall"].value
     assert ours["f1"].value == pytest.approx(2 * p * r / (p + r))
-    threes = judge.held_out.rows(judge.held_out.labels == 3)
+    threes = judge.held_out.take(judge.held_out.labels == 3)
     assert (
         "no picture was asked for of classes [0, 1, 2"
         in named(judge.measure(threes), "svm-rbf")["accuracy"].warnings[0]
@@ -95,7 +95,7 @@ def test_data_too_large_for_the_support_vector_machine_are_recognised_by_our_net
 ) -> None:
     monkeypatch.setattr("pipeline.metrics.image_evaluator.SVM_VALUES", 1000)
     judge = judged(tmp_path, prepared(tmp_path / "data", 300, 100))
-    threes = judge.held_out.rows(judge.held_out.labels == 3)
+    threes = judge.held_out.take(judge.held_out.labels == 3)
     ((card, found),) = ((c, m) for c, m in judge.measure(threes).items() if c.metric == "accuracy")
     assert card.extractor == "small-cnn"
     assert "of classes [0, 1, 2" in found.warnings[0]

@@ -53,13 +53,13 @@ def test_a_pipeline_that_swaps_precision_and_recall_is_found_out(pool: Pictures,
         found = watched(features, real)
         return found | {"precision": found["recall"], "recall": found["precision"]}
 
-    found = check_sensitivity(pool.rows(slice(400)), network, n=150, measure=swapped)
+    found = check_sensitivity(pool.take(slice(400)), network, n=150, measure=swapped)
     assert "precision and recall swapped" in [finding.fault for finding in missed(found)]
 
 
 def test_a_metric_that_never_moves_notices_nothing(pool: Pictures, network: SmallNetwork) -> None:
     found = check_sensitivity(
-        pool.rows(slice(200)), network, n=60, measure=lambda features, real: dict.fromkeys(WATCHED, 0.5)
+        pool.take(slice(200)), network, n=60, measure=lambda features, real: dict.fromkeys(WATCHED, 0.5)
     )
     assert not found.is_healthy
     assert {finding.fault for finding in missed(found)} == {*FAULTS, RESIZE} - {"half the n"}  # its card tells
@@ -67,14 +67,14 @@ def test_a_metric_that_never_moves_notices_nothing(pool: Pictures, network: Smal
 
 @pytest.mark.slow
 def test_more_samples_resolve_more(pool: Pictures, network: SmallNetwork) -> None:
-    few, many = (check_sensitivity(pool.rows(slice(3 * n)), network, n, watched).resolving_power for n in (40, 160))
+    few, many = (check_sensitivity(pool.take(slice(3 * n)), network, n, watched).resolving_power for n in (40, 160))
     assert many["fd"] < few["fd"]
     assert many["kid"] < few["kid"]
 
 
 @pytest.mark.slow
 def test_examining_again_finds_the_same(pool: Pictures, network: SmallNetwork) -> None:
-    some = pool.rows(slice(120))
+    some = pool.take(slice(120))
     assert check_sensitivity(some, network, 40, watched) == check_sensitivity(some, network, 40, watched)
 
 
