@@ -227,7 +227,7 @@ def _immunity(study: Study, dataset: str) -> str:
     powers = [
         [metric, f"{found['usual'][metric]:.3g}", f"{power:.2g}"] for metric, power in found["resolving_power"].items()
     ]
-    verdict = "All is well" if found["is_healthy"] else "**Do not trust these metrics here**"
+    verdict = "All is well" if found["all_faults_detected"] else "**Do not trust these metrics here**"
     about = (
         f"{verdict}: known faults were seeded into real samples (n = {found['n']} against {found['n_real']} others); "
         f"{found['clean_repetitions']} clean repetitions raised {found['clean_alarms']} false alarms."

@@ -1,4 +1,4 @@
-"""immune: do the metrics notice faults whose answer is known, on this dataset's own samples, at the study's n?"""
+"""check-metrics: do the metrics notice faults whose answer is known, on this dataset's own samples, at the study's n?"""
 
 import json
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
     labelled = Pictures(pool.images, judge.classes(pool), pool.seeds)
     found = check_sensitivity(labelled, judge.features, n, judge.compare)
     findings = [finding._asdict() for finding in found.findings]
-    content = asdict(found) | {"findings": findings, "is_healthy": found.is_healthy}
+    content = asdict(found) | {"findings": findings, "all_faults_detected": found.all_faults_detected}
     (out.path / SENSITIVITY_FILE).write_text(json.dumps(content, indent=1) + "\n")
-    out.facts.update(is_healthy=found.is_healthy, clean_alarms=found.clean_alarms)
+    out.facts.update(all_faults_detected=found.all_faults_detected, clean_alarms=found.clean_alarms)
     context.watch.results({f"resolves {name}": power for name, power in found.resolving_power.items()})

@@ -158,4 +158,4 @@ def test_every_seeded_fault_is_noticed_on_a_mixture_and_clean_data_are_not_blame
     assert len(found["findings"]) == 6
     assert found["clean_alarms"] <= 1
     assert set(found["resolving_power"]) == NAMES
-    assert found["is_healthy"]
+    assert found["all_faults_detected"]
