@@ -145,14 +145,14 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from pipeline.metrics.features import statistics as feature_stats
-from pipeline.metrics import image_evaluator as picture_judge
+from pipeline.metrics import image_evaluator
 from pipeline.store.publish import new_artifact
 from pipeline.metrics.evaluate import evaluator_of
 from pipeline.data.shards import Pictures, encode_arrow
 from pipeline.stages import features as stage
 from tests.support.stages import run_stage_alone
 
-feature_stats.BLOCK, stage.KEPT, stage.FITTED, picture_judge.SVM_VALUES = 1000, 1000, 1000 * 768, 0
+feature_stats.BLOCK, stage.KEPT, stage.FITTED, image_evaluator.MAX_SVM_PIXELS = 1000, 1000, 1000 * 768, 0
 folder, shards = Path(sys.argv[1]), int(sys.argv[2])
 rng = np.random.default_rng(0)
 with new_artifact(folder / "data", "prepare", "some", {}, {}) as draft:
@@ -164,8 +164,8 @@ with new_artifact(folder / "data", "prepare", "some", {}, {}) as draft:
     draft.facts.update(shape=[3, 16, 16], classes=2)
 path = draft.artifact.path
 made = run_stage_alone("features", {"epochs": 1, "images": 500}, {"data": draft.artifact}, folder / "features")
-judge = evaluator_of(path, made.path)
-judge.measure(judge.held_out.rows(slice(500)))
+evaluator = evaluator_of(path, made.path)
+evaluator.measure(evaluator.held_out.rows(slice(500)))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
