@@ -1,4 +1,4 @@
-"""check-metrics: do the metrics notice faults whose answer is known, on this dataset's own samples, at the study's n?"""
+"""check-metrics: do the metrics detect faults with known answers, in this dataset's samples, at the study's n?"""
 
 import json
 from collections.abc import Mapping
