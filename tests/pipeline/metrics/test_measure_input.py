@@ -134,7 +134,7 @@ def test_features_that_cannot_be_measured(what: str, error_of: Callable[..., str
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (tampered, r"net\.safetensors: content has digest \w+ not \w+ as recorded"),
+        (tampered, r"net\.safetensors: content has digest \w+, not \w+ as recorded"),
         (no_network, r"net\.safetensors holds no small network"),
         (lambda folder: folder / "none.safetensors", r"none\.safetensors does not exist"),
     ],
