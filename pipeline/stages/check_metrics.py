@@ -31,7 +31,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
     labelled = Pictures(pool.images, evaluator.classes(pool), pool.seeds)
     report = check_sensitivity(labelled, evaluator.features, n, evaluator.compare)
     findings = [finding._asdict() for finding in report.findings]
-    content = asdict(report) | {"findings": findings, "is_healthy": report.is_healthy}
+    content = asdict(report) | {"findings": findings, "all_faults_detected": report.all_faults_detected}
     (out.path / SENSITIVITY_FILE).write_text(json.dumps(content, indent=1) + "\n")
-    out.facts.update(is_healthy=report.is_healthy, clean_alarms=report.clean_alarms)
+    out.facts.update(all_faults_detected=report.all_faults_detected, clean_alarms=report.clean_alarms)
     context.watch.results({f"resolves {name}": power for name, power in report.resolving_power.items()})
