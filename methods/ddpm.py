@@ -6,12 +6,12 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from methods.core.chain_model import ChainModel
 from methods.core.labels import drop_labels
 from methods.core.process.chains import look_up
 from methods.core.process.posterior import diffuse
 from methods.core.rng import StepRng
 from methods.core.sampling.ancestral import StepNet, Variance, chain_denoiser, check_steps_back
-from methods.core.sampling.chain_model import ChainModel
 from methods.core.types import Batch, DataSpec, Denoiser, Draws, Metrics, Nets
 from methods.nets.adm.unet import UNetModel
 from methods.nets.shapes import square_size

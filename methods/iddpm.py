@@ -7,13 +7,13 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from methods.core.chain_model import ChainModel
 from methods.core.density.variational import bound_terms
 from methods.core.labels import drop_labels
 from methods.core.process.chains import Chain, look_up
 from methods.core.process.posterior import diffuse
 from methods.core.rng import StepRng
 from methods.core.sampling.ancestral import Predicts, StepNet, Variance, chain_denoiser, check_steps_back, read_output
-from methods.core.sampling.chain_model import ChainModel
 from methods.core.training.loss_aware import LossHistory, history_of
 from methods.core.types import Batch, DataSpec, Denoiser, Draws, Metrics, Nets
 from methods.nets.adm.unet import UNetModel
