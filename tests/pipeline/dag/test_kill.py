@@ -27,7 +27,7 @@ UPSTREAM = {"pretrain": ["prepare"], "generate": ["pretrain"], "discriminate": [
 # than 50 ms. A checkpoint follows every row, so that a short training has many of them.
 SLOWLY = """
 import time
-import pipeline.sampling.sampler as painting
+import pipeline.sampling.sampler as sampling
 import pipeline.training.loop as training
 
 def told(work, number):
@@ -40,7 +40,7 @@ def told(work, number):
 
 training.CHECKPOINT_SECONDS = 0.0
 training._averaged = told(training._averaged, lambda window, step: step)
-painting.Painter.paint = told(painting.Painter.paint, lambda painter, seeds, *wrap: seeds.start)
+sampling.GuidedSampler.sample = told(sampling.GuidedSampler.sample, lambda sampler, seeds, *wrap: seeds.start)
 """
 
 # At the end of `pipeline/training/loop.py`: as `SLOWLY`, and a training of twelve rows takes some seconds.

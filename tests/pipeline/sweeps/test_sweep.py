@@ -16,15 +16,15 @@ FILES = ("tables/dg-weight.csv", "sweeps/dg-weight.png", "sweeps/dg-weight.md")
 
 # Runs before the command: every attempt at weight 4 fails, or only the first one.
 SABOTAGE = """
-import pipeline.sampling.sampler as painting
-whole, failures = painting.Painter.paint, {failures}
+import pipeline.sampling.sampler as sampling
+whole, failures = sampling.GuidedSampler.sample, {failures}
 def paint(painter, *rest):
     global failures
     if failures and painter.guides and painter.guides[0].use.weight == 4:
         failures -= 1
         raise RuntimeError("the paint is dry")
     return whole(painter, *rest)
-painting.Painter.paint = paint
+sampling.GuidedSampler.sample = paint
 """
 
 
