@@ -263,6 +263,7 @@ def test_a_released_head_stands_on_a_released_classifier_of_other_classes(
     log_weight, expected = (
         guide.log_weight(guide.trunk(x, At(sigma, 0)), At(sigma, 0))
         for guide in (head.guide(of, labels, head.Use()) for of in (loaded, official))
+        if guide.trunk is not None
     )
     assert torch.equal(log_weight, expected)
     with pytest.raises(ValueError, match=r"classes: 7 came, none was wanted: a guide knows the classes of its data"):
