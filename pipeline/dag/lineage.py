@@ -38,15 +38,12 @@ class Link(NamedTuple):
     def label(self) -> str:
         return f"{self.call.stage} {self.call.name}"
 
-    @property
-    def _command(self) -> str:
-        return f"sweep {self.ledger['sweep']}" if "sweep" in self.ledger else f"{self.call.verb} {self.call.name}"
-
     def json(self) -> dict[str, Any]:
+        sweep = self.ledger.get("sweep")
         return {
             "stage": self.call.stage,
             "name": self.call.name,
-            "command": f"trilemma {self._command}",
+            "command": f"trilemma sweep {sweep}" if sweep else f"trilemma {self.call.verb} {self.call.name}",
             "key": self.key,
             "version": self.version,
             "code": self.code,

@@ -30,12 +30,10 @@ def flat_params(call: Call) -> dict[str, str | float]:
     if "method" in config:
         params["method"] = config["method"]
     params |= {name: value for name, value in config.get("train", {}).items() if name in ("steps", "batch", "seed")}
-    params |= {f"sample_{name}": value for name, value in config.get("sample", {}).items() if _is_number(value)}
+    blocks = {"sample": config.get("sample", {})}
     for number, guide in enumerate(config.get("guides", [])):
         params[f"guide_{number}"] = guide["guide"]
-        params |= {f"guide_{number}_{name}": value for name, value in guide["use"].items() if _is_number(value)}
+        blocks[f"guide_{number}"] = guide["use"]
+    for prefix, block in blocks.items():
+        params |= {f"{prefix}_{name}": value for name, value in block.items() if isinstance(value, int | float)}
     return params
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)

@@ -104,8 +104,9 @@ def find_sweep(
     sweep = build(Sweep, block, f"sweeps.{name}")
     if not sweep.of:
         raise ConfigError(f"sweeps.{name}: {_wanted(study, sweep)}: name one with --of, or `of:` in params.yaml")
+    members = {f"{stack}.{member}": entry for stack, entry in study.stacks.items() for member in entry.members}
     for entry in sweep.entries:
-        pick(sweepable(study), entry, "run, guided entry or STACK.MEMBER")
+        pick({**study.runs, **study.guided, **members}, entry, "run, guided entry or STACK.MEMBER")
     if not all(sweep.axes.values()):
         raise ConfigError(f"sweeps.{name}: no values: give them with --values, or `values:` in params.yaml")
     return sweep if sweep.metric else dataclasses.replace(sweep, metric=_usual_metric(study, sweep.entries[0]))
@@ -115,13 +116,6 @@ def _usual_metric(study: Study, of: str) -> str:
     source = study.datasets[trained_entry(study, of).dataset].source
     has_known_distribution = hasattr(import_module(f"pipeline.data.datasets.{source}").Source, "facts")
     return "mode_kl" if has_known_distribution else "fd"
-
-
-def sweepable(study: Study) -> dict[str, Any]:
-    """What `of` may name."""
-    stacks = study.stacks.items()
-    members = {f"{name}.{member}": fields for name, entry in stacks for member, fields in entry.members.items()}
-    return {**study.runs, **study.guided, **members}
 
 
 def is_stacked(study: Study, of: str) -> bool:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -59,7 +59,10 @@ def run_sweep(planned: PlannedSweep, concurrent: int, address: str | None, write
 
     study, name, sweep, trials, races = planned
     folder = study.root / ".trilemma" / "sweeps" / study.name / name
-    with _locked(folder, name), _closing_runs(study), _executor(concurrent, address) as execute:
+    with ExitStack() as stack:
+        stack.enter_context(_locked(folder, name))
+        stack.callback(connect, study.root)  # closes the runs of trials whose process was killed, or ended with Ray
+        execute = stack.enter_context(_executor(concurrent, address))
         execute = _racing(sweep, execute) if races else execute
         tracker, results = connect(study.root), dict[str, TrialResult]()
         with _parent_run(tracker, planned) as run:
@@ -121,17 +124,6 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
         ) from None
     with lock:
         yield
-
-
-@contextmanager
-def _closing_runs(study: Study) -> Iterator[None]:
-    """Afterwards, close the MLflow runs of trials whose process was killed, or ended with Ray."""
-    try:
-        yield
-    finally:
-        from pipeline.tracking.mlflow_run import connect
-
-        connect(study.root)
 
 
 def _note(results: "dict[str, TrialResult]", label: str, trials: int, result: "TrialResult") -> None:

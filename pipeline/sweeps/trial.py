@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock
 
-from pipeline.console import say
+from pipeline.console import one_line, say
 from pipeline.context import Launch
 from pipeline.dag.graph import STAGES, Call
 from pipeline.dag.resolve import key_if_known
@@ -80,15 +80,11 @@ def run_trial(trial: Trial, context: SweepContext, launch: Launch) -> TrialResul
         return _run_once(trial, context, launch)
     except Exception as error:
         where = "".join(traceback.format_exception(error)[-2:-1]).strip().replace("\n", "; ")
-        say(f"trial {trial.id} failed ({_line(error)}; {where}): once more")
+        say(f"trial {trial.id} failed ({one_line(error)}; {where}): once more")
     try:
         return _run_once(trial, context, launch)
     except Exception as error:
-        return TrialResult(trial.id, None, _line(error))
-
-
-def _line(error: Exception) -> str:
-    return str(error) if isinstance(error, TrilemmaError) else f"{type(error).__name__}: {error}"
+        return TrialResult(trial.id, None, one_line(error))
 
 
 def _run_once(trial: Trial, context: SweepContext, launch: Launch) -> TrialResult:
