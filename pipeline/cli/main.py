@@ -172,10 +172,16 @@ def sweep(
 ) -> None:
     """Vary a setting; train, sample and measure what is not there yet; write table, figure and verdict."""
     from pipeline.cli.display import print_done, print_plan
-    from pipeline.sweeps.run import run_sweep
+    from pipeline.sweeps.run import plan_sweep, run_sweep
+    from pipeline.sweeps.trials import list_calls
 
-    show = print_json if as_json else print_plan if dry_run else print_done
-    run_sweep(name, of, values, seeds, race, concurrent, address, dry_run, show, _write_sweep)
+    planned = plan_sweep(name, of, values, seeds, race)
+    if dry_run:
+        calls = list_calls(planned.study, planned.trials)
+        print_json(calls) if as_json else print_plan(calls)
+    else:
+        done = run_sweep(planned, concurrent, address, _write_sweep)
+        print_json(done) if as_json else print_done(done)
 
 
 def _write_sweep(*result: Any) -> Any:
