@@ -98,13 +98,14 @@ def plan(trials: list[Trial], store: Store) -> dict[str, Planned]:
 
 def as_json(trials: list[Trial], planned: Iterable[Planned], store: Store) -> dict[str, Any]:
     """What `--dry-run --json` prints."""
-    costs = past_costs(store)
+    costs, first = past_costs(store), {id(trial.study): trial.id for trial in reversed(trials)}
     return {
         "points": [
             {"id": trial.id, "of": trial.point.of, "seed": trial.seed, **trial.point.values} for trial in trials
         ],
         "run": [
             {"stage": p.call.stage, "name": p.call.name, "key": p.key, "seconds": _seconds(costs, p.call)}
+            | {"trial": first[id(p.study)]}  # the first that needs it
             for p in planned
             if p.manifest is None
         ],
