@@ -1,20 +1,17 @@
 """Drawn figures: curves, and bars with intervals. The same data make the same bytes."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.metrics.intervals import NORMAL_QUANTILE
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 Numbers: TypeAlias = Sequence[float] | np.ndarray
 PANELS_PER_ROW = 3
@@ -82,7 +79,7 @@ def curves(panels: Mapping[str, Panel]) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def loss_curves(history: "pd.DataFrame") -> Figure:
+def loss_curves(history: pd.DataFrame) -> Figure:
     """A panel per quantity over training steps; `held_out_x` goes into the panel of `x`.
 
     history: a row per record, with a column `step`; a quantity that was not measured then is NaN.
@@ -106,7 +103,7 @@ def loss_curves(history: "pd.DataFrame") -> Figure:
     return figure
 
 
-def log_ratio_curves(rows: "pd.DataFrame") -> Figure:
+def log_ratio_curves(rows: pd.DataFrame) -> Figure:
     """A discriminator's log density ratio along guided and unguided denoising paths, noise falling.
 
     rows: path, sigma, mean, and error (the standard error of the mean).
@@ -162,7 +159,7 @@ def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     return figure, axes[:count]
 
 
-def _curve(axes: Axes, points: "pd.DataFrame", name: str, label: str, colour: str) -> None:
+def _curve(axes: Axes, points: pd.DataFrame, name: str, label: str, colour: str) -> None:
     step, value = points["step"], points[name]
     if len(points) < SMOOTH_FROM:
         axes.plot(step, value, color=colour, label=label)
@@ -189,7 +186,7 @@ def _bars(axes: Axes, title: str, values: Sequence[Bar]) -> Any:
 
 
 @mpl.rc_context(STYLE)
-def sweep_curves(rows: "pd.DataFrame", axes: Sequence[str], metric: str, paper_metric: str) -> Figure:
+def sweep_curves(rows: pd.DataFrame, axes: Sequence[str], metric: str, paper_metric: str) -> Figure:
     """The metric over the first axis of a sweep with 95 % intervals, a line per further axis; the paper's beside it.
 
     rows: of one metric; columns `entry`, the axes (as words), value, ci_low, ci_high, real_vs_real, paper_value.
@@ -199,9 +196,10 @@ def sweep_curves(rows: "pd.DataFrame", axes: Sequence[str], metric: str, paper_m
     first, *others = axes
     ticks = list(dict.fromkeys(rows[first].tolist()))
     kinds = [kind for kind in ("entry", *others) if len(set(rows[kind])) > 1]
-    are_words = not all(_is_number(tick) for tick in ticks)
+    are_words = bool(pd.to_numeric(rows[first], errors="coerce").isna().any())
     joined = "none" if are_words else "-"
-    for label, line in _lines(rows, kinds):
+    for values, line in rows.groupby(kinds, sort=False) if kinds else [((), rows)]:
+        label = " ".join(map(str, values)) or None
         at = [ticks.index(value) for value in line[first].tolist()]
         value, low, high = (line[name].to_numpy(float) for name in ("value", "ci_low", "ci_high"))
         errors = np.array([value - low, high - value])
@@ -226,7 +224,7 @@ def sweep_curves(rows: "pd.DataFrame", axes: Sequence[str], metric: str, paper_m
     return figure
 
 
-def sweep_plane(rows: "pd.DataFrame", axes: Sequence[str], metric: str) -> Figure:
+def sweep_plane(rows: pd.DataFrame, axes: Sequence[str], metric: str) -> Figure:
     """The metric over two axes of a sweep as a heat map; each cell shows its mean and half its interval.
 
     rows: as in `sweep_curves`, of one entry, one per cell; printed values are not drawn.
@@ -250,18 +248,3 @@ def sweep_plane(rows: "pd.DataFrame", axes: Sequence[str], metric: str) -> Figur
     axes_of.set_xlabel(across)
     axes_of.set_ylabel(up)
     return figure
-
-
-def _lines(rows: "pd.DataFrame", kinds: Sequence[str]) -> Iterator[tuple[str | None, "pd.DataFrame"]]:
-    """The rows of each combination of values in the columns `kinds`, with its label."""
-    labels = [" ".join(map(str, words)) for words in zip(*(rows[kind] for kind in kinds))] or [""] * len(rows)
-    for label in dict.fromkeys(labels):
-        yield label or None, rows.loc[[other == label for other in labels]]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -46,15 +46,12 @@ def read_values(reports: Path, table: str) -> pd.DataFrame:
     return values.assign(entry=entry, column=_columns(values))
 
 
-def _columns(values: pd.DataFrame) -> list[str]:
+def _columns(values: pd.DataFrame) -> pd.Series:
     """A column per metric and features; values measured differently from most of it get a column named by the card."""
-    cards = zip(values["metric"].tolist(), values["card"].tolist())
-    cells = [(m, m if card == "counted" else f"{m} ({card.partition('@')[0]})", card) for m, card in cards]
-    uses: dict[str, Counter[str]] = {}
-    for _, column, card in cells:
-        uses.setdefault(column, Counter())[card] += 1
-    usual = {column: counts.most_common(1)[0][0] for column, counts in uses.items()}
-    return [column if card == usual[column] else f"{metric} ({card})" for metric, column, card in cells]
+    metric, card = values["metric"], values["card"]
+    column = metric.where(card == "counted", metric + " (" + card.str.partition("@")[0] + ")")
+    usual = card.groupby(column).transform(lambda cards: Counter(cards).most_common(1)[0][0])
+    return column.where(card == usual, metric + " (" + card + ")")
 
 
 def dataset_values(study: Study, dataset: str) -> DatasetValues:

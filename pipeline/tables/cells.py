@@ -102,7 +102,12 @@ def find_table(study: Study, name: str) -> Table:
 def cells_of(table: Table, file: Path | None = None) -> dict[str, Cell]:
     """By name, in the order of the table. file: the same table written elsewhere."""
     rows = read_rows(file or table.file)
-    return {name: _cell(table, name, row) for name, row in zip(names_of(rows), rows)}
+    cells = {}
+    for name, row in zip(names_of(rows), rows):
+        value = next(row[column] for column in ("value", "difference", "measured") if column in row)
+        numbers = (float(text or math.nan) for text in (value, row["ci_low"], row["ci_high"]))
+        cells[name] = Cell(table, name, *numbers, row)
+    return cells
 
 
 def results_of(study: Study, cell: Cell) -> list[Result]:
@@ -126,12 +131,6 @@ def results_of(study: Study, cell: Cell) -> list[Result]:
         case "measured":
             again = origin_of(cell.table.file, cell.row).again
             raise UserError(f"{cell.address}: measured beyond this study; its own makes it again: {again}")
-
-
-def _cell(table: Table, name: str, row: Row) -> Cell:
-    value = next(row[column] for column in ("value", "difference", "measured") if column in row)
-    value, low, high = (float(text or math.nan) for text in (value, row["ci_low"], row["ci_high"]))
-    return Cell(table, name, value, low, high, row)
 
 
 def _point(trial: Trial) -> str:

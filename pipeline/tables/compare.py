@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 from pipeline.config.build import pick
 from pipeline.config.study import Study
 from pipeline.dag.graph import STAGES
-from pipeline.data.artifacts import MANIFEST, read_artifact
+from pipeline.dag.lineage import PRESENT, chain_links
+from pipeline.data.artifacts import MANIFEST
 from pipeline.errors import ArtifactError, UserError
 from pipeline.metrics.card import Card, same_measure
-from pipeline.store.open import open_store
 from pipeline.tables.aggregate import Arm, differences, gather, repetitions, summarise
 from pipeline.tracking.backend import TrackingError
 from pipeline.tracking.mlflow_run import compare_page
@@ -146,14 +146,12 @@ def _page(study: Study, arms: Collection[Arm], notes: list[str]) -> str | None:
 
 
 def _tracked(study: Study, entry: str) -> str | None:
-    """MLflow's id of the run that evaluated it, from the ledger."""
-    call = STAGES["evaluate"].call(study, entry)
+    """MLflow's id of the run in which the present code evaluated it, from the ledger."""
     try:
-        inputs = {role: read_artifact(path).digest for role, path in call.inputs.items()}
+        link = chain_links(study, STAGES["evaluate"].call(study, entry))[-1]
     except ArtifactError:
         return None
-    notes = open_store(study).notes(call.key(study.root, inputs))
-    return next((note["mlflow_run"] for note in reversed(notes) if note["event"] == "computed"), None)
+    return link.ledger.get("mlflow_run") if link.version == PRESENT else None
 
 
 def _or_null(value: Any) -> Any:

@@ -6,8 +6,7 @@ import pandas as pd
 
 from pipeline.config.study import Study
 from pipeline.dag.graph import STAGES, entries
-from pipeline.dag.run import inputs_of
-from pipeline.data.artifacts import read_artifact
+from pipeline.dag.lineage import chain_links
 from pipeline.errors import ArtifactError
 from pipeline.store.open import open_store
 from pipeline.tables.markdown import markdown_table
@@ -20,6 +19,7 @@ SHOWN = [
     "stage", "name", "nfe", "guide_calls", "backend", "seconds", "seconds_per_image", "cpu_seconds", "peak_memory_mib",
     "event",
 ]  # fmt: skip
+CALLS = ("nfe", "guide_calls")  # network calls per image
 
 
 def cost_table(study: Study) -> pd.DataFrame:
@@ -30,12 +30,10 @@ def cost_table(study: Study) -> pd.DataFrame:
         row = {"stage": stage, "name": name, "event": "missing"}
         call = STAGES[stage].call(study, name)
         try:
-            key = call.key(study.root, {role: artifact.digest for role, artifact in inputs_of(study, call).items()})
-            facts = read_artifact(call.out).manifest.facts
-            computed = [note for note in store.notes(key) if note["event"] == "computed"]
-            row |= {name: facts[name] for name in ("nfe", "guide_calls") if name in facts}
-            row |= computed[-1] if computed else {"event": "of a version that this store does not know"}
-            row["key"] = key[:12]
+            link = chain_links(study, call, store=store)[-1]
+            row |= {name: link.manifest.facts[name] for name in CALLS if name in link.manifest.facts}
+            row |= link.ledger or {"event": "of a version that this store does not know"}
+            row["key"] = (link.key or "")[:12]
         except ArtifactError:
             pass
         rows.append(row)
