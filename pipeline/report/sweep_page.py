@@ -86,6 +86,7 @@ def write_sweep_samples(study: Study, name: str) -> str | None:
         axes.set_axis_off()
         axes.set_title(label, fontsize=7, loc="left", pad=2)
     page = study.folder / "reports" / "sweeps" / f"{sweep.table}-samples.md"
+    page.parent.mkdir(parents=True, exist_ok=True)
     picture = save(figure, page.with_suffix(".png")).name
     sections = [f"# Samples of {sweep.table}", f"![samples of {', '.join(rows)}]({picture})"]
     sections += [f"Not in the store: {', '.join(missing)} (`trilemma sweep {name}`)."] * bool(missing)

@@ -49,9 +49,9 @@ def read_values(reports: Path, table: str) -> pd.DataFrame:
 def _columns(values: pd.DataFrame) -> pd.Series:
     """A column per metric and features; values measured differently from most of it get a column named by the card."""
     metric, card = values["metric"], values["card"]
-    column = metric.where(card == "counted", metric + " (" + card.str.partition("@")[0] + ")")
-    usual = card.groupby(column).transform(lambda cards: Counter(cards).most_common(1)[0][0])
-    return column.where(card == usual, metric + " (" + card + ")")
+    column = metric.where(card == "counted", metric + " (" + card.str.replace("@.*", "", regex=True) + ")")
+    usual = {name: Counter(cards).most_common(1)[0][0] for name, cards in card.groupby(column)}
+    return column.where(card == column.map(usual), metric + " (" + card + ")")
 
 
 def dataset_values(study: Study, dataset: str) -> DatasetValues:
