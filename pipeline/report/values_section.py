@@ -99,7 +99,7 @@ def value_table(values: DatasetValues) -> str:
 
 
 def features(rows: pd.DataFrame) -> str:
-    extractors = set(rows["card"].str.partition("@")[0])
+    extractors = {card.partition("@")[0] for card in rows["card"]}
     return next((sentence for extractor, sentence in FEATURES.items() if extractor in extractors), "")
 
 
