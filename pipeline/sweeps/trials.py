@@ -89,12 +89,14 @@ def list_calls(study: Study, trials: list[Trial]) -> dict[str, Any]:
     """The trials ("points"), and their calls: those that have to "run", with seconds, and those to be "reused"."""
     store = open_store(study)
     planned, costs = planned_calls(_chains(trials), store).values(), past_costs(store)
+    first = {id(trial.study): trial.id for trial in reversed(trials)}  # that needs a call
     calls: dict[str, list[dict[str, Any]]] = {"run": [], "reused": []}
-    for _, call, _, key, manifest in planned:
+    for owner, call, _, key, manifest in planned:
         listed = {"stage": call.stage, "name": call.name, "key": key}
         if manifest is None:
             cost = costs.get((call.stage, call.name), costs.get((call.stage,)))
-            calls["run"].append(listed | {"seconds": None if cost is None else cost.seconds})
+            seconds = None if cost is None else cost.seconds
+            calls["run"].append(listed | {"seconds": seconds, "trial": first[id(owner)]})
         else:
             calls["reused"].append(listed)
     points = [{"id": trial.id, "of": trial.point.of, "seed": trial.seed, **trial.point.values} for trial in trials]

@@ -100,9 +100,7 @@ def study(tmp_path: Path) -> ShellStudy:
     return ShellStudy.build(tmp_path / "study")
 
 
-def test_independent_stages_run_in_parallel_and_leave_a_serial_runs_lock(
-    study: ShellStudy, tmp_path: Path
-) -> None:
+def test_independent_stages_run_in_parallel_and_leave_a_serial_runs_lock(study: ShellStudy, tmp_path: Path) -> None:
     serial = ShellStudy.build(tmp_path / "serial")
     assert serial.wait(serial.start("-m", "dvc", "repro"))[0] == 0
     code, out, err = study.repro("--jobs", "2", mode="meet")

@@ -71,9 +71,7 @@ def test_a_killed_sweep_continues_with_what_is_missing(whole: ToyStudy, tmp_path
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.parametrize("moment", range(10))
-def test_a_sweep_by_ray_ends_as_one_after_any_process_is_killed(
-    moment: int, whole: ToyStudy, tmp_path: Path
-) -> None:
+def test_a_sweep_by_ray_ends_as_one_after_any_process_is_killed(moment: int, whole: ToyStudy, tmp_path: Path) -> None:
     toy = ToyStudy.build(tmp_path / "house")
     kind = ("driver", "worker", "raylet")[moment % 3]
     killed_once(toy, kind, random.Random(moment).randrange(STAGES), "--concurrent", "2")
