@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-TABLE_WIDTH = 140  # characters, where stdout is no terminal
+TABLE_WIDTH = 100  # characters, where stdout is no terminal
 
 
 def say(line: str) -> None:

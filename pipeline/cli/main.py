@@ -133,9 +133,10 @@ def submit(
 @app.command()
 def runs(as_json: Json = False) -> None:
     """List every run: its stages, their state, and the metrics."""
-    from pipeline.tables.listing import list_runs, print_runs
+    from pipeline.cli.display import print_runs
+    from pipeline.tables.listing import list_runs
 
-    found = list_runs(Path.cwd())
+    found = list(list_runs(Path.cwd()))
     print_json(found) if as_json else print_runs(found)
 
 
@@ -147,10 +148,10 @@ def plan_stages(
     as_json: Json = False,
 ) -> None:
     """List stored and missing stages, with the seconds and memory that each needs."""
+    from pipeline.cli.display import print_plan
     from pipeline.config.study import load_study
     from pipeline.dag.plan import plan
     from pipeline.sweeps.trials import chains_of
-    from pipeline.tables.listing import print_plan
 
     study = load_study(Path.cwd() / "params.yaml")
     sweeps = [chain for name in study.sweeps if target in (None, name) for chain in chains_of(study, name)]
@@ -171,11 +172,17 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     """Vary a setting; train, sample and measure what is not there yet; write table, figure and verdict."""
-    from pipeline.cli.display import print_done, print_plan
-    from pipeline.sweeps.run import run_sweep
+    from pipeline.cli.display import print_done, print_sweep_plan
+    from pipeline.sweeps.run import plan_sweep, run_sweep
+    from pipeline.sweeps.trials import list_calls
 
-    show = print_json if as_json else print_plan if dry_run else print_done
-    run_sweep(name, of, values, seeds, race, concurrent, address, dry_run, show, _write_sweep)
+    planned = plan_sweep(name, of, values, seeds, race)
+    if dry_run:
+        calls = list_calls(planned.study, planned.trials)
+        print_json(calls) if as_json else print_sweep_plan(calls)
+    else:
+        done = run_sweep(planned, concurrent, address, _write_sweep)
+        print_json(done) if as_json else print_done(done)
 
 
 def _write_sweep(*result: Any) -> Any:
@@ -204,8 +211,9 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare evaluated runs with the first one named, by shared seeds."""
+    from pipeline.cli.display import print_comparison
     from pipeline.config.study import load_study
-    from pipeline.tables.compare import compare, print_comparison
+    from pipeline.tables.compare import compare
 
     print_comparison(compare(load_study(Path.cwd() / "params.yaml"), names, apart_from or ()), as_json)
 
@@ -216,8 +224,9 @@ def why(
     as_json: Json = False,
 ) -> None:
     """Say where a number comes from: code, settings, data, seeds, checkpoints, card, MLflow run; or list cells."""
+    from pipeline.cli.display import print_why
     from pipeline.config.study import load_study
-    from pipeline.tables.why import explain, print_why
+    from pipeline.tables.why import explain
 
     found = explain(load_study(Path.cwd() / "params.yaml"), address)
     print_json(found) if as_json else print_why(found)

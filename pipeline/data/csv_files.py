@@ -1,5 +1,6 @@
 """Tables as CSV, all in one format, so that equal tables are equal files."""
 
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,3 +18,9 @@ def csv_text(table: "pd.DataFrame", digits: int | None = DIGITS) -> str:
 
 def write_csv(table: "pd.DataFrame", file: Path, digits: int | None = DIGITS) -> None:
     file.write_text(csv_text(table, digits))
+
+
+def read_rows(file: Path) -> list[dict[str, str]]:
+    """Every cell as the text that stands in the file."""
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))

@@ -1,20 +1,17 @@
 """Drawn figures: curves, and bars with intervals. The same data make the same bytes."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.metrics.intervals import NORMAL_QUANTILE
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 Numbers: TypeAlias = Sequence[float] | np.ndarray
 PANELS_PER_ROW = 3
@@ -52,41 +49,37 @@ class Curve(NamedTuple):
     value: Numbers
     low: Numbers | None = None  # of the 95 % interval
     high: Numbers | None = None
-    is_printed: bool = False  # a paper's own numbers, drawn dashed
 
 
 class Panel(NamedTuple):
     curves: Sequence[Curve]
     x_label: str
     is_log: bool = False  # the horizontal axis
-    span: tuple[float, float] | None = None  # of the vertical axis; None: of all values
 
 
 @mpl.rc_context(STYLE)
 def curves(panels: Mapping[str, Panel]) -> Figure:
-    """A panel per title: curves with their intervals; the same label has the same colour everywhere."""
-    figure, places = _panels(len(panels), height=2.6)
+    """A panel per title: curves with their intervals; one label has the same colour in all panels."""
+    figure, all_axes = _panels(len(panels), height=2.6)
     labels = list(dict.fromkeys(curve.label for panel in panels.values() for curve in panel.curves))
-    for (title, panel), axes in zip(panels.items(), places):
+    for (title, panel), axes in zip(panels.items(), all_axes):
         for curve in panel.curves:
             colour = MANY_COLOURS[labels.index(curve.label) % len(MANY_COLOURS)]
-            line, dot = "--" if curve.is_printed else "-", "o" if len(curve.x) < SMOOTH_FROM else ""
-            axes.plot(curve.x, curve.value, f"{dot}{line}", color=colour, markersize=3, label=curve.label)
+            style = "o-" if len(curve.x) < SMOOTH_FROM else "-"
+            axes.plot(curve.x, curve.value, style, color=colour, markersize=3, label=curve.label)
             if curve.low is not None and curve.high is not None:
                 axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
         axes.set_title(title)
         axes.set_xlabel(panel.x_label)
         if panel.is_log:
             axes.set_xscale("log")
-        if panel.span is not None:
-            axes.set_ylim(panel.span)
         if len(labels) > 1:
             axes.legend()
     return figure
 
 
 @mpl.rc_context(STYLE)
-def loss_curves(history: "pd.DataFrame") -> Figure:
+def loss_curves(history: pd.DataFrame) -> Figure:
     """A panel per quantity over training steps; `held_out_x` goes into the panel of `x`.
 
     history: a row per record, with a column `step`; a quantity that was not measured then is NaN.
@@ -110,16 +103,16 @@ def loss_curves(history: "pd.DataFrame") -> Figure:
     return figure
 
 
-def log_ratio_curves(rows: "pd.DataFrame") -> Figure:
-    """What a discriminator says along denoising paths that it pushes and that it only looks at, noise falling.
+def log_ratio_curves(rows: pd.DataFrame) -> Figure:
+    """A discriminator's log density ratio along guided and unguided denoising paths, noise falling.
 
-    rows: path, sigma, and the mean log density ratio there with its standard error.
+    rows: path, sigma, mean, and error (the standard error of the mean).
     """
-    drawn = []
+    by_path = []
     for path, along in rows.groupby("path", sort=False):
         sigma, mean, error = along[["sigma", "mean", "error"]].to_numpy().T
-        drawn.append(Curve(str(path), sigma, mean, mean - NORMAL_QUANTILE * error, mean + NORMAL_QUANTILE * error))
-    figure = curves({"log density ratio, 0 is as real as the data": Panel(drawn, "noise level", is_log=True)})
+        by_path.append(Curve(str(path), sigma, mean, mean - NORMAL_QUANTILE * error, mean + NORMAL_QUANTILE * error))
+    figure = curves({"log density ratio, 0 is as real as the data": Panel(by_path, "noise level", is_log=True)})
     figure.axes[0].invert_xaxis()
     return figure
 
@@ -128,17 +121,16 @@ def log_ratio_curves(rows: "pd.DataFrame") -> Figure:
 def bars(panels: Mapping[str, Sequence[Bar]]) -> Figure:
     """A panel per metric, named by its title: values as bars, their 95 % intervals, and the real-vs-real value."""
     longest = max(len(values) for values in panels.values())
-    figure, places = _panels(len(panels), height=0.8 + 0.32 * longest)
-    lines = [_bars(axes, title, values) for (title, values), axes in zip(panels.items(), places)]
-    known = [line for line in lines if line is not None]
-    if known:
-        figure.legend(known[:1], ["real against real"], loc="outside lower center")
+    figure, all_axes = _panels(len(panels), height=0.8 + 0.32 * longest)
+    lines = [_bars(axes, title, values) for (title, values), axes in zip(panels.items(), all_axes)]
+    if any(lines):
+        figure.legend([line for line in lines if line][:1], ["real against real"], loc="outside lower center")
     return figure
 
 
 @mpl.rc_context(STYLE)
 def scatter(points: np.ndarray, centres: np.ndarray) -> Figure:
-    """points: [n, 2], and the centres of the true modes [K, 2]; the frame is the same for any points."""
+    """points: [n, 2], and the centres of the true modes [K, 2], which alone decide the frame."""
     figure, (axes,) = _panels(1, height=3.4)
     axes.scatter(*points.T, s=1, linewidths=0, color=COLOURS[0], rasterized=True)
     axes.scatter(*centres.T, s=9, marker="+", linewidths=0.5, color=COLOURS[1])
@@ -149,10 +141,10 @@ def scatter(points: np.ndarray, centres: np.ndarray) -> Figure:
 
 
 def save(figure: Figure, file: Path) -> Path:
-    """As PNG or SVG, by the name: without dates and versions."""
-    nothing = {"Date": None, "Creator": None} if file.suffix == ".svg" else {"Software": None}
+    """As PNG or SVG, by the file's suffix, without dates and versions."""
+    omitted = {"Date": None, "Creator": None} if file.suffix == ".svg" else {"Software": None}
     with mpl.rc_context(STYLE):
-        figure.savefig(file, metadata=nothing)
+        figure.savefig(file, metadata=omitted)
     return file
 
 
@@ -167,7 +159,7 @@ def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     return figure, axes[:count]
 
 
-def _curve(axes: Axes, points: "pd.DataFrame", name: str, label: str, colour: str) -> None:
+def _curve(axes: Axes, points: pd.DataFrame, name: str, label: str, colour: str) -> None:
     step, value = points["step"], points[name]
     if len(points) < SMOOTH_FROM:
         axes.plot(step, value, color=colour, label=label)
@@ -194,7 +186,7 @@ def _bars(axes: Axes, title: str, values: Sequence[Bar]) -> Any:
 
 
 @mpl.rc_context(STYLE)
-def sweep_curves(rows: "pd.DataFrame", axes: Sequence[str], metric: str, paper_metric: str) -> Figure:
+def sweep_curves(rows: pd.DataFrame, axes: Sequence[str], metric: str, paper_metric: str) -> Figure:
     """The metric over the first axis of a sweep with 95 % intervals, a line per further axis; the paper's beside it.
 
     rows: of one metric; columns `entry`, the axes (as words), value, ci_low, ci_high, real_vs_real, paper_value.
@@ -204,9 +196,10 @@ def sweep_curves(rows: "pd.DataFrame", axes: Sequence[str], metric: str, paper_m
     first, *others = axes
     ticks = list(dict.fromkeys(rows[first].tolist()))
     kinds = [kind for kind in ("entry", *others) if len(set(rows[kind])) > 1]
-    are_words = not all(_is_number(tick) for tick in ticks)
+    are_words = bool(pd.to_numeric(rows[first], errors="coerce").isna().any())
     joined = "none" if are_words else "-"
-    for label, line in _lines(rows, kinds):
+    for values, line in rows.groupby(kinds, sort=False) if kinds else [((), rows)]:
+        label = " ".join(map(str, values)) or None
         at = [ticks.index(value) for value in line[first].tolist()]
         value, low, high = (line[name].to_numpy(float) for name in ("value", "ci_low", "ci_high"))
         errors = np.array([value - low, high - value])
@@ -216,27 +209,25 @@ def sweep_curves(rows: "pd.DataFrame", axes: Sequence[str], metric: str, paper_m
     real_vs_real = rows["real_vs_real"].dropna().tolist()
     if real_vs_real:
         panels[0].axhline(real_vs_real[0], color=COLOURS[1], linestyle="dashed", label="real against real")
-    for panel, column, title in zip(
-        panels, ("value", "paper_value"), (f"{metric}, ours", f"{paper_metric}, published")
-    ):
+    titles = f"{metric}, ours", f"{paper_metric}, published"
+    for panel, column, title in zip(panels, ("value", "paper_value"), titles):
         panel.set_title(title)
         panel.set_xlabel(first)
         panel.set_xticks(range(len(ticks)), ticks)
         if are_words:
             panel.tick_params("x", rotation=30)
-        drawn = rows[column].to_numpy(float)
-        least, most = np.nanmin(drawn), np.nanmax(drawn)
-        if least > 0 and most > LOG_SCALE_FROM * least:
+        values = rows[column].to_numpy(float)
+        if np.nanmin(values) > 0 and np.nanmax(values) > LOG_SCALE_FROM * np.nanmin(values):
             panel.set_yscale("log")
         if kinds or panel is panels[0]:
             panel.legend(title=", ".join(kinds) or None)
     return figure
 
 
-def sweep_plane(rows: "pd.DataFrame", axes: Sequence[str], metric: str) -> Figure:
-    """The metric over two axes of a sweep as a heat map, every cell with its mean and half its interval.
+def sweep_plane(rows: pd.DataFrame, axes: Sequence[str], metric: str) -> Figure:
+    """The metric over two axes of a sweep as a heat map; each cell shows its mean and half its interval.
 
-    rows: as of `sweep_curves`, of one entry, one per cell; the paper printed no such plane.
+    rows: as in `sweep_curves`, of one entry, one per cell; printed values are not drawn.
     """
     across, up = axes
     cells = rows.pivot(index=up, columns=across, values="value")
@@ -250,26 +241,10 @@ def sweep_plane(rows: "pd.DataFrame", axes: Sequence[str], metric: str) -> Figur
         at = order[across].index(row[across]), order[up].index(row[up])
         half = (row["ci_high"] - row["ci_low"]) / 2
         text = f"{row['value']:.3g}" + ("" if np.isnan(half) else f"\n± {half:.1g}")
-        axes_of.text(
-            *at, text, ha="center", va="center", fontsize=7, color="black" if row["value"] > middle else "white"
-        )
+        colour = "black" if row["value"] > middle else "white"
+        axes_of.text(*at, text, ha="center", va="center", fontsize=7, color=colour)
     axes_of.set_xticks(range(len(order[across])), order[across])
     axes_of.set_yticks(range(len(order[up])), order[up])
     axes_of.set_xlabel(across)
     axes_of.set_ylabel(up)
     return figure
-
-
-def _lines(rows: "pd.DataFrame", kinds: Sequence[str]) -> Iterator[tuple[str | None, "pd.DataFrame"]]:
-    """One per combination of what `kinds` say, with its name."""
-    labels = [" ".join(map(str, words)) for words in zip(*(rows[kind] for kind in kinds))] or [""] * len(rows)
-    for label in dict.fromkeys(labels):
-        yield label or None, rows.loc[[other == label for other in labels]]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -1,6 +1,6 @@
-"""reports/index.html: all that the report says on one page, which asks nothing of any other place.
+"""reports/index.html: the complete report in one file, which loads nothing from elsewhere.
 
-It holds seconds, so it lies beside what DVC watches, as cost.md does.
+Like cost.md it contains seconds, which differ from run to run, so it is no output of a DVC stage.
 """
 
 import io
@@ -19,14 +19,14 @@ from PIL import Image
 from pipeline.report.pareto_plot import LOOKS, Trilemma, plots
 
 PAGE = "index.html"
-WIDE = 800  # pixels of a figure whose text would be too small on a phone
+FIGURE_WIDTH = 800  # pixels; the text of wider images would be too small on a phone
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_page(
-    reports: Path, files: Sequence[str], trilemmas: Mapping[str, Trilemma], chains: Mapping[str, Any], name: str
+    reports: Path, files: Sequence[str], trilemmas: Mapping[str, Trilemma], lineage: Mapping[str, Any], name: str
 ) -> Path:
-    """files: Markdown and CSV below `reports`, in the order of the page; trilemmas: by title; chains: `page_chains`."""
+    """files: Markdown and CSV below `reports`, in the page's order; trilemmas: by title; lineage: `page_lineage`."""
     from bokeh.embed import components
     from bokeh.resources import Resources
 
@@ -39,39 +39,38 @@ def write_page(
         texts={file: _html(reports, file) for file in files if file.endswith(".md")},
         tables={file: _table(reports / file) for file in files if file.endswith(".csv")},
         plots={
-            title: ([next(following) for _ in row], zip(found.entries, found.standings), found)
-            for (title, found), row in zip(trilemmas.items(), panels)
+            title: ([next(following) for _ in row], zip(shown.entries, shown.standings), shown)
+            for (title, shown), row in zip(trilemmas.items(), panels)
         },
         looks=LOOKS,
         library=Resources(mode="inline", components=["bokeh"]).render_js() if panels else "",
         script=script,
-        chains=json.dumps(chains).replace("<", "\\u003c"),  # so that no value can end the script it stands in
+        lineage=json.dumps(lineage).replace("<", "\\u003c"),  # no value can end the script element
     )
     (reports / PAGE).write_text(page)
     return reports / PAGE
 
 
 def _html(reports: Path, file: str) -> str:
-    """With its pictures inside it; what it links to is a part of the same page."""
+    """With its images embedded; its links lead to parts of the same page."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse((reports / file).read_text())
+    folder = posixpath.dirname(file)
     for part in [child for token in tokens for child in token.children or []]:
         if part.type == "image":
-            part.attrs |= _embedded(reports / posixpath.dirname(file) / str(part.attrs["src"]))
+            part.attrs |= _embedded(reports / folder / str(part.attrs["src"]))
         if part.type == "link_open":
-            part.attrs["href"] = "#" + posixpath.normpath(
-                posixpath.join(posixpath.dirname(file), str(part.attrs["href"]))
-            )
+            part.attrs["href"] = f"#{posixpath.normpath(posixpath.join(folder, str(part.attrs['href'])))}"
     return _scrolling(parser.renderer.render(tokens, parser.options, {}))
 
 
 def _embedded(picture: Path) -> dict[str, str]:
-    """The same pixels, in a third of the bytes of a PNG; figures may be wider than a phone."""
-    packed = io.BytesIO()
+    """The same pixels in a third of a PNG's bytes; figures may be wider than a phone."""
+    data = io.BytesIO()
     with Image.open(picture) as image:
-        image.save(packed, "WEBP", lossless=True, method=2)
-        kind = "figure" if image.width > WIDE else "picture"
-    return {"src": f"data:image/webp;base64,{b64encode(packed.getvalue()).decode()}", "class": kind}
+        image.save(data, "WEBP", lossless=True, method=2)
+        kind = "figure" if image.width > FIGURE_WIDTH else "picture"
+    return {"src": f"data:image/webp;base64,{b64encode(data.getvalue()).decode()}", "class": kind}
 
 
 def _table(file: Path) -> str:
@@ -80,6 +79,5 @@ def _table(file: Path) -> str:
 
 
 def _scrolling(html: str) -> str:
-    """Tables that are wider than the page move inside it."""
-    opened = '<div class="wide" tabindex="0">'
-    return html.replace("<table", f"{opened}<table").replace("</table>", "</table></div>")
+    """Tables that are wider than the page scroll sideways."""
+    return html.replace("<table", '<div class="wide" tabindex="0"><table').replace("</table>", "</table></div>")

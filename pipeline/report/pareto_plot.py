@@ -1,4 +1,4 @@
-"""The trilemma as an interactive plot: quality, coverage and cost of all entries; who is beaten, by more than noise."""
+"""The trilemma as an interactive plot: quality, coverage and cost of all entries, and which of them are dominated."""
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
@@ -8,21 +8,21 @@ import numpy as np
 import pandas as pd
 
 from pipeline.metrics.card import METRICS
+from pipeline.tables.listing import COVERAGE, QUALITY
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure
 
 
-QUALITY, COVERAGE = ("fid", "fd", "hq"), ("mode_kl", "recall")  # the first that was measured
 SECONDS, CALLS = "seconds per image", "network evaluations per image"
 Standing: TypeAlias = Literal["on the front", "dominated within noise only", "dominated"]
-LOOKS = {  # colour, which both schemes bear, and shape of a standing
+LOOKS = {  # colour (readable in the light and the dark scheme) and shape
     "on the front": ("#1f9e6e", "circle"),
     "dominated within noise only": ("#d08a10", "diamond"),
     "dominated": ("#8b919b", "x"),
 }
 GREY = "#8b919b"
-LOG_FROM = 5  # largest over smallest value
+LOG_SCALE_FROM = 5  # largest over smallest value
 
 
 class Axis(NamedTuple):
@@ -44,52 +44,49 @@ class Trilemma(NamedTuple):
 
     @property
     def standings(self) -> list[Standing]:
-        turned = [
-            axis.values if axis.less_is_better else -axis.values[:, [0, 2, 1]]  # less is better, low stays below high
-            for axis in self.axes
-        ]
-        value, low, high = np.stack(turned, axis=-1).transpose(1, 0, 2)
+        # negated where more is better; low stays below high
+        costs = [axis.values if axis.less_is_better else -axis.values[:, [0, 2, 1]] for axis in self.axes]
+        value, low, high = np.stack(costs, axis=-1).transpose(1, 0, 2)
         return standings(value, low, high)
 
 
 def standings(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[Standing]:
-    """[n, axes] each, less is better. Beaten: another is no worse on every axis and better on one.
+    """[n, axes] each, less is better. Dominated: another entry is no worse on every axis and better on one.
 
-    It is beaten within noise only if every other that does so has an interval that overlaps its own on some axis.
-    NaN bounds are unknown: they overlap with everything. An exact value has an interval of no width.
+    Within noise only: the interval of each entry that dominates it overlaps its own on some axis. NaN bounds are
+    unknown: they overlap with everything. An exact value has an interval of no width.
     """
-    found: list[Standing] = []
-    for own, least in zip(value, low):
-        beaten = (value <= own).all(1) & (value < own).any(1)
-        surely = beaten & (high <= least).all(1)
-        found.append("dominated" if surely.any() else "dominated within noise only" if beaten.any() else "on the front")
-    return found
+    result: list[Standing] = []
+    for own, own_low in zip(value, low):
+        dominates = (value <= own).all(1) & (value < own).any(1)
+        if (dominates & (high <= own_low).all(1)).any():
+            result.append("dominated")
+        else:
+            result.append("dominated within noise only" if dominates.any() else "on the front")
+    return result
 
 
 def trilemma(values: pd.DataFrame, seconds: pd.Series) -> Trilemma | None:
     """values: rows of one table with `entry` and `nfe`; seconds: per image, by entry, measured once.
 
-    None where fewer than two entries have both quality and coverage in the usual way. If the seconds of an entry are
-    not known, all are held against network evaluations, which are counted.
+    None where fewer than two entries have both quality and coverage by the most common card. Cost is in seconds if they
+    are known for every entry, otherwise in network evaluations, which are counted.
     """
-    everybody = list(dict.fromkeys(values["entry"].tolist()))
+    all_entries = list(dict.fromkeys(values["entry"].tolist()))
     quality, coverage = (_measured(values, names) for names in (QUALITY, COVERAGE))
-    entries = [entry for entry in everybody if entry in quality.index and entry in coverage.index]
+    entries = [entry for entry in all_entries if entry in quality.index and entry in coverage.index]
     if len(entries) < 2:
         return None
     is_timed = bool(seconds.reindex(entries).notna().all())
     cost = seconds if is_timed else values.drop_duplicates("entry").set_index("entry")["nfe"]
     exact = np.repeat(cost.loc[entries].to_numpy(float)[:, None], 3, axis=1)
-    axes = (
-        Axis(SECONDS if is_timed else CALLS, True, True, None, exact),
-        _axis(quality.loc[entries]),
-        _axis(coverage.loc[entries]),
-    )
-    return Trilemma(entries, axes, [entry for entry in everybody if entry not in entries])
+    cost_axis = Axis(SECONDS if is_timed else CALLS, True, True, None, exact)
+    axes = cost_axis, _axis(quality.loc[entries]), _axis(coverage.loc[entries])
+    return Trilemma(entries, axes, [entry for entry in all_entries if entry not in entries])
 
 
 def _measured(values: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """By entry: rows of the first metric there is, with the card that most have."""
+    """By entry: rows of the first of these metrics that was measured, with its most common card."""
     name = next((name for name in names if name in set(values["metric"])), names[0])
     rows = values.loc[values["metric"] == name]
     return rows.loc[rows["card"].isin(rows["card"].value_counts().index[:1])].set_index("entry")
@@ -98,29 +95,29 @@ def _measured(values: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 def _axis(rows: pd.DataFrame) -> Axis:
     metric = str(rows["metric"].iloc[0])
     less = METRICS[metric].better == "lower"
-    found = rows[["value", "ci_low", "ci_high"]].to_numpy(float)
-    is_log = bool(np.nanmin(found) > 0 and found[:, 0].max() > LOG_FROM * found[:, 0].min())
+    values = rows[["value", "ci_low", "ci_high"]].to_numpy(float)
+    is_log = bool(np.nanmin(values) > 0 and values[:, 0].max() > LOG_SCALE_FROM * values[:, 0].min())
     real = rows["real_vs_real"].dropna().tolist()
-    return Axis(f"{metric}, {'less' if less else 'more'} is better", less, is_log, real[0] if real else None, found)
+    return Axis(f"{metric}, {'less' if less else 'more'} is better", less, is_log, real[0] if real else None, values)
 
 
-def plots(found: Trilemma) -> Iterator["figure"]:
-    """A panel per pair of axes; what is pointed at in one is pointed out in all. A click opens the entry's chain."""
+def plots(shown: Trilemma) -> Iterator["figure"]:
+    """A panel per pair of axes. An entry selected in one is highlighted in all; a click shows how it was computed."""
     from bokeh.models import ColumnDataSource, CustomJS
 
-    source = ColumnDataSource(_columns(found))
+    source = ColumnDataSource(_columns(shown))
     code = "const at = source.selected.indices; if (at.length) openEntry(source.data.entry[at[0]])"
     source.selected.js_on_change("indices", CustomJS(args={"source": source}, code=code))
     for x, y in combinations(range(3), 2):
-        yield _panel(found, source, x, y)
+        yield _panel(shown, source, x, y)
 
 
-def _columns(found: Trilemma) -> dict[str, Any]:
-    columns: dict[str, Any] = {"entry": found.entries, "standing": found.standings}
-    columns["number"] = [str(number) for number, _ in enumerate(found.entries, 1)]
+def _columns(shown: Trilemma) -> dict[str, Any]:
+    columns: dict[str, Any] = {"entry": shown.entries, "standing": shown.standings}
+    columns["number"] = [str(number) for number, _ in enumerate(shown.entries, 1)]
     columns["colour"] = [LOOKS[standing][0] for standing in columns["standing"]]
     columns["shape"] = [LOOKS[standing][1] for standing in columns["standing"]]
-    for number, axis in enumerate(found.axes):
+    for number, axis in enumerate(shown.axes):
         value, low, high = axis.values.T
         columns |= {f"value{number}": value, f"low{number}": np.where(np.isnan(low), value, low)}
         columns |= {f"high{number}": np.where(np.isnan(high), value, high)}
@@ -128,25 +125,41 @@ def _columns(found: Trilemma) -> dict[str, Any]:
     return columns
 
 
-def _panel(found: Trilemma, source: Any, x: int, y: int) -> "figure":
-    from bokeh.models import CustomJSTickFormatter, HoverTool, Span, TapTool
+def _panel(shown: Trilemma, source: Any, x: int, y: int) -> "figure":
+    from bokeh.models import HoverTool, Span, TapTool
+
+    panel = _empty_panel(shown.axes[x], shown.axes[y])
+    dotted: dict[str, Any] = {"line_color": "#c44e2b", "line_dash": "dotted"}
+    if (real := shown.axes[x].real_vs_real) is not None:
+        panel.add_layout(Span(location=real, dimension="height", **dotted))
+    if (real := shown.axes[y].real_vs_real) is not None:
+        panel.add_layout(Span(location=real, dimension="width", **dotted))
+    front = _pair_front(shown.axes[x], shown.axes[y])
+    panel.line(*front, color="#1f9e6e", line_dash="dashed", line_alpha=0.7)
+    panel.quad(
+        left=f"low{x}", right=f"high{x}", bottom=f"low{y}", top=f"high{y}", source=source,
+        fill_color="colour", fill_alpha=0.18, line_color="colour", line_alpha=0.7,
+    )  # fmt: skip
+    at = f"value{x}", f"value{y}"
+    points = panel.scatter(*at, source=source, marker="shape", size=9, color="colour", nonselection_alpha=0.35)
+    panel.text(*at, "number", source=source, text_color=GREY, text_font_size="11px", x_offset=6, y_offset=-3)
+    texts = [("", "@number @entry: @standing"), *((axis.title, f"@text{n}") for n, axis in enumerate(shown.axes))]
+    panel.add_tools(HoverTool(renderers=[points], tooltips=texts, visible=False))
+    panel.add_tools(TapTool(renderers=[points], visible=False))
+    return panel
+
+
+def _empty_panel(across: Axis, up: Axis) -> "figure":
+    from bokeh.models import CustomJSTickFormatter
     from bokeh.plotting import figure
 
-    across, up = found.axes[x], found.axes[y]
     panel = figure(
-        height=360,
-        sizing_mode="stretch_width",
-        tools="pan,box_zoom,reset",
-        toolbar_location="right",
+        height=360, sizing_mode="stretch_width", tools="pan,box_zoom,reset", toolbar_location="right",
         active_drag=None,  # a finger on a plot scrolls the page
-        x_axis_type="log" if across.is_log else "linear",
-        y_axis_type="log" if up.is_log else "linear",
-        x_axis_label=across.title,
-        y_axis_label=up.title,
-        background_fill_color=None,
-        border_fill_color=None,
-        outline_line_color=None,
-    )
+        x_axis_type="log" if across.is_log else "linear", y_axis_type="log" if up.is_log else "linear",
+        x_axis_label=across.title, y_axis_label=up.title,
+        background_fill_color=None, border_fill_color=None, outline_line_color=None,
+    )  # fmt: skip
     panel.toolbar.logo = None
     panel.x_range.range_padding = 0.15  # type: ignore[attr-defined]  # room for numbers
     for axis in panel.axis:
@@ -155,40 +168,12 @@ def _panel(found: Trilemma, source: Any, x: int, y: int) -> "figure":
         axis.axis_label_text_color = axis.major_label_text_color = GREY
         axis.axis_line_color = axis.major_tick_line_color = axis.minor_tick_line_color = GREY
     panel.grid.grid_line_color, panel.grid.grid_line_alpha = GREY, 0.2
-    looks: dict[str, Any] = {"line_color": "#c44e2b", "line_dash": "dotted"}
-    if across.real_vs_real is not None:
-        panel.add_layout(Span(location=across.real_vs_real, dimension="height", **looks))
-    if up.real_vs_real is not None:
-        panel.add_layout(Span(location=up.real_vs_real, dimension="width", **looks))
-    panel.line(*_pair_front(across, up), color="#1f9e6e", line_dash="dashed", line_alpha=0.7)
-    panel.quad(
-        left=f"low{x}", right=f"high{x}", bottom=f"low{y}", top=f"high{y}", source=source,
-        fill_color="colour", fill_alpha=0.18, line_color="colour", line_alpha=0.7,
-    )  # fmt: skip
-    spots = panel.scatter(
-        f"value{x}", f"value{y}", source=source, marker="shape", size=9, color="colour", nonselection_alpha=0.35
-    )
-    panel.text(
-        f"value{x}",
-        f"value{y}",
-        "number",
-        source=source,
-        text_color=GREY,
-        text_font_size="11px",
-        x_offset=6,
-        y_offset=-3,
-    )
-    shown = [("", "@number @entry: @standing"), *((axis.title, f"@text{n}") for n, axis in enumerate(found.axes))]
-    panel.add_tools(
-        HoverTool(renderers=[spots], tooltips=shown, visible=False), TapTool(renderers=[spots], visible=False)
-    )
     return panel
 
 
 def _pair_front(across: Axis, up: Axis) -> np.ndarray:
-    """Of these two axes alone, by means: [2, m], x and y of its corners from one end to the other."""
+    """The front of these two axes alone, by means: [2, m], x and y of its corners from one end to the other."""
     xy = np.stack([across.values[:, 0], up.values[:, 0]])
-    turned = xy * np.array([[1 if axis.less_is_better else -1] for axis in (across, up)])
-    nothing = standings(turned.T, turned.T, turned.T)
-    best = xy[:, [standing == "on the front" for standing in nothing]]
+    costs = (xy * np.array([[1 if axis.less_is_better else -1] for axis in (across, up)])).T
+    best = xy[:, [standing == "on the front" for standing in standings(costs, costs, costs)]]
     return best[:, np.argsort(best[0])]

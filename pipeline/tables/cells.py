@@ -1,6 +1,5 @@
 """Measured values by their address: the tables there are, and which results a cell was computed from."""
 
-import csv
 import math
 from difflib import get_close_matches
 from pathlib import Path
@@ -8,8 +7,9 @@ from typing import Literal, NamedTuple
 
 from pipeline.config.study import Study
 from pipeline.dag.graph import STAGES, Call
+from pipeline.data.csv_files import read_rows
 from pipeline.errors import UserError
-from pipeline.sweeps.entry import Point, Sweep, find_sweep, written
+from pipeline.sweeps.entry import Sweep, find_sweep, written
 from pipeline.sweeps.overrides import evaluated
 from pipeline.sweeps.trials import Trial, trials_of
 from pipeline.tables.addresses import Row, names_of
@@ -17,10 +17,10 @@ from pipeline.tables.aggregate import repetitions
 from pipeline.tables.measured import FOLDER as MEASURED
 from pipeline.tables.measured import measured_files, origin_of
 
-ORDERINGS, GUIDANCE = "-orderings", "-guidance"  # after the name of a table: its differences
+ORDERINGS, GUIDANCE = "-orderings", "-guidance"  # how the names of tables of differences end
 PAPERS = "paper-tables"
-PAGED = "table.csv"  # of translations, beside their pages
-NEAREST = 3
+TRANSLATION_FILE = "table.csv"  # beside a translation's page
+SUGGESTIONS = 3  # in an error message
 
 
 class Table(NamedTuple):
@@ -51,7 +51,7 @@ class Cell(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The last stage behind a cell; a cell has several if it is a mean over training seeds or a difference."""
+    """The last stage behind a cell; there are several for a mean over training seeds and for a difference."""
 
     study: Study  # of a sweep: with the trial's settings
     call: Call
@@ -59,29 +59,30 @@ class Result(NamedTuple):
 
 
 def tables(study: Study) -> dict[str, Table]:
-    """Those that are written, by name."""
-    folder = study.folder / "reports"
-    found = [Table("values", name, name + end, folder / "tables") for name in study.datasets for end in ("", GUIDANCE)]
-    found += [Table("sweep", name, sweep_of(study, name).table, folder / "tables") for name in study.sweeps]
-    found += [Table("stack", name, name + end, folder / "tables") for name in study.stacks for end in ("", ORDERINGS)]
-    found += [Table("paper", file.stem, file.stem, folder / PAPERS) for file in sorted((folder / PAPERS).glob("*.csv"))]
-    located = [table._replace(file=table.file / f"{table.name}.csv") for table in found]
-    pages = folder / "translations"
-    located += [Table("translate", name, f"translations/{name}", pages / name / PAGED) for name in study.translations]
-    located += [Table("measured", f.stem, f"{MEASURED}/{f.stem}", f) for f in measured_files(study.root)]
-    return {table.name: table for table in located if table.file.is_file()}
+    """Those whose files exist, by name."""
+    reports = study.folder / "reports"
+    folder, papers, pages = (reports / name for name in ("tables", PAPERS, "translations"))
+    sweeps = {name: sweep_of(study, name).table for name in study.sweeps}
+    found = [Table("values", n, n + end, folder / f"{n}{end}.csv") for n in study.datasets for end in ("", GUIDANCE)]
+    found += [Table("sweep", n, name, folder / f"{name}.csv") for n, name in sweeps.items()]
+    found += [Table("stack", n, n + end, folder / f"{n}{end}.csv") for n in study.stacks for end in ("", ORDERINGS)]
+    found += [Table("paper", file.stem, file.stem, file) for file in sorted(papers.glob("*.csv"))]
+    of_pages = {name: pages / name / TRANSLATION_FILE for name in study.translations}
+    found += [Table("translate", name, f"translations/{name}", file) for name, file in of_pages.items()]
+    found += [Table("measured", file.stem, f"{MEASURED}/{file.stem}", file) for file in measured_files(study.root)]
+    return {table.name: table for table in found if table.file.is_file()}
 
 
 def find(study: Study, address: str) -> Cell:
-    """The cell of an address, that of a paper's table being the measured one."""
-    name, _, wanted = address.partition(":")
+    """The cell at an address; for one in a paper's table, the measured cell beside it."""
+    name, _, cell_name = address.partition(":")
     table = find_table(study, name)
     cells = cells_of(table)
-    if wanted not in cells:
-        near = " or ".join(f"{name}:{cell}" for cell in get_close_matches(wanted, cells, n=NEAREST, cutoff=0.4))
-        hint = f": did you mean {near}?" if near else ""
-        raise UserError(f"no cell {wanted!r} in {table.file}{hint} (trilemma why {name} lists its cells)")
-    cell = cells[wanted]
+    if cell_name not in cells:
+        near = get_close_matches(cell_name, cells, n=SUGGESTIONS, cutoff=0.4)
+        hint = f": did you mean {' or '.join(f'{name}:{cell}' for cell in near)}?" if near else ""
+        raise UserError(f"no cell {cell_name!r} in {table.file}{hint} (trilemma why {name} lists its cells)")
+    cell = cells[cell_name]
     if table.kind != "paper":
         return cell
     if not cell.row["cell"]:
@@ -93,17 +94,20 @@ def find_table(study: Study, name: str) -> Table:
     known = tables(study)
     if name not in known:
         near = "".join(f", did you mean {other}?" for other in get_close_matches(name, known, n=1))
-        raise UserError(
-            f"no table {name!r} in reports{near}; there are {', '.join(known) or 'none'} (dvc repro writes all)"
-        )
+        names = ", ".join(known) or "none"
+        raise UserError(f"no table {name!r} in reports{near}; there are {names} (dvc repro writes all)")
     return known[name]
 
 
 def cells_of(table: Table, file: Path | None = None) -> dict[str, Cell]:
     """By name, in the order of the table. file: the same table written elsewhere."""
-    with (file or table.file).open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    return {name: _cell(table, name, row) for name, row in zip(names_of(rows), rows)}
+    rows = read_rows(file or table.file)
+    cells = {}
+    for name, row in zip(names_of(rows), rows):
+        value = next(row[column] for column in ("value", "difference", "measured") if column in row)
+        numbers = (float(text or math.nan) for text in (value, row["ci_low"], row["ci_high"]))
+        cells[name] = Cell(table, name, *numbers, row)
+    return cells
 
 
 def results_of(study: Study, cell: Cell) -> list[Result]:
@@ -115,11 +119,10 @@ def results_of(study: Study, cell: Cell) -> list[Result]:
             return [Result(study, STAGES["evaluate"].call(study, entry)) for entry in entries]
         case "sweep":
             trials = trials_of(study, sweep_of(study, cell.table.of), f"sweeps.{cell.table.of}")
-            at = [trial for trial in trials if cell.name.startswith(f"{_point(trial.point)}/")]
+            at = [trial for trial in trials if cell.name.startswith(f"{_point(trial)}/")]
             if not at:
-                raise UserError(
-                    f"{cell.address}: params.yaml has no such point any more: dvc repro sweep@{cell.table.of}"
-                )
+                again = f"dvc repro sweep@{cell.table.of}"
+                raise UserError(f"{cell.address}: params.yaml has no such point any more: {again}")
             return [Result(trial.study, evaluated(trial.study, trial.point.of)[-1], trial) for trial in at]
         case "stack" | "paper":
             return [Result(study, STAGES["evaluate-stack"].call(study, cell.table.of))]
@@ -130,15 +133,9 @@ def results_of(study: Study, cell: Cell) -> list[Result]:
             raise UserError(f"{cell.address}: measured beyond this study; its own makes it again: {again}")
 
 
-def _cell(table: Table, name: str, row: Row) -> Cell:
-    value = next(row[column] for column in ("value", "difference", "measured") if column in row)
-    value, low, high = (float(text or math.nan) for text in (value, row["ci_low"], row["ci_high"]))
-    return Cell(table, name, value, low, high, row)
-
-
-def _point(point: Point) -> str:
-    return "/".join([point.of, *(f"{axis}={written(value)}" for axis, value in point.values.items())])
+def _point(trial: Trial) -> str:
+    return "/".join([trial.point.of, *(f"{axis}={written(value)}" for axis, value in trial.point.values.items())])
 
 
 def sweep_of(study: Study, name: str) -> Sweep:
-    return find_sweep(study, name, None, None, None)
+    return find_sweep(study, name)

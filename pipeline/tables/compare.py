@@ -1,29 +1,23 @@
 """`trilemma compare`: evaluated entries against the first one, by shared seeds, and MLflow's page of the same runs."""
 
-import json
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from math import isnan
 from typing import Any, NamedTuple
 
 from pipeline.config.build import pick
 from pipeline.config.study import Study
-from pipeline.console import say, table_console
 from pipeline.dag.graph import STAGES
-from pipeline.data.artifacts import MANIFEST, read_artifact
+from pipeline.dag.lineage import PRESENT, chain_links
+from pipeline.data.artifacts import MANIFEST
 from pipeline.errors import ArtifactError, UserError
 from pipeline.metrics.card import Card, same_measure
-from pipeline.store.open import open_store
 from pipeline.tables.aggregate import Arm, differences, gather, repetitions, summarise
-from pipeline.tables.markdown import bounds
 from pipeline.tracking.backend import TrackingError
 from pipeline.tracking.mlflow_run import compare_page
 
-DIGITS = 4  # significant, for people; JSON has all
-
 
 class Row(NamedTuple):
-    """One metric of one entry, and what tells it from the first entry; None where there is nothing to tell."""
+    """One metric of one entry; its difference is None for the first entry."""
 
     metric: str
     card: str
@@ -32,32 +26,24 @@ class Row(NamedTuple):
     ci_low: float
     ci_high: float
     real_vs_real: float | None
-    difference: float | None = None  # this entry's less the first one's, over the seeds they share
+    train_seeds: int
+    sample_seeds: int
+    difference: float | None = None  # this entry minus the first one, over the seeds they share
     difference_low: float | None = None
     difference_high: float | None = None
-    verdict: str | None = None  # of this entry
+    verdict: str | None = None  # on this entry
     scope: str | None = None
-    train_seeds: int = 1
-    sample_seeds: int = 1
 
 
-@dataclass(frozen=True)
-class Compared:
-    runs: tuple[str, ...]  # the first is what the others are compared with
+class Compared(NamedTuple):
+    runs: tuple[str, ...]  # the first is the one that the others are compared with
     rows: tuple[Row, ...]
     counts: dict[str, dict[str, float]]  # by entry: network and guide calls per sample
     mlflow: str | None  # address of the page that shows the evaluations side by side
     notes: tuple[str, ...]
 
     def json(self) -> dict[str, Any]:
-        rows = [{name: _or_null(value) for name, value in row._asdict().items()} for row in self.rows]
-        return {
-            "runs": list(self.runs),
-            "rows": rows,
-            "counts": self.counts,
-            "mlflow": self.mlflow,
-            "notes": list(self.notes),
-        }
+        return self._asdict() | {"rows": [{k: _or_null(v) for k, v in row._asdict().items()} for row in self.rows]}
 
 
 def compare(study: Study, names: Sequence[str], apart_from: Collection[str] = ()) -> Compared:
@@ -68,48 +54,13 @@ def compare(study: Study, names: Sequence[str], apart_from: Collection[str] = ()
         pick({**study.runs, **study.guided}, name, "run or guided entry")
     _refuse_repetitions(study, names)
     notes: list[str] = []
-    arms = [_arm(study, name, notes) for name in names]
-    others = [_aligned(arms[0], arm, name, names[0], apart_from, notes) for name, arm in zip(names[1:], arms[1:])]
-    notes += [f"{arm.name} is {warning}" for arm in arms for warning in sorted(arm.warnings)]
-    rows = tuple(_rows(names, [arms[0], *others]))
-    counts = {name: arm.repetitions[0].counts for name, arm in zip(names, arms)}
-    return Compared(tuple(names), rows, counts, _page(study, arms, notes), tuple(notes))
-
-
-def print_comparison(found: Compared, as_json: bool) -> None:
-    """Notes go to stderr."""
-    for note in found.notes:
-        say(f"note: {note}")
-    if as_json:
-        print(json.dumps(found.json(), indent=1))
-        return
-    from rich.table import Table
-
-    table = Table("metric", "run", "value", "real_vs_real", f"less {found.runs[0]}", "verdict", "seeds", box=None)
-    for row in found.rows:
-        first = row.run == found.runs[0]
-        value = f"{row.value:.{DIGITS}g}" + bounds(row.ci_low, row.ci_high, DIGITS)
-        real_vs_real = "" if row.real_vs_real is None or not first else f"{row.real_vs_real:.{DIGITS}g}"
-        difference = "" if row.difference is None else f"{row.difference:+.{DIGITS}g}"
-        difference += bounds(row.difference_low, row.difference_high, DIGITS)
-        metric = f"{row.metric} ({row.card.partition('@')[0]})" if first else ""
-        seeds = f"{row.train_seeds} trained x {row.sample_seeds} sampled"
-        table.add_row(metric, row.run, value, real_vs_real, difference, row.verdict or "", seeds)
-    for name in next(iter(found.counts.values())):
-        for run, counts in found.counts.items():
-            table.add_row(
-                name if run == found.runs[0] else "", run, f"{counts[name]:.{DIGITS}g}", "", "", "counted", ""
-            )
-    console = table_console()
-    console.print(table)
-    scopes = ", ".join(dict.fromkeys(row.scope for row in found.rows if row.scope))
-    console.print(
-        f"\n[..]: 95 % intervals; verdicts: of each run against {found.runs[0]}, {scopes}",
-        markup=False,
-        highlight=False,
-    )
-    if found.mlflow:
-        print(f"MLflow (trilemma ui): {found.mlflow}")
+    arms = {name: _arm(study, name, notes) for name in names}
+    first, *others = names
+    aligned = {name: _aligned(arms, first, name, apart_from, notes) for name in others}
+    notes += [f"{arm.name} is {warning}" for arm in arms.values() for warning in sorted(arm.warnings)]
+    rows = tuple(_rows({first: arms[first]} | aligned))
+    counts = {name: arm.repetitions[0].counts for name, arm in arms.items()}
+    return Compared(tuple(names), rows, counts, _page(study, arms.values(), notes), tuple(notes))
 
 
 def _refuse_repetitions(study: Study, names: Sequence[str]) -> None:
@@ -121,108 +72,86 @@ def _refuse_repetitions(study: Study, names: Sequence[str]) -> None:
 
 
 def _arm(study: Study, name: str, notes: list[str]) -> Arm:
-    """The entry and those that differ from it in the training seed alone, as far as they are evaluated."""
-    if not _is_evaluated(study, name):
-        raise UserError(f"{name} is not evaluated yet: run it first (dvc repro evaluate@{name})")
+    """The entry and those that differ from it only in the training seed, as far as they are evaluated."""
     alike = repetitions(study, name)
-    missing = [other for other in alike if not _is_evaluated(study, other)]
+    missing = [other for other in alike if not (study.out / "evaluate" / other / MANIFEST).is_file()]
+    if name in missing:
+        raise UserError(f"{name} is not evaluated yet: run it first (dvc repro evaluate@{name})")
     if missing:
         notes.append(f"{name} without its training seeds {', '.join(missing)}: not evaluated yet")
     arms = gather(study, [other for other in alike if other not in missing])
-    (own,) = [arm for arm in arms if name in [found.entry for found in arm.repetitions]]
-    apart = [found.entry for arm in arms if arm is not own for found in arm.repetitions]
+    (own,) = [arm for arm in arms if name in [one.entry for one in arm.repetitions]]
+    apart = [one.entry for arm in arms if arm is not own for one in arm.repetitions]
     if apart:
         notes.append(f"{name} without {', '.join(apart)}: not of one version of the code")
     return own
 
 
-def _is_evaluated(study: Study, name: str) -> bool:
-    return (study.out / "evaluate" / name / MANIFEST).is_file()
-
-
-def _aligned(first: Arm, other: Arm, name: str, first_name: str, apart_from: Collection[str], notes: list[str]) -> Arm:
-    """`other` with its metrics under the card ids of `first`, those that both have."""
-    ours, theirs = (_ids(arm) for arm in (first, other))
-    for metric, extractor in sorted(ours.keys() ^ theirs.keys()):
-        only = first_name if (metric, extractor) in ours else name
-        notes.append(f"{metric} ({extractor}) of {only} is left out: {first_name} and {name} do not both have it")
-    shared = [kind for kind in ours if kind in theirs]
-    if not shared:
-        raise UserError(f"{first_name} and {name} have no metric in common: compare runs on one dataset")
-    for kind in shared:
-        cards = [_card(first, ours[kind]), _card(other, theirs[kind])]
-        try:
-            same_measure(cards, apart_from)
-        except ValueError as error:
-            raise UserError(
-                f"{first_name} and {name}: {error}; --apart-from FIELD compares them all the same"
-            ) from None
-    return other._replace(
-        repetitions=tuple(
-            found._replace(metrics={ours[kind]: found.metrics[theirs[kind]] for kind in shared})
-            for found in other.repetitions
-        )
+def _aligned(arms: dict[str, Arm], first: str, name: str, apart_from: Collection[str], notes: list[str]) -> Arm:
+    """The arm with the metrics that the first one has too, under the first one's card ids."""
+    first_ids, own_ids = (
+        {(m["metric"], m["card"]["extractor"]): id for id, m in arms[entry].repetitions[0].metrics.items()}
+        for entry in (first, name)
     )
-
-
-def _ids(arm: Arm) -> dict[tuple[str, str], str]:
-    """Card ids by metric and extractor."""
-    return {(found["metric"], found["card"]["extractor"]): id for id, found in arm.repetitions[0].metrics.items()}
+    for metric, extractor in sorted(first_ids.keys() ^ own_ids.keys()):
+        only = first if (metric, extractor) in first_ids else name
+        notes.append(f"{metric} ({extractor}) of {only} is left out: {first} and {name} do not both have it")
+    ids = [(id, own_ids[kind]) for kind, id in first_ids.items() if kind in own_ids]
+    if not ids:
+        raise UserError(f"{first} and {name} have no metric in common: compare runs on one dataset")
+    for first_id, own_id in ids:
+        try:
+            same_measure([_card(arms[first], first_id), _card(arms[name], own_id)], apart_from)
+        except ValueError as error:
+            raise UserError(f"{first} and {name}: {error}; --apart-from FIELD compares them all the same") from None
+    aligned = [one._replace(metrics={to: one.metrics[own] for to, own in ids}) for one in arms[name].repetitions]
+    return arms[name]._replace(repetitions=tuple(aligned))
 
 
 def _card(arm: Arm, id: str) -> Card:
-    told = arm.repetitions[0].metrics[id]["card"]
-    return Card.from_json({name: value for name, value in told.items() if name not in ("id", "text")})
+    fields = arm.repetitions[0].metrics[id]["card"]
+    return Card.from_json({name: value for name, value in fields.items() if name not in ("id", "text")})
 
 
-def _rows(names: Sequence[str], arms: Sequence[Arm]) -> Iterator[Row]:
+def _rows(arms: dict[str, Arm]) -> Iterator[Row]:
     """Metric by metric, the first entry first."""
-    found = {
-        (name, id): difference
-        for name, arm in zip(names[1:], arms[1:])
-        for id, difference in zip(arm.repetitions[0].metrics, differences(arm, arms[0]))
-    }
-    for id in arms[0].repetitions[0].metrics:
-        for name, arm in zip(names, arms):
+    first, *others = arms.values()
+    compared = {arm.name: dict(zip(arm.repetitions[0].metrics, differences(arm, first))) for arm in others}
+    for id in first.repetitions[0].metrics:
+        for name, arm in arms.items():
             if id not in arm.repetitions[0].metrics:
                 continue
-            metric = arm.repetitions[0].metrics[id]
-            (value, low, high, _), _, train_seeds, sample_seeds = summarise(arm, id)
-            row = Row(metric["metric"], metric["card"]["text"], name, value, low, high, metric["real_vs_real"])
-            row = row._replace(train_seeds=train_seeds, sample_seeds=sample_seeds)
-            if difference := found.get((name, id)):
-                told, low, high, verdict, _ = difference.comparison
-                row = row._replace(difference=told, difference_low=low, difference_high=high, verdict=verdict)
-                row = row._replace(
-                    scope=difference.scope, train_seeds=difference.train_seeds, sample_seeds=difference.sample_seeds
-                )
-            yield row
+            metric, own = arm.repetitions[0].metrics[id], summarise(arm, id)
+            described = metric["metric"], metric["card"]["text"], name, *own[:3], metric["real_vs_real"]
+            if arm is first:
+                yield Row(*described, own.train_seeds, own.sample_seeds)
+                continue
+            other = compared[arm.name][id]
+            difference = other.difference, other.ci_low, other.ci_high, other.verdict, other.scope
+            yield Row(*described, other.train_seeds, other.sample_seeds, *difference)
 
 
-def _page(study: Study, arms: Sequence[Arm], notes: list[str]) -> str | None:
+def _page(study: Study, arms: Collection[Arm], notes: list[str]) -> str | None:
     """None, with a note, if a run is not in MLflow."""
-    entries = [found.entry for arm in arms for found in arm.repetitions]
-    runs = [(entry, _tracked(study, entry)) for entry in entries]
-    absent = [entry for entry, run in runs if run is None]
+    runs = {one.entry: _tracked(study, one.entry) for arm in arms for one in arm.repetitions}
+    absent = [entry for entry, run in runs.items() if run is None]
     if absent:
         notes.append(f"no MLflow page: the ledger has no run of {', '.join(absent)} with the present code")
         return None
     try:
-        return compare_page(study.root, [run for _, run in runs if run is not None])
+        return compare_page(study.root, [run for run in runs.values() if run is not None])
     except TrackingError as error:
         notes.append(f"no MLflow page: {error}")
         return None
 
 
 def _tracked(study: Study, entry: str) -> str | None:
-    """MLflow's id of the run that evaluated it, from the ledger."""
-    call = STAGES["evaluate"].call(study, entry)
+    """MLflow's id of the run in which the present code evaluated it, from the ledger."""
     try:
-        inputs = {role: read_artifact(path).digest for role, path in call.inputs.items()}
+        link = chain_links(study, STAGES["evaluate"].call(study, entry))[-1]
     except ArtifactError:
         return None
-    notes = open_store(study).notes(call.key(study.root, inputs))
-    return next((note["mlflow_run"] for note in reversed(notes) if note["event"] == "computed"), None)
+    return link.ledger.get("mlflow_run") if link.version == PRESENT else None
 
 
 def _or_null(value: Any) -> Any:

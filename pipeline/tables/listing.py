@@ -1,95 +1,46 @@
-"""Tables in the terminal: the runs of params.yaml with state and metrics (`trilemma runs`), and `trilemma plan`."""
+"""The runs of params.yaml with their stages' state and their metrics (`trilemma runs`)."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from pipeline.config.study import Study, load_study
-from pipeline.console import table_console
+from pipeline.dag.graph import chain
 from pipeline.data.artifacts import MANIFEST
 from pipeline.metrics.card import METRICS_FILE
 
+QUALITY, COVERAGE = ("fid", "fd", "hq"), ("mode_kl", "recall")  # the first that was measured stands for each
 
-def list_runs(folder: Path) -> list[dict[str, Any]]:
-    """One entry per run and guided entry: run, guidance, dataset, method, stages with their state, metrics."""
+
+def list_runs(folder: Path) -> Iterator[dict[str, Any]]:
+    """One per run and guided entry: run, guidance, dataset, method, stages with their state, metrics."""
     study = load_study(folder / "params.yaml")
-    plain = [_entry(study, name, name, []) for name in study.runs]
-    guided = [
-        _entry(study, name, entry.run, [use["guide"] for use in entry.guides]) for name, entry in study.guided.items()
-    ]
-    return plain + guided
+    for name in [*study.runs, *study.guided]:
+        run = study.guided[name].run if name in study.guided else name
+        calls = chain(study, "evaluate", name)
+        yield {
+            "run": run,
+            "guidance": "none" if name == run else name,
+            "dataset": study.runs[run].dataset,
+            "method": study.runs[run].method,
+            "stages": [{"stage": call.verb, "name": call.name, "state": _state(call.out)} for call in calls],
+            "metrics": list(_metrics(study, name)),
+        }
 
 
-def print_runs(found: list[dict[str, Any]]) -> None:
-    """A table for people."""
-    from rich.table import Table
-
-    table = Table("run", "guidance", "method", "stages", "metrics", box=None)
-    for entry in found:
-        stages = " ".join(f"{stage['stage']}:{stage['state']}" for stage in entry["stages"])
-        metrics = " ".join(f"{metric['metric']}={metric['value']:.4g}" for metric in entry["metrics"])
-        table.add_row(entry["run"], entry["guidance"], entry["method"], stages, metrics)
-    table_console().print(table)
+def _state(out: Path) -> str:
+    return "complete" if (out / MANIFEST).is_file() else "missing"
 
 
-def _entry(study: Study, name: str, run: str, guides: list[str]) -> dict[str, Any]:
-    dataset = study.runs[run].dataset
-    stages = [("prepare", dataset), ("features", dataset), ("pretrain", run)]
-    stages += [stage for guide in guides for stage in _teaching(study, guide)]
-    stages = [*dict.fromkeys(stages), ("sample", name), ("evaluate", name)]
-    return {
-        "run": run,
-        "guidance": name if guides else "none",
-        "dataset": dataset,
-        "method": study.runs[run].method,
-        "stages": [{"stage": stage, "name": entry, "state": _state(study, stage, entry)} for stage, entry in stages],
-        "metrics": _metrics(study, name),
-    }
-
-
-def _teaching(study: Study, guide: str) -> list[tuple[str, str]]:
-    """What a guide or classifier comes from."""
-    if guide in study.classifiers:
-        return [("classify", guide)]
-    entry = study.guides[guide]
-    trunk = [] if entry.trunk is None else [("classify", entry.trunk)]
-    return [("generate", guide), *trunk, ("discriminate", guide)]
-
-
-def _state(study: Study, stage: str, name: str) -> str:
-    return "complete" if (study.out / stage / name / MANIFEST).is_file() else "missing"
-
-
-def _metrics(study: Study, name: str) -> list[dict[str, Any]]:
+def _metrics(study: Study, name: str) -> Iterator[dict[str, Any]]:
     file = study.out / "evaluate" / name / METRICS_FILE
     if not file.is_file():
-        return []
+        return
     content = json.loads(file.read_text())
-    measured = [
-        {
-            "metric": found["metric"],
-            "value": fmean(found["values"]),
-            "real_vs_real": found["real_vs_real"],
-            "card": found["card"]["text"],
-        }
-        for found in content["metrics"]
-    ]
-    return measured + [{"metric": key, "value": value, "card": "counted"} for key, value in content["counts"].items()]
-
-
-def print_plan(rows: Sequence[Mapping[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("stage", "name", "state", "seconds", "peak MiB", "from", box=None)
-    for row in rows:
-        numbers = ["" if row[name] is None else f"{row[name]:.0f}" for name in ("seconds", "memory_mib")]
-        table.add_row(row["stage"], row["name"], row["state"], *numbers, row["source"] or "unknown")
-    Console().print(table)
-    missing = [row["seconds"] for row in rows if row["state"] != "stored"]
-    known = [seconds for seconds in missing if seconds is not None]
-    print(
-        f"{len(missing)} of {len(rows)} stages to compute; {len(known)} of them take about {sum(known):.0f} s together"
-    )
+    for metric in content["metrics"]:
+        own = {key: metric[key] for key in ("metric", "real_vs_real")}
+        yield own | {"value": fmean(metric["values"]), "card": metric["card"]["text"]}
+    for name, value in content["counts"].items():
+        yield {"metric": name, "value": value, "card": "counted"}

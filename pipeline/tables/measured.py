@@ -1,13 +1,13 @@
-"""Tables measured beyond the study at hand, kept under reports/measured/: which study and command made their rows.
+"""Committed results of longer studies, under reports/measured/: which study and command made their rows.
 
-They stay as their commands wrote them; `provenance.csv` beside them says of which rows (`column=value;...`; none: all)
-which folder, command and commit they come from.
+The files stay as those commands wrote them; each line of `provenance.csv` beside them names rows (`column=value;...`;
+empty: all) and the folder, command and commit that they come from.
 """
 
-import csv
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.data.csv_files import read_rows
 from pipeline.errors import UserError
 from pipeline.tables.addresses import Row, fits, names_of
 
@@ -15,7 +15,7 @@ FOLDER, PROVENANCE = "measured", "provenance.csv"
 
 
 class Origin(NamedTuple):
-    """Who made a row."""
+    """Where a row comes from; the fields are the columns of provenance.csv."""
 
     file: str
     rows: str
@@ -26,6 +26,7 @@ class Origin(NamedTuple):
 
     @property
     def again(self) -> str:
+        """The shell command that computes the row again."""
         return f"cd {self.study} && {self.command}"
 
 
@@ -34,14 +35,9 @@ def measured_files(root: Path) -> list[Path]:
 
 
 def origin_of(file: Path, row: Row) -> Origin:
-    origins = [Origin(**told) for told in csv_rows(file.with_name(PROVENANCE))]
-    found = [origin for origin in origins if origin.file == file.name and fits(row, origin.rows)]
-    if len(found) != 1:
-        about = names_of([row])[0]
-        raise UserError(f"{file.name}: {len(found)} lines of {PROVENANCE} tell where {about} comes from: write one")
-    return found[0]
-
-
-def csv_rows(file: Path) -> list[dict[str, str]]:
-    with file.open(newline="") as lines:
-        return list(csv.DictReader(lines))
+    origins = [Origin(**line) for line in read_rows(file.with_name(PROVENANCE))]
+    fitting = [origin for origin in origins if origin.file == file.name and fits(row, origin.rows)]
+    if len(fitting) != 1:
+        name = names_of([row])[0]
+        raise UserError(f"{file.name}: {len(fitting)} lines of {PROVENANCE} give the origin of {name}: write one")
+    return fitting[0]

@@ -9,23 +9,23 @@ from pipeline.data.artifacts import read_artifact
 from pipeline.data.csv_files import write_csv
 from pipeline.metrics.intervals import interval
 from pipeline.stages.translate import ROWS
-from pipeline.tables.cells import PAGED
+from pipeline.tables.cells import TRANSLATION_FILE
 
 AXES = {"distance": "squared distance to the input", "fd": "fd"}
 
 
 def write_translation_table(study: Study, name: str, folder: Path) -> Path:
-    """table.csv: by the guided entry and its run, and noise level; means over sets of noise and 95 % intervals."""
+    """table.csv: by entry (guided, and its run) and noise level; means over sets of noise with 95 % intervals."""
     rows = pd.read_parquet(read_artifact(study.out / "translate" / name).path / ROWS)
     guided = study.translations[name].guided
     lines = []
     for start, is_guided in rows[["start", "is_guided"]].drop_duplicates().itertuples(index=False):
         sets = rows.loc[(rows["start"] == start) & (rows["is_guided"] == is_guided)]
-        about = {"entry": guided if is_guided else study.guided[guided].run, "start": start}
+        entry = guided if is_guided else study.guided[guided].run
         for metric in AXES:
-            value, low, high, _ = interval(sets[metric].to_numpy())
-            found = {"metric": metric, "value": value, "ci_low": low, "ci_high": high, "sets": len(sets)}
-            lines.append(about | found)
+            value, low, high, n = interval(sets[metric].to_numpy())
+            lines.append([entry, start, metric, value, low, high, n])
     folder.mkdir(parents=True, exist_ok=True)
-    write_csv(pd.DataFrame(lines), folder / PAGED)
-    return folder / PAGED
+    columns = ["entry", "start", "metric", "value", "ci_low", "ci_high", "sets"]
+    write_csv(pd.DataFrame(lines, columns=columns), folder / TRANSLATION_FILE)
+    return folder / TRANSLATION_FILE

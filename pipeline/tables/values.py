@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline.config.study import Study
 from pipeline.console import say
 from pipeline.data.csv_files import write_csv
-from pipeline.tables.aggregate import Arm, differences, entries_on, gather, summarise
+from pipeline.tables.aggregate import Arm, differences, entries_on, gather, metric_columns
 
 COLUMNS = [
     "run", "guidance", "metric", "value", "ci_low", "ci_high", "sampling_spread", "train_seeds", "sample_seeds",
@@ -22,7 +22,7 @@ COMPARED = [
 
 
 def write_tables(study: Study, dataset: str, folder: Path, entries: Sequence[str] = ()) -> None:
-    """<dataset>.csv and <dataset>-guidance.csv; of these entries alone, if there are any."""
+    """<dataset>.csv and <dataset>-guidance.csv, of all entries on the dataset or of these."""
     arms = gather(study, entries or entries_on(study, dataset))
     for arm in arms:
         for warning in sorted(arm.warnings):
@@ -34,58 +34,27 @@ def write_tables(study: Study, dataset: str, folder: Path, entries: Sequence[str
 
 def _rows(arm: Arm) -> Iterator[dict[str, Any]]:
     counts = {
-        name: sum(found.counts[name] for found in arm.repetitions) / len(arm.repetitions)
+        name: sum(one.counts[name] for one in arm.repetitions) / len(arm.repetitions)
         for name in arm.repetitions[0].counts
     }
-    for id, found in arm.repetitions[0].metrics.items():
-        (value, low, high, _), spread, train_seeds, sample_seeds = summarise(arm, id)
-        warned = {warning for repetition in arm.repetitions for warning in repetition.metrics[id]["warnings"]}
-        yield {
-            "run": arm.run,
-            "guidance": arm.guidance,
-            "metric": found["metric"],
-            "value": value,
-            "ci_low": low,
-            "ci_high": high,
-            "sampling_spread": spread,
-            "train_seeds": train_seeds,
-            "sample_seeds": sample_seeds,
-            "n_generated": found["card"]["n_generated"],
-            "n_real": found["card"]["n_real"],
-            "real_vs_real": found["real_vs_real"],
-            "nfe": counts["nfe"],
-            "card": found["card"]["text"],
-            "warnings": "; ".join(sorted(warned | arm.warnings)),
-        }
-    seeds = {"train_seeds": len(arm.repetitions), "sample_seeds": len(arm.repetitions[0].sets)}
+    described = {"run": arm.run, "guidance": arm.guidance, "nfe": counts["nfe"]}
+    for id in arm.repetitions[0].metrics:
+        warnings = {warning for one in arm.repetitions for warning in one.metrics[id]["warnings"]}
+        yield described | metric_columns(arm, id) | {"warnings": "; ".join(sorted(warnings | arm.warnings))}
+    described |= {"train_seeds": len(arm.repetitions), "sample_seeds": len(arm.repetitions[0].sets)}
+    described |= {"card": "counted", "warnings": "; ".join(sorted(arm.warnings))}
     for metric, value in counts.items():
-        described = {"run": arm.run, "guidance": arm.guidance, "metric": metric, "nfe": counts["nfe"]}
-        exact = {"value": value, "ci_low": value, "ci_high": value, "card": "counted"}
-        yield described | exact | seeds | {"warnings": "; ".join(sorted(arm.warnings))}
+        yield described | {"metric": metric, "value": value, "ci_low": value, "ci_high": value}
 
 
 def _comparisons(arms: list[Arm]) -> Iterator[dict[str, Any]]:
-    """Guided less unguided, seed by seed; only values whose cards agree."""
-    unguided = {found.entry: arm for arm in arms if arm.guidance == "none" for found in arm.repetitions}
+    """Guided minus unguided, seed by seed; only values whose cards agree."""
+    unguided = {one.entry: arm for arm in arms if arm.guidance == "none" for one in arm.repetitions}
     for arm in arms:
         if arm.guidance == "none" or arm.run not in unguided:
             continue
-        other = unguided[arm.run]
-        for found in differences(arm, other):
-            difference, low, high, verdict, _ = found.comparison
-            yield {
-                "run": arm.run,
-                "guidance": arm.guidance,
-                "metric": found.metric,
-                "unguided": found.b,
-                "guided": found.a,
-                "difference": difference,
-                "ci_low": low,
-                "ci_high": high,
-                "verdict": verdict,
-                "scope": found.scope,
-                "train_seeds": found.train_seeds,
-                "sample_seeds": found.sample_seeds,
-                "card": found.card["text"],
-                "warnings": "; ".join(sorted(arm.warnings | other.warnings)),
-            }
+        warnings = "; ".join(sorted(arm.warnings | unguided[arm.run].warnings))
+        for difference in differences(arm, unguided[arm.run]):
+            sides = {"guided": difference.value_a, "unguided": difference.value_b}
+            described = {"run": arm.run, "guidance": arm.guidance, "warnings": warnings}
+            yield described | sides | difference._asdict()

@@ -152,7 +152,7 @@ from pipeline.data.shards import Pictures, encode_arrow
 from pipeline.stages import features as stage
 from tests.support.stages import run_stage_alone
 
-feature_stats.BLOCK, picture_judge.MAX_SVM_PIXELS = 1000, 0
+feature_stats.BLOCK, image_evaluator.MAX_SVM_PIXELS = 1000, 0
 stage.MAX_REFERENCE_ROWS, stage.MAX_TRAINING_VALUES = 1000, 1000 * 768
 folder, shards = Path(sys.argv[1]), int(sys.argv[2])
 rng = np.random.default_rng(0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.tables.claims import ANALOGUES, KEY, PRINTED, RECALLED, SAME, judged, write_ledger
+from pipeline.tables.claims import ANALOGUES, KEY, PRINTED_FILES, RECALLED, SAME, ledger, write_ledger
 
 ROOT = Path(__file__).parents[3]
 PAPERS = "papers"
@@ -20,10 +20,10 @@ def reports(
     papers = tmp_path / PAPERS
     papers.mkdir()
     keys = [["P", "Table 1", "D", "no", method, "4", "FID"] for method in "abc"]
-    write(papers / PRINTED[0], [*KEY, "value", "mark", "source"], [
+    write(papers / PRINTED_FILES[0], [*KEY, "value", "mark", "source"], [
         [*key, str(value), RECALLED if key[4] == "c" else "as printed", "paper"] for value, key in enumerate(keys, 1)
     ])  # fmt: skip
-    write(papers / PRINTED[1], [*KEY, "value", "mark", "source"], [])
+    write(papers / PRINTED_FILES[1], [*KEY, "value", "mark", "source"], [])
     write(papers / ANALOGUES, HEADER, [["P", "*", "", "", "", "", "", "tables/t.csv", "run={method}", scale, ""]])
     (tmp_path / "tables").mkdir()
     write(
@@ -40,26 +40,26 @@ def write(file: Path, header: list[str], rows: list[list[str]]) -> None:
 
 
 def verdicts(folder: Path) -> dict[str, str]:
-    ledger = write_ledger(folder, folder / PAPERS)
-    return dict(zip(ledger["method"], ledger["verdict"]))
+    claims = write_ledger(folder, folder / PAPERS)
+    return dict(zip(claims["method"], claims["verdict"]))
 
 
 def test_every_printed_key_is_in_the_ledger_once(tmp_path: Path) -> None:
     """Joined, not counted."""
     for name in (PAPERS, "tables", "measured"):
         (tmp_path / name).symlink_to(ROOT / "reports" / name)
-    ledger = write_ledger(tmp_path, tmp_path / PAPERS)
-    printed = [row for name in PRINTED for row in csv.DictReader((ROOT / "reports" / PAPERS / name).open())]
-    assert [tuple(row) for row in ledger[list(KEY)].itertuples(index=False)] == [
+    claims = write_ledger(tmp_path, tmp_path / PAPERS)
+    printed = [row for name in PRINTED_FILES for row in csv.DictReader((ROOT / "reports" / PAPERS / name).open())]
+    assert [tuple(row) for row in claims[list(KEY)].itertuples(index=False)] == [
         tuple(row[name] for name in KEY) for row in printed
     ]
     assert len(printed) == len({tuple(row[name] for name in KEY) for row in printed})
-    assert True not in ledger["verdict"].isin(["", None]).tolist()
+    assert not claims["verdict"].isin(["", None]).any()
 
 
 def test_three_seeds_measured_beyond_the_study_answer_a_claim() -> None:
-    ledger = judged(ROOT / "reports", ROOT / "reports" / PAPERS)
-    table = ledger.loc[(ledger["paper"] == "SIDDM") & (ledger["table"] == "Table 1")]
+    claims = ledger(ROOT / "reports", ROOT / "reports" / PAPERS)
+    table = claims.loc[(claims["paper"] == "SIDDM") & (claims["table"] == "Table 1")]
     assert all(table["cell"].str.startswith("measured/mog25:"))
     assert set(table["train_seeds"]) == {3}
     assert table["why"].str.contains("training seed").sum() == 0
@@ -75,7 +75,7 @@ def test_overlapping_intervals_resolve_nothing(tmp_path: Path) -> None:
     assert set(verdicts(folder).values()) == {"not resolvable"}
 
 
-def test_fewer_than_three_training_seeds_speak_of_checkpoints_only(tmp_path: Path) -> None:
+def test_fewer_than_three_training_seeds_give_verdicts_on_checkpoints_only(tmp_path: Path) -> None:
     folder = reports(tmp_path, {"a": (0.1, 0.0, 0.2), "b": (0.5, 0.4, 0.6), "c": (0.9, 0.8, 1.0)}, seeds=1)
     assert set(verdicts(folder).values()) == {"not resolvable"}
 
@@ -85,10 +85,10 @@ def test_only_the_same_experiment_can_match_and_a_recalled_value_never_does(tmp_
     assert verdicts(reports(tmp_path, cells, scale=SAME)) == {"a": "match", "b": "match", "c": "order confirmed"}
 
 
-def test_what_was_not_measured_says_what_it_needs(tmp_path: Path) -> None:
-    ledger = write_ledger(reports(tmp_path, {"a": (0.1, 0.0, 0.2)}), tmp_path / PAPERS)
-    assert ledger["verdict"].tolist() == ["not resolvable", "not run", "not run"]
-    assert ledger["why"][1] == "needs a row tables/t.csv:run=b"
+def test_a_claim_without_a_measured_row_names_what_it_needs(tmp_path: Path) -> None:
+    claims = write_ledger(reports(tmp_path, {"a": (0.1, 0.0, 0.2)}), tmp_path / PAPERS)
+    assert claims["verdict"].tolist() == ["not resolvable", "not run", "not run"]
+    assert claims["why"][1] == "needs a row tables/t.csv:run=b"
 
 
 def test_an_analogue_of_nothing_printed_is_refused(tmp_path: Path) -> None:

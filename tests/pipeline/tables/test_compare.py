@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.cli import main as cli
 from pipeline.config.study import Study
+from pipeline.console import TABLE_WIDTH
 from pipeline.errors import UserError
 from pipeline.metrics.card import Card
 from pipeline.tables.compare import compare
@@ -48,7 +49,7 @@ def test_the_other_way_round_the_verdict_turns(study: Study) -> None:
     assert (found.difference, found.verdict) == (pytest.approx(-EFFECT), "worse")
 
 
-def test_training_seeds_that_are_not_evaluated_yet_are_told_and_left_out(study: Study) -> None:
+def test_training_seeds_that_are_not_evaluated_yet_are_left_out_with_a_note(study: Study) -> None:
     shutil.rmtree(study.folder / "out" / "evaluate" / "x-s2-dg")
     found = compare(study, ["x", "x-dg"])
     assert "x-dg without its training seeds x-s2-dg: not evaluated yet" in found.notes
@@ -100,8 +101,9 @@ def test_people_get_one_table_and_json_is_all_there_is_on_stdout(
     write(study, "longer", [1.0], sets=SETS[:1])
     assert command(study, monkeypatch, "x-dg", "x", "longer") == 0
     out, err = capsys.readouterr()
-    for word in ("less x-dg", "fd (small-cnn)", "worse", "not resolvable", "nfe", "counted", "3 trained x 3 sampled"):
+    for word in ("less x-dg", "fd (small-cnn)", "worse", "not resolvable", "nfe", "counted", "3 x 3", "for the method"):
         assert word in out
+    assert max(map(len, out.splitlines())) <= TABLE_WIDTH
     assert "no MLflow page" in err
     assert command(study, monkeypatch, "x-dg", "x", "longer", "--json") == 0
     found = json.loads(capsys.readouterr().out)

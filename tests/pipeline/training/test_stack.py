@@ -27,7 +27,8 @@ from pipeline.metrics.intervals import paired
 from pipeline.report.stack_section import stack_sections
 from pipeline.stages.evaluate_stack import SAMPLES_FILE
 from pipeline.stages.stack import SeededEpochs
-from pipeline.tables.stacks import judged, write_stack_tables
+from pipeline.tables.claims import ordering
+from pipeline.tables.stacks import write_stack_tables
 from pipeline.training.loop import RECORD_EVERY
 from pipeline.training.networks import data_spec, load_networks
 from tests.support.stages import RecordingWatch, run_stage_alone
@@ -179,7 +180,7 @@ def test_the_printed_table_stands_beside_the_measured_one(evaluated: Artifact, f
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "printed", "ordering"),
+    ("a", "b", "printed", "wanted"),
     [
         ([1.0, 1.1, 1.2], [2.0, 2.2, 2.1], (0.1, 0.9), "confirmed"),
         ([1.0, 1.1, 1.2], [2.0, 2.2, 2.1], (0.9, 0.1), "contradicted"),
@@ -188,9 +189,9 @@ def test_the_printed_table_stands_beside_the_measured_one(evaluated: Artifact, f
     ],
 )
 def test_an_ordering_is_what_the_interval_says(
-    a: list[float], b: list[float], printed: tuple[float, float], ordering: str
+    a: list[float], b: list[float], printed: tuple[float, float], wanted: str
 ) -> None:
-    assert judged(paired(a, b, "lower").verdict, printed) == ordering
+    assert ordering(paired(a, b, "lower").verdict, printed) == wanted
 
 
 @pytest.mark.parametrize(
