@@ -53,7 +53,7 @@ def test_the_modules_and_functions_named_exist() -> None:
 
 def _functions_named(text: str) -> list[str]:
     walk = text.partition("\n## The way of one call")[2].partition("\n1. ")[2].partition("\n\n")[0]
-    return re.findall(r"`(\w+\.\w+\.[\w.]+)`", walk)
+    return re.findall(r"`(\w+(?:\.\w+)+)`", walk)
 
 
 def _functions_called(monkeypatch: pytest.MonkeyPatch, *command: str) -> list[str]:
