@@ -1,4 +1,4 @@
-"""Where a store keeps its files: a folder here, a bucket in `bucket.py`. Every file appears at once or not at all."""
+"""Where a store keeps its files: a folder (`local.py`) or a bucket (`bucket.py`). Every write is atomic."""
 
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -7,13 +7,13 @@ from typing import NamedTuple, Protocol
 
 class FileInfo(NamedTuple):
     bytes: int
-    age_seconds: float  # since it was last written
+    age_seconds: float  # since the last write
 
 
 class Backend(Protocol):
     """Names are relative paths with `/`."""
 
-    settle_seconds: float  # until a write is seen by all; 0 where `guard` excludes others
+    settle_seconds: float  # between competing writes and the read that shows the last one; 0 where `guard` is a lock
 
     def read(self, name: str) -> bytes | None: ...
 
@@ -22,29 +22,29 @@ class Backend(Protocol):
     def info(self, name: str) -> FileInfo | None: ...
 
     def names(self, folder: str) -> list[str]:
-        """Of the files in it, without those below; sorted."""
+        """The files directly in the folder, sorted."""
         ...
 
     def remove(self, name: str) -> None:
-        """A file or a folder, if it is there."""
+        """A file or a folder; no error if it is missing."""
         ...
 
     def move(self, name: str, target: str) -> None:
-        """A file, if it is there."""
+        """A file; no error if it is missing."""
         ...
 
-    def upload(self, file: Path, name: str) -> None: ...
+    def upload(self, name: str, file: Path) -> None: ...
 
     def download(self, name: str, file: Path) -> bool:
-        """Whether there was such a file."""
+        """False if there is no such file."""
         ...
 
     def append(self, name: str, line: bytes) -> None: ...
 
     def lines(self, name: str) -> list[bytes]:
-        """Those appended, without a last one that was cut off."""
+        """The appended lines, without a last one that was cut off."""
         ...
 
     def guard(self) -> AbstractContextManager[object]:
-        """Held for a moment to read and then write without others in between, as far as the place allows."""
+        """A lock for reading and then writing; in a bucket, which has no locks, it excludes nobody."""
         ...

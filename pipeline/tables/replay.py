@@ -24,7 +24,7 @@ from pipeline.dag.usage import MACHINE
 from pipeline.data.artifacts import MANIFEST, digest_of
 from pipeline.errors import ArtifactError, TrilemmaError, UserError
 from pipeline.launch.signals import on_sigterm
-from pipeline.store.external import DATA
+from pipeline.store.external import DATA_VARIABLE
 from pipeline.store.files import write_file
 from pipeline.store.open import open_store
 from pipeline.sweeps.summary import as_csv, table
@@ -101,7 +101,7 @@ def _apart(study: Study, folder: Path) -> Iterator[None]:
     own = {
         "TRILEMMA_STORE": str(folder / "store"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
-        DATA: os.environ.get(DATA) or str(study.folder.absolute()),
+        DATA_VARIABLE: os.environ.get(DATA_VARIABLE) or str(study.folder.absolute()),
     }
     usual = {name: os.environ.get(name) for name in own}
     os.environ.update(own)
