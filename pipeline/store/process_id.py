@@ -1,6 +1,6 @@
 """A process on a host: the owner of a lease, a temporary file or an MLflow run."""
 
-import socket
+import os
 from typing import NamedTuple
 
 SAME_START_SECONDS = 2.0  # a clock correction shifts start times a little; no process number is used again so soon
@@ -18,12 +18,12 @@ class ProcessId(NamedTuple):
         import psutil  # here, because `trilemma --help` imports this module and needs no process
 
         process = psutil.Process()
-        return cls(socket.gethostname(), process.pid, round(process.create_time(), 2))
+        return cls(os.uname().nodename, process.pid, round(process.create_time(), 2))
 
     @property
     def is_here(self) -> bool:
         """Only on this host can `is_alive` return False."""
-        return self.host == socket.gethostname()
+        return self.host == os.uname().nodename
 
     def is_alive(self) -> bool:
         """False only if it certainly ended; a process of another machine cannot be checked from here."""

@@ -17,7 +17,7 @@ from pipeline.store.open import open_store
 from pipeline.tables.aggregate import Arm, differences, gather, repetitions, summarise
 from pipeline.tables.markdown import bounds
 from pipeline.tracking.backend import TrackingError
-from pipeline.tracking.mlflow_run import compare_page
+from pipeline.tracking.ui import compare_page
 
 DIGITS = 4  # significant, for people; JSON has all
 
