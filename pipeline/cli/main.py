@@ -6,17 +6,15 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
 import typer
 
 from pipeline.cli.standalone import Json, import_checkpoint, measure, reference, weights
+from pipeline.config.study import Study, load_study
 from pipeline.console import say
 from pipeline.dag.graph import STAGES
 from pipeline.errors import TrilemmaError, UserError
-
-if TYPE_CHECKING:
-    from pipeline.config.study import Study
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,9 +35,7 @@ Workers = Annotated[
 Address = Annotated[str | None, typer.Option(envvar="TRILEMMA_ADDRESS", help="of a Ray cluster to run on")]
 
 
-def _study() -> "Study":
-    from pipeline.config.study import load_study
-
+def _study() -> Study:
     return load_study(Path.cwd() / "params.yaml")
 
 
@@ -105,9 +101,7 @@ def sweep(
 @app.command()
 def compare(
     names: Annotated[list[str], typer.Argument(metavar="RUN RUN ...", help="evaluated runs or guided entries")],
-    apart_from: Annotated[
-        list[str] | None, typer.Option(metavar="FIELD", help="of the cards, which may differ")
-    ] = None,
+    apart_from: Annotated[list[str] | None, typer.Option(metavar="FIELD", help="that may differ in the cards")] = None,
     as_json: Json = False,
 ) -> None:
     """Compare evaluated runs with the first one named, by shared seeds."""
@@ -164,9 +158,7 @@ for _verb in STAGES:
 
 @app.command("plan", rich_help_panel=TABLE_PANEL)
 def plan_stages(
-    target: Annotated[
-        str | None, typer.Argument(help="an entry of params.yaml, or a sweep; without: everything")
-    ] = None,
+    target: Annotated[str | None, typer.Argument(help="an entry of params.yaml, or a sweep; none: all")] = None,
     as_json: Json = False,
 ) -> None:
     """List stored and missing stages, with the seconds and memory that each needs."""

@@ -133,19 +133,11 @@ def _connected(address: str, **settings: Any) -> Iterator[None]:
         finally:
             root.setLevel(level)
             root.handlers[:] = handlers
-            _restore_sigterm(on_term)
+            if threading.current_thread() is threading.main_thread():
+                on_sigterm() if on_term is signal.SIG_DFL else signal.signal(signal.SIGTERM, on_term)
         yield
     finally:
         ray.shutdown(wait_for_processes=True)
-
-
-def _restore_sigterm(handler: Any) -> None:
-    if threading.current_thread() is not threading.main_thread():
-        return
-    if handler is signal.SIG_DFL:
-        on_sigterm()
-    else:
-        signal.signal(signal.SIGTERM, handler)
 
 
 def _check_reachable(address: str) -> None:

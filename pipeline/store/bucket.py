@@ -13,8 +13,8 @@ import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
 from pipeline.errors import ConfigError, StoreError
-from pipeline.store.backend import FileInfo
 from pipeline.store.files import full_disk_as_store_error
+from pipeline.store.local import FileInfo
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 RETRY_FOR_SECONDS = 60.0  # only a bucket that has answered this process before
@@ -62,7 +62,7 @@ def _store_error(address: str, error: OSError) -> StoreError:
 
 
 class Bucket:
-    """An object appears when its upload is complete; there are no locks, so `guard` excludes nobody."""
+    """As `LocalBackend`, but without locks: `guard` excludes nobody."""
 
     settle_seconds = 2.0
 

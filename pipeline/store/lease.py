@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pipeline.console import say
 from pipeline.errors import StoreError
-from pipeline.store.backend import Backend
+from pipeline.store.local import Backend
 from pipeline.store.process_id import ProcessId
 
 HEARTBEAT_SECONDS = 10.0

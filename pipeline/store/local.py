@@ -1,21 +1,34 @@
-"""A store in a folder."""
+"""A store in a folder, and the type of all backends: both have the same methods."""
 
 import os
 import shutil
 import time
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from filelock import FileLock
 
-from pipeline.store.backend import FileInfo
 from pipeline.store.files import ensure_writable, full_disk_as_store_error, remove, replacing, write_file
+
+if TYPE_CHECKING:
+    from pipeline.store.bucket import Bucket
+
+Backend: TypeAlias = "LocalBackend | Bucket"
+
+
+class FileInfo(NamedTuple):
+    bytes: int
+    age_seconds: float  # since the last write
 
 
 class LocalBackend:
-    """A folder shared by processes of this machine, or by several machines over a network file system."""
+    """A folder shared by processes of this machine, or by several machines over a network file system.
 
-    settle_seconds = 0.0
+    Names are relative paths with `/`. Every write is atomic. `remove` and `move` accept a name that is missing.
+    """
+
+    settle_seconds = 0.0  # between competing writes and the read that shows the last one: `guard` is a lock
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -37,6 +50,7 @@ class LocalBackend:
         return FileInfo(status.st_size, time.time() - status.st_mtime)
 
     def names(self, folder: str) -> list[str]:
+        """The files directly in the folder, sorted."""
         files = (self.root / folder).glob("[!.]*")  # a temporary name begins with a dot
         return sorted(file.name for file in files if file.is_file())
 
@@ -53,6 +67,7 @@ class LocalBackend:
             shutil.copyfile(file, temporary_file)
 
     def download(self, name: str, file: Path) -> bool:
+        """False if there is no such file."""
         if not (self.root / name).is_file():
             return False
         shutil.copyfile(self.root / name, file)
@@ -78,6 +93,7 @@ class LocalBackend:
         return _complete_lines(self.read(name) or b"").splitlines()
 
     def guard(self) -> AbstractContextManager[object]:
+        """A lock for reading and then writing."""
         ensure_writable(self.root)
         return FileLock(self.root / ".guard")
 

@@ -20,10 +20,9 @@ from typing import Any
 from pipeline.console import say
 from pipeline.data.artifacts import ELSEWHERE, MANIFEST, Artifact, Manifest, entry_of, manifest_text, parse_manifest
 from pipeline.errors import ArtifactError, StoreError
-from pipeline.store.backend import Backend
 from pipeline.store.files import temporary
 from pipeline.store.lease import lease, lease_name
-from pipeline.store.local import LocalBackend
+from pipeline.store.local import Backend, LocalBackend
 from pipeline.store.publish import publish_folder
 
 
@@ -125,16 +124,16 @@ class Store:
 
     def note(self, key: str, line: Mapping[str, Any]) -> None:
         """Append to the ledger of `key`."""
-        self.backend.append(_ledger(key), json.dumps(dict(line)).encode())
+        self.backend.append(f"ledger/{key}.jsonl", json.dumps(dict(line)).encode())
 
     def notes(self, key: str) -> list[dict[str, Any]]:
         """The ledger of `key`, oldest first."""
-        notes = []
-        for number, line in enumerate(self.backend.lines(_ledger(key)), 1):
+        file, notes = f"ledger/{key}.jsonl", []
+        for number, line in enumerate(self.backend.lines(file), 1):
             try:
                 notes.append(json.loads(line))
             except ValueError as error:
-                raise StoreError(f"{self.uri}/{_ledger(key)}:{number}: {error}: repair or remove the line") from error
+                raise StoreError(f"{self.uri}/{file}:{number}: {error}: repair or remove the line") from error
         return notes
 
     def ledger(self) -> Iterator[dict[str, Any]]:
@@ -190,7 +189,3 @@ def _result(key: str) -> str:
 
 def _data(sha256: str) -> str:
     return f"data/{sha256}"
-
-
-def _ledger(key: str) -> str:
-    return f"ledger/{key}.jsonl"

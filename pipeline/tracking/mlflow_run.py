@@ -153,7 +153,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Tracker:
-    """Where runs are kept, known to answer."""
+    """Where runs are kept; it has answered."""
 
     uri: str
     artifacts: str | None  # where new experiments put them; None: where the server keeps them
@@ -169,7 +169,7 @@ class Tracker:
         parent: str | None = None,
         again: Mapping[str, str] | None = None,
     ) -> Iterator[Run]:
-        """A run that ends with the block: FINISHED, FAILED with the reason as a tag, or KILLED if told to stop.
+        """A run that ends with the block: FINISHED, FAILED with the reason as a tag, or KILLED at SIGTERM or Ctrl-C.
 
         params: few, to compare runs by. config: everything, kept as config.json. parent: run id of the sweep.
         again: tags of which only one run may exist: that run, if there is one, is opened again.
@@ -193,7 +193,7 @@ class Tracker:
         try:
             yield run
         except (KeyboardInterrupt, SystemExit) as stop:
-            run.finish("KILLED", f"told to stop: {type(stop).__name__}")
+            run.finish("KILLED", f"stopped: {type(stop).__name__}")
             raise
         except BaseException as error:
             run.finish("FAILED", one_line(error))

@@ -43,8 +43,6 @@ class Watch:
             return
         with self._open:
             self._run = run if run is not None else self._open.enter_context(attach(self.spec))
-            if run is not None and not self.part:
-                say(f"{self.label}: started")
             yield self
         self._run, self._show = None, None
 
@@ -55,6 +53,8 @@ class Watch:
 
     def progress(self, done: int, total: int) -> None:
         if self._show is None:
+            if not self.part:  # a sweep prints its own lines
+                say(f"{self.label}: started, {total} {self.unit}")
             self._show = self._open.enter_context(progress(total, self.label, self.unit, done))
         self._show(done)
 

@@ -9,10 +9,9 @@ from pyarrow.fs import LocalFileSystem
 
 from pipeline.data.artifacts import read_artifact
 from pipeline.errors import StoreError
-from pipeline.store.backend import Backend
 from pipeline.store.bucket import Bucket
 from pipeline.store.lease import lease
-from pipeline.store.local import LocalBackend
+from pipeline.store.local import Backend, LocalBackend
 from pipeline.store.process_id import ProcessId
 from tests.support.children import kill, start, wait_for
 
@@ -57,17 +56,17 @@ def owner_file(store: Path) -> Path:
 def test_two_processes_on_one_key_compute_once(tmp_path: Path):
     store = tmp_path / "store"
     children = [start(COMPUTES, store, KEY, tmp_path / str(i), 2) for i in range(3)]
-    said = [child.communicate()[1] for child in children]
+    printed = [child.communicate()[1] for child in children]
     assert [child.returncode for child in children] == [0, 0, 0]
     assert {(tmp_path / str(i) / "data").read_text() for i in range(3)} == {"0"}
-    assert f"waiting for process {children[0].pid} on " in said[1]
+    assert f"waiting for process {children[0].pid} on " in printed[1]
     assert not owner_file(store).exists()
 
 
 def test_many_processes_that_start_together_compute_once(tmp_path: Path):
     children = [start(COMES_AND_COMPUTES, tmp_path / "store", KEY, tmp_path / str(i), 0.2) for i in range(5)]
-    said = [child.communicate()[0] for child in children]
-    assert sorted(line for text in said for line in text.splitlines()) == ["computing"] + ["from the store"] * 4
+    printed = [child.communicate()[0] for child in children]
+    assert sorted(line for text in printed for line in text.splitlines()) == ["computing"] + ["from the store"] * 4
 
 
 def test_the_next_takes_over_at_once_when_the_owner_is_killed(tmp_path: Path):
@@ -77,10 +76,10 @@ def test_the_next_takes_over_at_once_when_the_owner_is_killed(tmp_path: Path):
     assert waiting.poll() is None
     killed = time.monotonic()
     kill(owner)
-    _, said = waiting.communicate()
+    _, printed = waiting.communicate()
     assert time.monotonic() - killed < 2
-    assert f"process {owner.pid} on " in said
-    assert "taking over" in said
+    assert f"process {owner.pid} on " in printed
+    assert "taking over" in printed
     assert read_artifact(tmp_path / "b")
 
 
@@ -88,9 +87,9 @@ def test_a_terminated_owner_gives_the_lease_back_and_exits_with_143(tmp_path: Pa
     owner = start(COMPUTES, tmp_path / "store", KEY, tmp_path / "a", 600)
     assert owner_file(tmp_path / "store").exists()
     owner.terminate()
-    _, said = owner.communicate()
+    _, printed = owner.communicate()
     assert owner.returncode == 143
-    assert said == ""
+    assert printed == ""
     assert not owner_file(tmp_path / "store").exists()
     assert not (tmp_path / "a").exists()
 
