@@ -13,8 +13,7 @@ import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
 from pipeline.errors import ConfigError, StoreError
-from pipeline.store.files import full_disk_as_store_error
-from pipeline.store.local import FileInfo
+from pipeline.store.files import FileInfo, full_disk_as_store_error
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 RETRY_FOR_SECONDS = 60.0  # only a bucket that has answered this process before

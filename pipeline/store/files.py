@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.errors import StoreError, TrilemmaError
 from pipeline.store.process_id import ProcessId
@@ -15,6 +16,11 @@ from pipeline.store.process_id import ProcessId
 TEMPORARY_MARK = ".tmp~"
 OWNER_PATTERN = re.compile(rf"{re.escape(TEMPORARY_MARK)}[0-9a-f]+~([0-9]+)~([0-9.]+)~(.*)$")
 FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota, the largest file allowed
+
+
+class FileInfo(NamedTuple):
+    bytes: int
+    age_seconds: float  # since the last write
 
 
 @contextmanager

@@ -5,21 +5,16 @@ import shutil
 import time
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from filelock import FileLock
 
-from pipeline.store.files import ensure_writable, full_disk_as_store_error, remove, replacing, write_file
+from pipeline.store.files import FileInfo, ensure_writable, full_disk_as_store_error, remove, replacing, write_file
 
 if TYPE_CHECKING:
     from pipeline.store.bucket import Bucket
 
 Backend: TypeAlias = "LocalBackend | Bucket"
-
-
-class FileInfo(NamedTuple):
-    bytes: int
-    age_seconds: float  # since the last write
 
 
 class LocalBackend:
