@@ -6,16 +6,12 @@ torch, which costs seconds and a third of a gigabyte, is not imported here: a st
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Self, TypeVar, TypeVarTuple
+from typing import Any, Self
 
-from pipeline.context import Launch, Worker
+from pipeline.context import Item, Launch, T, Ts, Worker
 from pipeline.errors import UserError
 from pipeline.launch.determinism import device_name, reproducible
 from pipeline.launch.signals import run_as_only_worker
-
-T = TypeVar("T")
-Item = TypeVar("Item")
-Ts = TypeVarTuple("Ts")
 
 
 def launcher(workers: int = 0, address: str | None = None) -> Launch:

@@ -7,24 +7,20 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Self, TypeVar, TypeVarTuple
+from typing import Any, Self
 
 import ray
 import ray.exceptions
 import torch
 
 from pipeline.console import one_line
-from pipeline.context import Worker
+from pipeline.context import Item, T, Ts, Worker
 from pipeline.errors import LaunchError
 from pipeline.launch.cluster import check_room, joined_cluster, machine_room, own_folder, private_ray, wait_for_room
 from pipeline.launch.determinism import device_name, reproducible
 from pipeline.launch.ray_errors import no_gpu, pickled_errors, stoppable
 from pipeline.launch.signals import run_as_only_worker
 from pipeline.launch.transfer import pickle_with_artifacts
-
-T = TypeVar("T")
-Item = TypeVar("Item")
-Ts = TypeVarTuple("Ts")
 
 
 class RayLaunch:

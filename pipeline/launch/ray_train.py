@@ -17,7 +17,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any
 
 import ray
 import ray.exceptions
@@ -34,7 +34,7 @@ from ray.train.v2.api.callback import RayTrainCallback
 from torch import Tensor, distributed
 
 from pipeline.console import one_line
-from pipeline.context import Worker
+from pipeline.context import Item, T, Ts, Worker
 from pipeline.errors import LaunchError
 from pipeline.launch.determinism import reproducible
 from pipeline.launch.ray_errors import no_gpu, pickled_errors, stoppable
@@ -43,10 +43,6 @@ from pipeline.launch.signals import GRACE_SECONDS, sigterm_postponed
 PREFETCH_SHARDS = 4
 POLL_SECONDS = 1.0  # of the request to stop
 NO_GPU = ("no GPUs found", "NCCL built in", "at least one CUDA device")  # torch's messages when it is to connect none
-
-T = TypeVar("T")
-Item = TypeVar("Item")
-Ts = TypeVarTuple("Ts")
 
 
 def fit(loop: Callable[[Worker, *Ts], T], args: bytes, workers: int, gpus: bool) -> T:

@@ -5,14 +5,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar, TypeVarTuple
 
 from pipeline.console import say
-from pipeline.context import Worker
+from pipeline.context import T, Ts, Worker
 from pipeline.errors import Interrupted
-
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
 GRACE_SECONDS = 30.0  # to save, and to stop in order, before being killed: what Kubernetes and Ray give by default
 

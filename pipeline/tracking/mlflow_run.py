@@ -15,17 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pipeline.console import one_line, say
-from pipeline.tracking.backend import (
-    artifact_folder,
-    create_missing_database,
-    first_cause,
-    is_server,
-    mlflow_client,
-    mlflow_failures,
-    refuse_absent,
-    tracking_errors,
-    tracking_uri,
-)
+from pipeline.tracking import backend
 from pipeline.tracking.run_owner import PARENT, REASON, close_abandoned_runs, experiment_id, find_run, owner_tags
 
 if TYPE_CHECKING:
@@ -65,7 +55,7 @@ class Run:
         self._sent_at = time.monotonic()
         self._paused_until = 0.0
         self._has_warned = self._is_closed = False
-        self._retry_seconds = RETRY_SECONDS if is_server(spec.uri) else 0.0
+        self._retry_seconds = RETRY_SECONDS if backend.is_server(spec.uri) else 0.0
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Names begin with train/, eval/ or cost/. Sent together every few seconds, and at the end."""
@@ -137,16 +127,17 @@ class Run:
             try:
                 send()
                 return
-            except mlflow_failures() as error:
+            except backend.mlflow_failures() as error:
                 failure = error
             if time.monotonic() >= end:
                 break
             time.sleep(1.0)
         self._paused_until = time.monotonic() + PAUSE_SECONDS
         if not self._has_warned:
+            cause = backend.first_cause(failure, handled)
             say(
-                f"trilemma: MLflow at {self.spec.uri}: {first_cause(failure, handled)}; the work goes on, its result "
-                f"is kept; metrics wait until MLflow answers (tried every {PAUSE_SECONDS:.0f} s), pictures do not"
+                f"trilemma: MLflow at {self.spec.uri}: {cause}; the work goes on, its result is kept; metrics wait "
+                f"until MLflow answers (tried every {PAUSE_SECONDS:.0f} s), pictures do not"
             )
         self._has_warned = True
 
@@ -175,8 +166,8 @@ class Tracker:
         again: tags of which only one run may exist: that run, if there is one, is opened again.
         """
         identity = {**({} if parent is None else {PARENT: parent}), **(again or {})}
-        with tracking_errors(self.uri):
-            client = mlflow_client(self.uri)
+        with backend.tracking_errors(self.uri):
+            client = backend.mlflow_client(self.uri)
             from mlflow.entities import Param, RunTag
 
             home = experiment_id(client, experiment, self.artifacts)
@@ -207,19 +198,19 @@ def connect(project: Path) -> Tracker:
     Closes runs that killed processes left open. A file serves one machine; several need a server, because SQLite does
     not work over a network.
     """
-    uri = tracking_uri(project)
-    with tracking_errors(uri):
-        create_missing_database(uri)
-        close_abandoned_runs(mlflow_client(uri))
-    return Tracker(uri, None if is_server(uri) else str(artifact_folder(project)))
+    uri = backend.tracking_uri(project)
+    with backend.tracking_errors(uri):
+        backend.create_missing_database(uri)
+        close_abandoned_runs(backend.mlflow_client(uri))
+    return Tracker(uri, None if backend.is_server(uri) else str(backend.artifact_folder(project)))
 
 
 @contextmanager
 def attach(spec: RunSpec) -> Iterator[Run]:
     """Log to a run that another process opened and will close."""
-    refuse_absent(spec.uri)
-    with tracking_errors(spec.uri):
-        client = mlflow_client(spec.uri)
+    backend.refuse_absent(spec.uri)
+    with backend.tracking_errors(spec.uri):
+        client = backend.mlflow_client(spec.uri)
         client.get_run(spec.run_id)
     run = Run(client, spec)
     try:
