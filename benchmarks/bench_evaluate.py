@@ -37,8 +37,8 @@ def main() -> None:
         more_than_held_out = features.Config(images=SAMPLES + 1)  # so that it leaves the values to this benchmark
         reference = ran(folder, features, {"data": data}, more_than_held_out)
         write_real_vs_real(found := {}, reference.path)
-        judge = evaluator_of(data.path, reference.path)
-        real_vs_real = timed(lambda: found.update(judge.real_vs_real(SAMPLES)))
+        evaluator = evaluator_of(data.path, reference.path)
+        real_vs_real = timed(lambda: found.update(evaluator.real_vs_real(SAMPLES)))
         write_real_vs_real(found, reference.path)
         inputs = {"prepare": data, "features": reference, "samples": samples}
         after = timed(lambda: ran(folder, evaluate, inputs, evaluate.Config()))

@@ -1,8 +1,8 @@
 """How often real against real looks like a difference: 200 repetitions with fixed seeds, on digits and on a mixture.
 
 Verdicts: two "generators" that are both the data, five sets each, compared as runs are. A right 95 % test gives about
-10 in 200, seldom more than 16. Immune alarms: one set at a study's n, as `trilemma immune` does; at most 1 in 100 is
-meant to raise one. The counts follow from the seeds alone.
+10 in 200, seldom more than 16. Alarms: one set at a study's n, as `trilemma check-metrics` does; at most 1 in 100
+should raise one. The counts follow from the seeds alone.
 """
 
 from collections import Counter
@@ -28,9 +28,7 @@ def main() -> None:
         found = verdicts(pool, n)
         listed = ", ".join(f"{metric} {found[metric]}" for metric in NAMES)
         print(f"{name}: verdicts in {REPETITIONS} comparisons of equals, {SETS} sets of {n}: {listed}", flush=True)
-        print(
-            f"{name}: clean immune repetitions with an alarm at n = {seen_at}: {alarms(pool, seen_at)} of {REPETITIONS}"
-        )
+        print(f"{name}: clean repetitions with an alarm at n = {seen_at}: {alarms(pool, seen_at)} of {REPETITIONS}")
 
 
 def digits() -> np.ndarray:

@@ -31,7 +31,7 @@ from methods.nets.small.encoder import MlpEncoder
 class Use:
     """How a guided run uses the classifier. Default: ADM-G with a class-conditional model; unconditional: 10."""
 
-    scale: float = 1.0
+    scale: float = 1.0  # weight of the classifier's gradient
     entropy_driven: bool = False  # times log K / entropy of each image's predicted classes
     entropy_cap: float | None = None  # at most this much; None: no cap, as in the official code
     late_scale: float | None = None  # instead of scale from switch_time on; None: never (ADM-G++ has both)
@@ -57,7 +57,7 @@ class Classifier:
     """Classifier of noisy images at every step of a chain. Training settings: ADM's at 256 pixels."""
 
     steps: int = 1000  # of the chain
-    schedule: Literal["linear", "cosine"] = "linear"
+    schedule: Literal["linear", "cosine"] = "linear"  # of the noise levels
     classes: int | None = None  # None: the data's; others: a feature trunk of other classes, which cannot guide
     net: Literal["unet", "mlp"] = "unet"  # the way down of ADM's U-Net for square images; mlp for points too
     width: int = 128  # channels at channel_mult 1, or hidden units
@@ -67,8 +67,8 @@ class Classifier:
     head_width: int = 64  # U-Net: channels of an attention head
     pool: Pool = "attention"  # U-Net
     entropy_weight: float = 0.0  # of log K - entropy in the loss; entropy-aware training: 0.1
-    lr: float = 3e-4  # falls linearly to 0
-    weight_decay: float = 0.05
+    lr: float = 3e-4  # AdamW's first learning rate, falls linearly to 0
+    weight_decay: float = 0.05  # AdamW's
 
     Use = Use
 
@@ -132,18 +132,10 @@ class Classifier:
         if self.net == "mlp":
             return MlpEncoder(shape, outputs=classes, width=self.width, blocks=self.depth)
         return EncoderUNetModel(
-            square_size(shape, self.net),
-            shape[0],
-            self.width,
-            classes,
-            num_res_blocks=self.depth,
-            attention_resolutions=self.attention,
-            channel_mult=self.channel_mult,
-            num_head_channels=self.head_width,
-            use_scale_shift_norm=True,
-            resblock_updown=True,
-            pool=self.pool,
-        )
+            square_size(shape, self.net), shape[0], self.width, classes, num_res_blocks=self.depth,
+            attention_resolutions=self.attention, channel_mult=self.channel_mult, num_head_channels=self.head_width,
+            use_scale_shift_norm=True, resblock_updown=True, pool=self.pool,
+        )  # fmt: skip
 
 
 class ClassifierOutput(NamedTuple):

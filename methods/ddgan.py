@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.checks import check_channels, require, require_at_least, require_fraction
+from methods.core.checks import check_channels, check_conditional, require, require_at_least, require_fraction
 from methods.core.process.chains import Chain, cosine_betas, geometric_betas, look_up, vp_betas
 from methods.core.process.posterior import Posterior, diffuse
 from methods.core.rng import ImageRng, StepRng
@@ -55,14 +55,14 @@ class DDGAN:
     image_out: Pyramid = "none"  # ncsnpp: how the output image is formed from the levels
     discriminator_size: Size = "small"  # ncsnpp: the discriminator halves images three times; "large": six
     discriminator_width: int = 64  # ncsnpp: channels of the discriminator, doubled three times
-    generator_lr: float = 1.6e-4
-    discriminator_lr: float = 1.25e-4
-    lr_min: float = 1e-5
+    generator_lr: float = 1.6e-4  # Adam's first learning rate
+    discriminator_lr: float = 1.25e-4  # as generator_lr
+    lr_min: float = 1e-5  # learning rate at the end of the cosine
     epochs: int = 1800  # the learning rates follow a cosine in as many steps
     lr_linear_from: float | None = None  # ours, in place of the cosine: the share of the training before they fall
-    ema: float = 0.9999
+    ema: float = 0.9999  # decay of the generator's averaged weights per step
     ema_warmup: bool = False  # ours: a smaller decay in the first steps
-    r1_gamma: float = 0.02
+    r1_gamma: float = 0.02  # weight of the R1 penalty, halved
     r1_every: int = 15  # steps; not rescaled by it
 
     Sampling = Sampling
@@ -73,10 +73,7 @@ class DDGAN:
             require(0 < self.beta_min < self.beta_max, "beta_min", self.beta_min, "more than 0 and less than beta_max")
         geometric = self.schedule == "geometric"
         require(not geometric or self.beta_max < 1, "beta_max", self.beta_max, "a variance below 1 (geometric)")
-        takes_classes = self.net not in MIXTURES
-        require(
-            takes_classes or not self.conditional, "conditional", self.conditional, f"false beside net {self.net!r}"
-        )
+        check_conditional(self.conditional, self.net, takes_classes=self.net not in MIXTURES)
         require_at_least(1, latent=self.latent, width=self.width, depth=self.depth, style_width=self.style_width)
         require_at_least(1, discriminator_width=self.discriminator_width, r1_every=self.r1_every, epochs=self.epochs)
         require_at_least(0, mapping_layers=self.mapping_layers, r1_gamma=self.r1_gamma, lr_min=self.lr_min)
@@ -98,8 +95,7 @@ class DDGAN:
         )
 
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
-        generator, discriminator = self._nets(data)
-        return {"generator": generator, "discriminator": discriminator}
+        return dict(zip(("generator", "discriminator"), self._nets(data)))
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
         shape = batch.images.shape
@@ -167,20 +163,11 @@ class DDGAN:
             return flat_players(self.net, shape, data.std, **size, classes=classes, pair=True)
         square_size(shape, self.net)
         generator = NCSNppGenerator(
-            shape,
-            latent=self.latent,
-            model_channels=self.width or 128,
-            channel_mult=self.channel_mult,
-            num_res_blocks=self.depth or 2,
-            attn_resolutions=self.attention,
-            dropout=self.dropout,
-            style_channels=self.style_width,
-            mapping_layers=self.mapping_layers,
-            norm_after=self.norm_after,
-            image_in=self.image_in,
-            image_out=self.image_out,
-            classes=classes,
-        )
+            shape, latent=self.latent, model_channels=self.width or 128, channel_mult=self.channel_mult,
+            num_res_blocks=self.depth or 2, attn_resolutions=self.attention, dropout=self.dropout,
+            style_channels=self.style_width, mapping_layers=self.mapping_layers, norm_after=self.norm_after,
+            image_in=self.image_in, image_out=self.image_out, classes=classes,
+        )  # fmt: skip
         discriminator = DDGANDiscriminator(
             shape[0], size=self.discriminator_size, model_channels=self.discriminator_width, classes=classes
         )

@@ -4,29 +4,15 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from methods.core.checks import check_chain_steps, check_label_dropout, require_at_least, require_fraction
-from methods.core.labels import drop_labels, with_classifier_free_guidance
-from methods.core.process.chains import Chain, chain_of, look_up
+from methods.core.chain_model import ChainModel
+from methods.core.labels import drop_labels
+from methods.core.process.chains import look_up
 from methods.core.process.posterior import diffuse
-from methods.core.rng import ImageRng, StepRng
-from methods.core.sampling.ancestral import StepNet, chain_denoiser, check_steps_back, walk
-from methods.core.types import (
-    Adam,
-    Batch,
-    DataSpec,
-    Denoiser,
-    Draws,
-    Ema,
-    Metrics,
-    Nets,
-    Player,
-    Source,
-    Wrap,
-    unwrapped,
-)
+from methods.core.rng import StepRng
+from methods.core.sampling.ancestral import StepNet, Variance, chain_denoiser, check_steps_back
+from methods.core.types import Batch, DataSpec, Denoiser, Draws, Metrics, Nets
 from methods.nets.adm.unet import UNetModel
 from methods.nets.shapes import square_size
 from methods.nets.small.mlp import ResidualMlp
@@ -47,11 +33,11 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class DDPM:
+class DDPM(ChainModel):
     """Predicts the noise of every state of a fixed chain. Defaults: CIFAR-10."""
 
     steps: int = 1000  # T
-    schedule: Literal["linear", "cosine"] = "linear"
+    schedule: Literal["linear", "cosine"] = "linear"  # of the noise levels
     net: Literal["unet", "mlp"] = "unet"  # ADM's U-Net for square images; mlp for points too
     conditional: bool = False  # on the classes, where the data have any
     label_dropout: float = 0.0  # probability that an image's class is hidden, for classifier-free guidance (0.1)
@@ -60,19 +46,10 @@ class DDPM:
     channel_mult: tuple[int, ...] = (1, 2, 2, 2)  # U-Net: width at each resolution, finest first
     attention: tuple[int, ...] = (16,)  # U-Net: pixels per side where blocks attend
     dropout: float = 0.1  # of the U-Net
-    lr: float = 2e-4
-    ema: float = 0.9999
+    lr: float = 2e-4  # Adam's learning rate, constant
+    ema: float = 0.9999  # decay of the averaged weights per step
 
     Sampling = Sampling
-
-    def __post_init__(self) -> None:
-        check_chain_steps(self.steps, self.schedule)
-        require_at_least(1, width=self.width, depth=self.depth)
-        check_label_dropout(self.label_dropout, self.conditional)
-        require_fraction(ema=self.ema)
-
-    def players(self) -> tuple[Player, ...]:
-        return (Player("denoiser", "denoiser", Adam(lambda progress: self.lr), Ema(lambda progress: self.ema)),)
 
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
         classes = data.classes if self.conditional else 0
@@ -96,41 +73,14 @@ class DDPM:
     def denoiser(self, net: nn.Module, labels: Tensor | None) -> Denoiser:
         return chain_denoiser(lambda x, step: net(x, step, labels), self.chain)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        nets: Nets,
-        sampling: Sampling,
-        labels: Tensor | None,
-        rng: ImageRng,
-        wrap: Wrap = unwrapped,
-        source: Source | None = None,
-    ) -> Tensor:
-        net = nets["denoiser"]
-        assert isinstance(net, StepNet)
-        denoise = wrap(
-            with_classifier_free_guidance(
-                lambda of: self.denoiser(net, of), labels, net.classes, self.label_dropout, sampling.cfg_weight
-            )
-        )
-        x, chain = rng.normal(*net.shape), self.chain.spaced(sampling.spacing)
-        return walk(denoise, x, chain, rng, sampling.eta, sampling.variance, sampling.clip, source)
-
-    @property
-    def chain(self) -> Chain:
-        return chain_of(self.schedule, self.steps)
+    def spacing_and_variance(self, sampling: Sampling) -> tuple[str | None, Variance]:
+        return sampling.spacing, sampling.variance
 
     def _body(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         if self.net == "mlp":
             return ResidualMlp(shape, label_dim=classes, width=self.width, blocks=self.depth)
         return UNetModel(
-            square_size(shape, self.net),
-            shape[0],
-            self.width,
-            shape[0],
-            num_res_blocks=self.depth,
-            attention_resolutions=self.attention,
-            dropout=self.dropout,
-            channel_mult=self.channel_mult,
+            square_size(shape, self.net), shape[0], self.width, shape[0], num_res_blocks=self.depth,
+            attention_resolutions=self.attention, dropout=self.dropout, channel_mult=self.channel_mult,
             num_classes=classes or None,
-        )
+        )  # fmt: skip

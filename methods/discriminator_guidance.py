@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from methods.classifier_guidance import Classifier, ClassifierOutput, Trunk
-from methods.core.checks import check_labels, require, require_at_least, require_fraction
+from methods.core.checks import check_labels, require, require_at_least, require_fraction, require_positive
 from methods.core.guidance import Guide, WeightLaw, boosted, switched
 from methods.core.process.noise import CosineVP, LinearVP
 from methods.core.rng import StepRng
@@ -39,7 +39,7 @@ class Use:
     weight: float = 2.0  # in first-order evaluations of a Heun step
     second_weight: float = 0.0  # in second-order ones, at as many discriminator calls again
     time_min: float = 0.01  # the guide acts between these tau: 0.01 is sigma = 0.045
-    time_max: float = 1.0
+    time_max: float = 1.0  # 1 is sigma = 152
     clip: float = 1e-5  # d is kept this far from 0 and 1, where the gradient is zero
     boost: bool = False  # more weight at every second step where log odds are below 0; with sample.boost_churn
     boost_factor: float = 2.0  # times as much; ADM-G++: 3, 5 or 0.75
@@ -50,7 +50,7 @@ class Use:
     def __post_init__(self) -> None:
         require(0 < self.time_min < self.time_max <= 1, "time_min", self.time_min, "0 < time_min < time_max <= 1")
         require(0 <= self.clip < 0.5, "clip", self.clip, "at least 0 and less than 0.5")
-        require(self.boost_factor > 0, "boost_factor", self.boost_factor, "more than 0")
+        require_positive(boost_factor=self.boost_factor)
         is_plain = self.boost or self.boost_factor == 2.0
         require(is_plain, "boost_factor", self.boost_factor, "none without boost (leave it out)")
         require(0 < self.switch_time < 1, "switch_time", self.switch_time, "between 0 and 1")
@@ -78,17 +78,17 @@ class Discriminator:
     shallow head of this width and depth on the frozen features of a trained classifier. Training: CIFAR-10's settings.
     """
 
-    body: Literal["mlp", "conv", "head"] = "conv"
+    body: Literal["mlp", "conv", "head"] = "conv"  # mlp for points too; head: on the trunk's features
     trunk: Classifier | None = None  # whose features the head reads
     conditional: bool = True  # on the classes, where the data have any; a trunk is unconditional
     width: int = 128  # channels at full resolution, or hidden units
     depth: int = 2  # residual blocks per resolution, or of the mlp
     dropout: float = 0.0  # of the residual blocks of conv
-    clock: Clock = "linear"
-    density_ratio: Ratio = "bce"
+    clock: Clock = "linear"  # schedule of the network's time input
+    density_ratio: Ratio = "bce"  # the loss that the density ratio is learned by, see `ratio_loss`
     time_min: float = 1e-5  # least tau in training
-    lr: float = 3e-4
-    weight_decay: float = 1e-7
+    lr: float = 3e-4  # Adam's learning rate, constant
+    weight_decay: float = 1e-7  # Adam's
     decoupled: bool = False  # True: AdamW
 
     Use = Use
@@ -100,7 +100,7 @@ class Discriminator:
         wanted = "a classifier for the head, and for nothing else"
         require((self.body == "head") == (self.trunk is not None), "trunk", self.trunk, wanted)
         require(0 < self.time_min < 1, "time_min", self.time_min, "between 0 and 1")
-        require(self.lr > 0, "lr", self.lr, "more than 0")
+        require_positive(lr=self.lr)
         require_at_least(0, weight_decay=self.weight_decay)
 
     def players(self) -> tuple[Player, ...]:
@@ -153,26 +153,18 @@ class Discriminator:
             return MlpEncoder(shape, label_dim=classes, width=self.width, blocks=self.depth)
         if len(shape) != 3:
             raise ValueError(f"body: 'conv' is for images [C, H, W], but the data have shape {shape}: choose 'mlp'")
-        return ConvEncoder(
-            (shape[0], shape[1], shape[2]),
-            label_dim=classes,
-            model_channels=self.width,
-            num_blocks=self.depth,
-            dropout=self.dropout,
-        )
+        image = shape[0], shape[1], shape[2]
+        size = {"model_channels": self.width, "num_blocks": self.depth}
+        return ConvEncoder(image, label_dim=classes, dropout=self.dropout, **size)
 
     def _head(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """On features of this shape: a map from the U-Net's way down, a vector from the mlp."""
         if len(shape) == 1:
             return MlpEncoder(shape, label_dim=classes, width=self.width, blocks=self.depth)
         return guidance_head(
-            shape[0],
-            image_size=shape[1],
-            model_channels=self.width,
-            num_res_blocks=self.depth,
-            num_head_channels=min(self.width, HEAD_WIDTH),
-            num_classes=classes or None,
-        )
+            shape[0], image_size=shape[1], model_channels=self.width, num_res_blocks=self.depth,
+            num_head_channels=min(self.width, HEAD_WIDTH), num_classes=classes or None,
+        )  # fmt: skip
 
 
 def _labels(batch: Batch) -> Tensor | None:

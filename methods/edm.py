@@ -5,8 +5,15 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from methods.core.checks import check_channels, check_label_dropout, require, require_at_least, require_fraction
-from methods.core.labels import drop_labels, with_classifier_free_guidance
+from methods.core.checks import (
+    check_channels,
+    check_label_dropout,
+    require,
+    require_at_least,
+    require_fraction,
+    require_positive,
+)
+from methods.core.labels import classifier_free_denoiser, drop_labels
 from methods.core.process.denoise import EDMScheme, Preconditioned, denoising_errors
 from methods.core.process.noise import GeometricVE, LinearVP, SubVP, edm_grid
 from methods.core.rng import ImageRng, StepRng
@@ -44,11 +51,7 @@ class Curve(NamedTuple):
     sigmas: Tensor  # [steps + 1] falling to 0
 
 
-PATHS = {
-    "vp": vp_path(LinearVP()),
-    "sub-vp": sub_vp_path(SubVP()),
-    "ve": ve_path(GeometricVE()),
-}
+PATHS = {"vp": vp_path(LinearVP()), "sub-vp": sub_vp_path(SubVP()), "ve": ve_path(GeometricVE())}
 
 
 @dataclass(frozen=True)
@@ -56,19 +59,17 @@ class Sampling:
     """Algorithms 1 and 2: 2 steps - 1 network evaluations per image."""
 
     steps: int = 18  # CIFAR-10; 40 at 64 pixels; rk45 chooses its own
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
-    rho: float = 7.0
+    sigma_min: float = 0.002  # least noise level before 0, in image units
+    sigma_max: float = 80.0  # first noise level, in image units
+    rho: float = 7.0  # levels are uniform in sigma^(1/rho)
     churn: float = 0.0  # S_churn; ImageNet-64: 40 with 256 steps, levels 0.05 to 50 and churn_noise 1.003
-    churn_min: float = 0.0  # S_min, S_max: churn at noise levels between these
-    churn_max: float = float("inf")
+    churn_min: float = 0.0  # S_min: churn at noise levels from this ...
+    churn_max: float = float("inf")  # S_max: ... to this
     churn_noise: float = 1.0  # S_noise
     boost_churn: float | None = None  # S_churn for samples whose discriminator's log odds are below 0 (EDM-G++: 4)
     boost_period: int = 5  # every how many steps
     solver: Literal["heun", "euler", "rk45", "sde"] = "heun"  # sde: the reverse SDE, by Euler and Maruyama
-    process: Literal["edm", "vp", "sub-vp", "ve"] = (
-        "edm"  # the process whose path is followed; score SDEs': levels uniform in time
-    )
+    process: Literal["edm", "vp", "sub-vp", "ve"] = "edm"  # whose path is followed; score SDEs': levels uniform in time
     tolerance: float = 1e-5  # of rk45, relative and absolute
     cfg_weight: float = 0.0  # classifier-free guidance: 0 none (Ho and Salimans' w; DiT's and DG's scale is 1 + w)
 
@@ -77,19 +78,12 @@ class Sampling:
         require(self.solver in solvers, "solver", self.solver, f"one of {', '.join(solvers)}")
         require(self.process in processes, "process", self.process, f"one of {', '.join(processes)}")
         require_at_least(1, steps=self.steps, boost_period=self.boost_period)
-        require(self.sigma_min > 0, "sigma_min", self.sigma_min, "more than 0")
+        require_positive(sigma_min=self.sigma_min, rho=self.rho, churn_noise=self.churn_noise)
+        require_positive(boost_churn=self.boost_churn, tolerance=self.tolerance)
         require(self.sigma_max > self.sigma_min, "sigma_max", self.sigma_max, f"more than sigma_min, {self.sigma_min},")
-        require(self.rho > 0, "rho", self.rho, "more than 0")
         require_at_least(0, churn=self.churn)
-        require(self.churn_noise > 0, "churn_noise", self.churn_noise, "more than 0")
-        require(
-            self.boost_churn is None or self.boost_churn > 0, "boost_churn", self.boost_churn, "more than 0 or none"
-        )
-        require(self.tolerance > 0, "tolerance", self.tolerance, "more than 0")
-        churns = self.churn_law is not None
-        require(
-            not churns or self.solver in ("heun", "euler"), "solver", self.solver, "heun or euler, as there is churn,"
-        )
+        churns = self.solver in ("heun", "euler") or self.churn_law is None
+        require(churns, "solver", self.solver, "heun or euler, as there is churn,")
         even = self.process == "edm" or self.rho == 7.0
         require(even, "rho", self.rho, f"none beside process {self.process} (leave it out)")
 
@@ -123,12 +117,12 @@ class EDM:
     dropout: float | None = None  # None: 0.13 for U-Nets, 0 for the mlp
     augment: float | None = None  # probability of each non-leaky augmentation; None: 0.12 for U-Nets, 0 for the mlp
     sigma_data: float | None = None  # standard deviation of the data; None: as measured (paper: 0.5)
-    p_mean: float = -1.2  # of ln sigma in training
-    p_std: float = 1.2
-    lr: float = 1e-3
+    p_mean: float = -1.2  # mean of ln sigma in training
+    p_std: float = 1.2  # standard deviation of ln sigma in training
+    lr: float = 1e-3  # Adam's learning rate after the ramp-up
     lr_rampup_images: int = 10_000_000  # linear from 0; choose far fewer for a short training
     lr_decay: Literal["linear"] | None = None  # to 0 over the training (paper: none)
-    ema_halflife_images: int = 500_000
+    ema_halflife_images: int = 500_000  # of the averaged weights
     ema_rampup: float | None = 0.05  # half-life at most this share of the images seen so far
 
     Sampling = Sampling
@@ -141,12 +135,9 @@ class EDM:
         require(self.net != "mlp" or self._dropout == 0, "dropout", self.dropout, "none for the mlp (leave it out)")
         require(0 <= self._augment <= 1, "augment", self.augment, "a probability")
         require(self.net != "mlp" or self._augment == 0, "augment", self.augment, "none for the mlp (leave it out)")
-        require(self.sigma_data is None or self.sigma_data > 0, "sigma_data", self.sigma_data, "more than 0 or none")
-        require(self.p_std > 0, "p_std", self.p_std, "more than 0")
-        require(self.lr > 0, "lr", self.lr, "more than 0")
+        require_positive(sigma_data=self.sigma_data, p_std=self.p_std, lr=self.lr, ema_rampup=self.ema_rampup)
+        require_positive(ema_halflife_images=self.ema_halflife_images)
         require_at_least(0, lr_rampup_images=self.lr_rampup_images)
-        require(self.ema_halflife_images > 0, "ema_halflife_images", self.ema_halflife_images, "more than 0")
-        require(self.ema_rampup is None or self.ema_rampup > 0, "ema_rampup", self.ema_rampup, "more than 0 or none")
 
     def players(self) -> tuple[Player, ...]:
         adam = Adam(self.learning_rate, replace_nonfinite=1e5)
@@ -211,11 +202,7 @@ class EDM:
         net = _denoiser(nets)
         scheme, churn = net.scheme, sampling.churn_law
         path, sigmas = sampling.curve(scheme.sigma_min, scheme.sigma_max)
-        denoise = wrap(
-            with_classifier_free_guidance(
-                lambda of: self.denoiser(net, of), labels, net.classes, self.label_dropout, sampling.cfg_weight
-            )
-        )
+        denoise = wrap(classifier_free_denoiser(self.denoiser, net, labels, self.label_dropout, sampling.cfg_weight))
         x, sigmas = begin(rng.normal(*net.shape).double(), sigmas, source)
         match sampling.solver:
             case "rk45":

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.checks import require, require_at_least, require_fraction
+from methods.core.checks import check_conditional, require, require_at_least, require_fraction
 from methods.core.rng import ImageRng, StepRng
 from methods.core.training.adversarial import collapse_statistics, discriminator_loss, loss_on_real
 from methods.core.training.rates import averaging, falling
@@ -29,28 +29,23 @@ class Sampling:
 class GAN:
     """Multilayer perceptrons. Defaults: the simulation's widths and rates."""
 
-    net: Literal["plain", "mixture-fourier", "mlp"] = (
-        "plain"  # mixture-fourier: ours, for points with fine detail; mlp: residual, for all
-    )
+    net: Literal["plain", "mixture-fourier", "mlp"] = "plain"  # mixture-fourier: ours, for fine detail; mlp: residual
     conditional: bool = False  # on the classes, where the data have any; mlp only
     latent: int = 2  # length of z, uniform in [0, 1)
-    width: int = 100
+    width: int = 100  # hidden units
     depth: int = 3  # hidden layers or blocks of the generator; the discriminator has one more, but in mlp
-    generator_lr: float = 1e-4
-    discriminator_lr: float = 4e-4
+    generator_lr: float = 1e-4  # Adam's learning rate
+    discriminator_lr: float = 4e-4  # Adam's learning rate
     lr_linear_from: float | None = None  # ours: the share of the training before the rates fall; None: never
-    ema: float | None = None  # ours; None: no average is kept
+    ema: float | None = None  # ours: decay of the generator's averaged weights per step; None: no average is kept
     ema_warmup: bool = False  # ours: a smaller decay in the first steps
-    r1_gamma: float = 0.0  # ours
+    r1_gamma: float = 0.0  # ours: weight of the R1 penalty, halved; 0: none
     r1_every: int = 8  # steps; not rescaled by it
 
     Sampling = Sampling
 
     def __post_init__(self) -> None:
-        takes_classes = self.net == "mlp"
-        require(
-            takes_classes or not self.conditional, "conditional", self.conditional, f"false beside net {self.net!r}"
-        )
+        check_conditional(self.conditional, self.net, takes_classes=self.net == "mlp")
         require_at_least(1, latent=self.latent, width=self.width, depth=self.depth, r1_every=self.r1_every)
         require_at_least(0, generator_lr=self.generator_lr, discriminator_lr=self.discriminator_lr)
         require_at_least(0, r1_gamma=self.r1_gamma)
@@ -78,7 +73,7 @@ class GAN:
             case "mixture-fourier":
                 seen = Coordinates(point_dims(data.shape, self.net), data.std)
                 layers = nn.Sequential(ResidualLayers(self.latent, width, depth), nn.Linear(width, values))
-                hidden = ResidualLayers(seen.width, width, depth + 1, loud=seen.width)
+                hidden = ResidualLayers(seen.width, width, depth + 1, scaled=seen.width)
                 discriminator = nn.Sequential(seen, hidden, nn.Linear(width, 1))
             case _:
                 discriminator = nn.Sequential(nn.Flatten(), mlp(values, 1, width, depth + 1))

@@ -7,36 +7,15 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from methods.core.checks import check_chain_steps, check_label_dropout, require_at_least, require_fraction
+from methods.core.chain_model import ChainModel
 from methods.core.density.variational import bound_terms
-from methods.core.labels import drop_labels, with_classifier_free_guidance
-from methods.core.process.chains import Chain, chain_of, look_up
+from methods.core.labels import drop_labels
+from methods.core.process.chains import Chain, look_up
 from methods.core.process.posterior import diffuse
-from methods.core.rng import ImageRng, StepRng
-from methods.core.sampling.ancestral import (
-    Predicts,
-    StepNet,
-    Variance,
-    chain_denoiser,
-    check_steps_back,
-    read_output,
-    walk,
-)
+from methods.core.rng import StepRng
+from methods.core.sampling.ancestral import Predicts, StepNet, Variance, chain_denoiser, check_steps_back, read_output
 from methods.core.training.loss_aware import LossHistory, history_of
-from methods.core.types import (
-    Adam,
-    Batch,
-    DataSpec,
-    Denoiser,
-    Draws,
-    Ema,
-    Metrics,
-    Nets,
-    Player,
-    Source,
-    Wrap,
-    unwrapped,
-)
+from methods.core.types import Batch, DataSpec, Denoiser, Draws, Metrics, Nets
 from methods.nets.adm.unet import UNetModel
 from methods.nets.shapes import square_size
 from methods.nets.small.mlp import ResidualMlp
@@ -61,12 +40,12 @@ class Losses(NamedTuple):
     """Of one batch, each [B]."""
 
     total: Tensor
-    mse: Tensor | None = None
+    mse: Tensor | None = None  # of the predicted noise or image
     bound: Tensor | None = None  # bits per dimension, as it enters the total
 
 
 @dataclass(frozen=True)
-class IDDPM:
+class IDDPM(ChainModel):
     """Noise and variance of every state of a chain. Defaults: CIFAR-10.
 
     ADM (arXiv:2105.05233) is this with 1000 steps, objective mse, times not rescaled, heads of 64 channels and block
@@ -75,10 +54,10 @@ class IDDPM:
     """
 
     steps: int = 4000  # T
-    schedule: Literal["linear", "cosine"] = "cosine"
+    schedule: Literal["linear", "cosine"] = "cosine"  # of the noise levels
     objective: Objective = "rescaled-mse"  # see `losses`
-    predicts: Predicts = "noise"
-    variance: Variance = "learned"
+    predicts: Predicts = "noise"  # the network's output
+    variance: Variance = "learned"  # of a step back: the posterior's, beta, or between the two
     times: Literal["uniform", "loss-aware"] = "uniform"  # of training; loss-aware: for the bound alone (section 3.3)
     rescale_times: bool = True  # the network's time input is 1000 / T times the step
     net: Literal["unet", "mlp"] = "unet"  # ADM's U-Net for square images; mlp for points too
@@ -88,25 +67,16 @@ class IDDPM:
     depth: int = 3  # residual blocks per resolution, or of the mlp
     channel_mult: tuple[int, ...] = (1, 2, 2, 2)  # U-Net: width at each resolution, finest first
     attention: tuple[int, ...] = (16, 8)  # U-Net: pixels per side where blocks attend
-    heads: int = 4
+    heads: int = 4  # of attention, unless head_width is set
     head_width: int | None = None  # channels of an attention head, however many heads; ADM: 64
     block_resampling: bool = False  # U-Net: residual blocks halve and double, as BigGAN's and ADM's, not convolutions
     rescale_residuals: bool = False  # U-Net: by sqrt(1/2); ADM's ablation
     adaptive_norm: bool = True  # U-Net: time and class scale and shift after a norm (AdaGN), or are added before it
     dropout: float = 0.3  # of the U-Net
-    lr: float = 1e-4
-    ema: float = 0.9999
+    lr: float = 1e-4  # Adam's learning rate, constant
+    ema: float = 0.9999  # decay of the averaged weights per step
 
     Sampling = Sampling
-
-    def __post_init__(self) -> None:
-        check_chain_steps(self.steps, self.schedule)
-        require_at_least(1, width=self.width, depth=self.depth)
-        check_label_dropout(self.label_dropout, self.conditional)
-        require_fraction(ema=self.ema)
-
-    def players(self) -> tuple[Player, ...]:
-        return (Player("denoiser", "denoiser", Adam(lambda progress: self.lr), Ema(lambda progress: self.ema)),)
 
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
         classes = data.classes if self.conditional else 0
@@ -173,29 +143,8 @@ class IDDPM:
     def denoiser(self, net: nn.Module, labels: Tensor | None) -> Denoiser:
         return chain_denoiser(lambda x, step: net(x, step, labels), self.chain, self.predicts, self.variance)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        nets: Nets,
-        sampling: Sampling,
-        labels: Tensor | None,
-        rng: ImageRng,
-        wrap: Wrap = unwrapped,
-        source: Source | None = None,
-    ) -> Tensor:
-        net = nets["denoiser"]
-        assert isinstance(net, StepNet)
-        denoise = wrap(
-            with_classifier_free_guidance(
-                lambda of: self.denoiser(net, of), labels, net.classes, self.label_dropout, sampling.cfg_weight
-            )
-        )
-        x, chain = rng.normal(*net.shape), self.chain.spaced(sampling.spacing or str(min(self.steps, 250)))
-        return walk(denoise, x, chain, rng, sampling.eta, self.variance, sampling.clip, source)
-
-    @property
-    def chain(self) -> Chain:
-        return chain_of(self.schedule, self.steps)
+    def spacing_and_variance(self, sampling: Sampling) -> tuple[str | None, Variance]:
+        return sampling.spacing or str(min(self.steps, 250)), self.variance
 
     def _body(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         channels = shape[0] * (2 if self.variance == "learned" else 1)
@@ -203,18 +152,9 @@ class IDDPM:
             out_shape = (channels, *shape[1:])
             return ResidualMlp(shape, out_shape=out_shape, label_dim=classes, width=self.width, blocks=self.depth)
         return UNetModel(
-            square_size(shape, self.net),
-            shape[0],
-            self.width,
-            channels,
-            num_res_blocks=self.depth,
-            attention_resolutions=self.attention,
-            dropout=self.dropout,
-            channel_mult=self.channel_mult,
-            num_classes=classes or None,
-            num_heads=self.heads,
-            num_head_channels=self.head_width,
-            use_scale_shift_norm=self.adaptive_norm,
-            resblock_updown=self.block_resampling,
+            square_size(shape, self.net), shape[0], self.width, channels, num_res_blocks=self.depth,
+            attention_resolutions=self.attention, dropout=self.dropout, channel_mult=self.channel_mult,
+            num_classes=classes or None, num_heads=self.heads, num_head_channels=self.head_width,
+            use_scale_shift_norm=self.adaptive_norm, resblock_updown=self.block_resampling,
             skip_scale=math.sqrt(0.5) if self.rescale_residuals else 1.0,
-        )
+        )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from methods.core.checks import check_channels, require, require_at_least, require_fraction
+from methods.core.checks import check_channels, check_conditional, require, require_at_least, require_fraction
 from methods.core.process.continuous import Times, pair_of_times
 from methods.core.process.posterior import Posterior, diffuse, implicit_step, posterior
 from methods.core.rng import ImageRng, StepRng
@@ -67,9 +67,7 @@ class SIDDM:
     head_width: int = 64  # unet: channels of an attention head
     dropout: float | None = None  # None: 0.1 for the unet, 0 for others
     trained_times: Literal["all", "visited"] = "all"  # ours: only those that `steps` calls visit, in equal shares
-    sees: Literal["marginal", "image"] = (
-        "marginal"  # the discriminator's input: x_s, or x_0 as in the released simulation
-    )
+    sees: Literal["marginal", "image"] = "marginal"  # the discriminator's input: x_s; x_0 as in the released simulation
     sees_pair: bool = False  # the discriminator's input has x_u too
     adversarial_weight: float = 1.0  # 0: the auxiliary terms alone
     afd_weight: float = 1.0  # of the auxiliary forward diffusion terms; 0: the adversarial loss alone
@@ -79,13 +77,13 @@ class SIDDM:
     afd_clip: float | None = 10.0  # bound of the weight 1 / (2 beta); unused by renoise
     c_target: Literal["renoised", "condition"] | None = "renoised"  # what C regresses: x'_u or x_u; None: there is no C
     clean_weight: float | None = 1.0  # of R, which regresses x_0 from reals; None: there is no R
-    generator_lr: float = 2e-4
-    discriminator_lr: float = 1e-4
+    generator_lr: float = 2e-4  # Adam's learning rate
+    discriminator_lr: float = 1e-4  # Adam's learning rate
     lr_linear_from: float | None = None  # ours: the share of the training before the rates fall; None: never
-    betas: tuple[float, float] = (0.5, 0.999)
-    ema: float = 0.9999
+    betas: tuple[float, float] = (0.5, 0.999)  # of Adam: decay of its moments per step
+    ema: float = 0.9999  # decay of the generator's averaged weights per step
     ema_warmup: bool = False  # ours: a smaller decay in the first steps
-    r1_gamma: float = 0.0  # ours
+    r1_gamma: float = 0.0  # ours: weight of the R1 penalty, halved; 0: none
     r1_every: int = 8  # steps; not rescaled by it
 
     Sampling = Sampling
@@ -96,10 +94,7 @@ class SIDDM:
         require_at_least(0, latent=self.latent, adversarial_weight=self.adversarial_weight, afd_weight=self.afd_weight)
         require_at_least(0, generator_lr=self.generator_lr, discriminator_lr=self.discriminator_lr)
         require_at_least(0, clean_weight=self.clean_weight, r1_gamma=self.r1_gamma)
-        takes_classes = self.net not in MIXTURES
-        require(
-            takes_classes or not self.conditional, "conditional", self.conditional, f"false beside net {self.net!r}"
-        )
+        check_conditional(self.conditional, self.net, takes_classes=self.net not in MIXTURES)
         check_channels(self.channel_mult)
         require_fraction(dropout=self.dropout, ema=self.ema, lr_linear_from=self.lr_linear_from)
         require(self.net == "unet" or not self.dropout, "dropout", self.dropout, f"none beside net {self.net!r}")
@@ -116,8 +111,7 @@ class SIDDM:
         )
 
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
-        generator, discriminator = self._nets(data)
-        return {"generator": generator, "discriminator": discriminator}
+        return dict(zip(("generator", "discriminator"), self._nets(data)))
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
         shape = batch.images.shape

@@ -19,19 +19,7 @@ from methods.core.rng import ImageRng, StepRng
 from methods.core.sampling.ancestral import StepNet, chain_denoiser, check_steps_back, walk
 from methods.core.training.adversarial import collapse_statistics, discriminator_loss, loss_on_real
 from methods.core.training.rates import averaging, falling
-from methods.core.types import (
-    Adam,
-    Batch,
-    DataSpec,
-    Denoiser,
-    Draws,
-    Ema,
-    Metrics,
-    Nets,
-    Player,
-    Wrap,
-    unwrapped,
-)
+from methods.core.types import Adam, Batch, DataSpec, Denoiser, Draws, Ema, Metrics, Nets, Player, Wrap, unwrapped
 from methods.nets.adm.ddpm_unet import DDPMUNet
 from methods.nets.shapes import square_size
 from methods.nets.small.film_gan import StateDiscriminator
@@ -60,7 +48,7 @@ class TDPM:
 
     kept: int = 500  # states that are denoised; 0: a plain GAN
     steps: int = 1000  # of the fine chain
-    schedule: Schedule = "linear"
+    schedule: Schedule = "linear"  # of the fine chain's noise levels
     prior: Literal["shared", "separate"] = "shared"  # by the denoising network, or by a network of its own
     release_indexing: bool = False  # the prior is trained one state noisier than the first denoised, as in the release
     net: Literal["unet", "mlp"] = "mlp"  # unet: the paper's, for square images; mlp for points too
@@ -73,14 +61,14 @@ class TDPM:
     dropout: float | None = None  # None: 0.1 for the unet, 0 for the mlp
     discriminator_base: int = 16384  # stylegan2: channels times pixels per side of a level, ...
     discriminator_max: int = 512  # ... of no more channels than these
-    denoiser_lr: float = 2e-4
-    prior_lr: float = 2e-5
+    denoiser_lr: float = 2e-4  # Adam's learning rate
+    prior_lr: float = 2e-5  # Adam's learning rate, also where the prior is the denoising network
     discriminator_lr: float = 2e-4  # 2.5e-3 is for StyleGAN2's equalised layers
     lr_linear_from: float | None = None  # ours: the share of the training before the rates fall; None: never
     clip_norm: float | None = 1.0  # of the denoiser's gradient
     ema: float = 0.9999  # of the denoiser's steps only, also where the prior trains the same network
     ema_warmup: bool = False  # ours: a smaller decay in the first steps
-    r1_gamma: float = 0.01
+    r1_gamma: float = 0.01  # weight of the R1 penalty, halved
     r1_every: int = 16  # steps; not rescaled by it
 
     Sampling = Sampling
@@ -88,13 +76,8 @@ class TDPM:
     def __post_init__(self) -> None:
         last = self.steps - 1 if self.release_indexing else self.steps
         require(0 <= self.kept <= last, "kept", self.kept, f"between 0 and {last}")
-        takes_classes = self.discriminator == "residual-mlp"
-        require(
-            takes_classes or not self.conditional,
-            "discriminator",
-            self.discriminator,
-            "'residual-mlp' beside conditional",
-        )
+        fits = self.discriminator == "residual-mlp" or not self.conditional
+        require(fits, "discriminator", self.discriminator, "'residual-mlp' beside conditional")
         require_at_least(1, width=self.width, depth=self.depth, r1_every=self.r1_every)
         require_at_least(1, discriminator_base=self.discriminator_base, discriminator_max=self.discriminator_max)
         require_at_least(0, denoiser_lr=self.denoiser_lr, prior_lr=self.prior_lr, r1_gamma=self.r1_gamma)
@@ -109,11 +92,9 @@ class TDPM:
         denoiser, prior, discriminator = (
             falling(lr, self.lr_linear_from) for lr in (self.denoiser_lr, self.prior_lr, self.discriminator_lr)
         )
-        betas = (0.0, 0.99)
+        betas, averages_prior = (0.0, 0.99), not self.kept or self.prior == "separate"
         adversaries = (
-            Player(
-                "prior", self.prior_net, Adam(prior, betas), None if self.kept and self.prior == "shared" else average
-            ),
+            Player("prior", self.prior_net, Adam(prior, betas), average if averages_prior else None),
             Player("discriminator", "discriminator", Adam(discriminator, betas)),
         )
         first = Player("denoiser", "denoiser", Adam(denoiser, clip_norm=self.clip_norm), average)
@@ -218,14 +199,9 @@ class TDPM:
             return ResidualMlp(shape, label_dim=classes, width=self.width, blocks=self.depth)
         square_size(shape, self.net)
         return DDPMUNet(
-            shape,
-            model_channels=self.width,
-            channel_mult=self.channel_mult,
-            num_res_blocks=self.depth,
-            attn_resolutions=self.attention,
-            dropout=self._dropout,
-            classes=classes,
-        )
+            shape, model_channels=self.width, channel_mult=self.channel_mult, num_res_blocks=self.depth,
+            attn_resolutions=self.attention, dropout=self._dropout, classes=classes,
+        )  # fmt: skip
 
     def _discriminator(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         match self.discriminator:

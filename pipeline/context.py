@@ -1,4 +1,4 @@
-"""What a stage is given besides its inputs and settings: where and how it runs, which never changes its result."""
+"""How and where a stage runs; no result depends on it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,18 +19,18 @@ Ts = TypeVarTuple("Ts")
 
 @dataclass(frozen=True)
 class Worker:
-    """One of `world` equal copies of a loop, and what it may use."""
+    """One of `world` equal copies of a loop, and its device."""
 
     rank: int
     world: int
     device: "torch.device"
     all_reduce: "AllReduce | None"  # None when alone; works in place
-    must_stop: Callable[[], bool] = lambda: False  # True on rank 0 only: save and raise `Interrupted` between steps
-    ahead: Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]] = map  # in order, computed before it is used
+    must_stop: Callable[[], bool] = lambda: False  # rank 0 only; then save and raise `Interrupted`
+    ahead: Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]] = map  # `map`, computed in advance
 
 
 class Launch(Protocol):
-    """A context manager: entering starts what it needs, leaving stops it."""
+    """Runs functions in this process or on workers, which start and stop with its context."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *raised: object) -> None: ...
@@ -40,16 +40,16 @@ class Launch(Protocol):
         ...
 
     def fit_each(self, loop: Callable[[Worker, Item], T], items: Sequence[Item]) -> Iterator[T]:
-        """As `map`, for small trainings: each item has a worker of its own, of rank 0 in a world of 1."""
+        """As `map`, for small trainings: each item has a worker of its own, with rank 0 in a world of 1."""
         ...
 
     def map(self, function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
-        """One call per item, up to `workers` at a time, started as results are taken; in the order of the items."""
+        """Results in the order of the items; up to `workers` calls at a time, started as results are taken."""
         ...
 
     @property
     def workers(self) -> int:
-        """0: calls are made in this process."""
+        """How many processes run calls; 0: this process."""
         ...
 
     @property
@@ -59,51 +59,45 @@ class Launch(Protocol):
 
 
 class State(Protocol):
-    """Bytes by name that survive a kill and are removed when the stage is complete. Can be sent to other processes."""
+    """Bytes by name that survive a kill and are removed when the stage is complete. Can be pickled."""
 
     @property
     def key(self) -> str:
-        """Of the result that is being computed."""
+        """The key of the result that is being computed."""
         ...
 
     def load(self, name: str) -> bytes | None: ...
 
     def save(self, name: str, data: bytes) -> None:
-        """Replace `name` at once."""
-        ...
+        """Replace `name` atomically."""
 
 
 class Watch(Protocol):
-    """Shows progress and logs values. Can be sent to another process and `opened` there."""
+    """Shows progress and logs values. Can be pickled, and `opened` in another process."""
 
     def opened(self) -> "AbstractContextManager[Watch]": ...
 
     def progress(self, done: int, total: int) -> None: ...
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Of a training step."""
-        ...
+        """Metrics of a training step, by name."""
 
     def samples(self, key: str, images: "np.ndarray", step: int) -> None:
         """images: uint8 [n, C, H, W]."""
-        ...
 
     def path(self, states: "np.ndarray") -> None:
-        """Denoising: uint8 [steps, n, C, H, W]."""
-        ...
+        """states: denoising paths, uint8 [steps, n, C, H, W]."""
 
     def results(self, values: Mapping[str, float]) -> None:
-        """Final values, once, by "metric of-what"."""
-        ...
+        """Final values, once; names are "metric subject"."""
 
     def note_cost(self, name: str, value: float) -> None:
         """A cost that only the stage can measure; kept in the ledger."""
-        ...
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """The circumstances of one execution."""
+    """How one execution of a stage runs, keeps its state and reports."""
 
     launch: Launch
     state: State

@@ -1,17 +1,17 @@
-"""What can go wrong, each with one line that says what came, what was wanted and what to do."""
+"""Exceptions; their messages name in one line what came, what was wanted and what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class TrilemmaError(Exception):
-    """Stops a command with one clear line; the command line prints the message and exits with `exit_code`."""
+    """Ends a command: the command line prints the message and exits with `exit_code`."""
 
     exit_code = 1
 
 
 class UserError(TrilemmaError):
-    """The user can repair it: a setting, a path, an input."""
+    """Wrong input that the user can correct: a setting, a path, a file."""
 
     exit_code = 2
 
@@ -28,8 +28,12 @@ class StoreError(TrilemmaError):
     """The store cannot be read or written."""
 
 
+class LaunchError(TrilemmaError):
+    """A worker died, or the cluster is gone; the saved state remains."""
+
+
 class Interrupted(TrilemmaError):
-    """A computation was told to stop, and has saved what it had: that is the argument."""
+    """A computation that received a signal to stop. Its argument: what it had saved."""
 
     def __str__(self) -> str:
         return f"told to stop; {self.args[0]} is saved: the same command goes on from there"
@@ -37,12 +41,8 @@ class Interrupted(TrilemmaError):
 
 @contextmanager
 def naming(entry: str) -> Iterator[None]:
-    """Puts the entry's name before the message of any ConfigError inside."""
+    """Prefix the message of any ConfigError in the block with the entry's name."""
     try:
         yield
     except ConfigError as error:
         raise ConfigError(f"{entry}: {error}") from None
-
-
-class LaunchError(TrilemmaError):
-    """A worker died, or the cluster went away; what was saved until then is still there."""

@@ -1,5 +1,7 @@
 """Checks of a method's fields and inputs, made before any computation; each raises ValueError."""
 
+from typing import Any, get_args
+
 from torch import Tensor
 
 from methods.core.types import Source
@@ -11,10 +13,21 @@ def require(holds: bool, field: str, came: object, wanted: str) -> None:
         raise ValueError(f"{field}: {came} came, {wanted} was wanted")
 
 
+def require_choice(field: str, came: str, options: Any) -> None:
+    """ValueError unless `came` is one of `options`, a Literal type."""
+    require(came in get_args(options), field, repr(came), f"one of {', '.join(map(repr, get_args(options)))}")
+
+
 def require_at_least(least: float, **fields: float | None) -> None:
     """ValueError that names the first field below `least`; None passes."""
     for field, came in fields.items():
         require(came is None or came >= least, field, came, f"at least {least:g}")
+
+
+def require_positive(**fields: float | None) -> None:
+    """ValueError that names the first field that is not above 0; None passes."""
+    for field, came in fields.items():
+        require(came is None or came > 0, field, came, "more than 0")
 
 
 def require_fraction(**fields: float | None) -> None:
@@ -28,6 +41,11 @@ def check_label_dropout(label_dropout: float, conditional: bool) -> None:
     require_fraction(label_dropout=label_dropout)
     hides = conditional or not label_dropout
     require(hides, "label_dropout", label_dropout, "none for an unconditional model")
+
+
+def check_conditional(conditional: bool, net: str, takes_classes: bool) -> None:
+    """A conditional model needs a network that has class labels as input."""
+    require(takes_classes or not conditional, "conditional", conditional, f"false beside net {net!r}")
 
 
 def check_channels(channel_mult: tuple[int, ...]) -> None:

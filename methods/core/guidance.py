@@ -15,7 +15,7 @@ from methods.core.checks import require
 from methods.core.shapes import per_sample
 from methods.core.types import At, Denoiser, Prediction
 
-OUTSIDE = 1e7  # log density ratio of a sample outside its guide's window: above any threshold for bad samples
+LOG_RATIO_OUTSIDE = 1e7  # of a sample outside its guide's window: above any threshold for bad samples
 
 WeightLaw: TypeAlias = Callable[[At, Tensor], Tensor]  # (sampler state, the guide's own log-weights [B]) -> weights [B]
 Trunk: TypeAlias = Callable[[Tensor, At], Any]  # a frozen network, whose output several guides may share
@@ -130,12 +130,12 @@ def _score_of(x: Tensor, at: At, present: list[tuple[Guide, Tensor]]) -> tuple[T
     with torch.enable_grad():
         x = x if is_differentiated else x.detach().requires_grad_()
         for guide, inside in present:
-            ratio = at.sigma.new_full(at.sigma.shape, OUTSIDE)
+            ratio = at.sigma.new_full(at.sigma.shape, LOG_RATIO_OUTSIDE)
             if inside.any():
                 log_weight = guide.weigh(x, at, outputs)
                 weights = guide.weight(at, log_weight.detach())
                 terms.append(_Term(guide, torch.where(inside, log_weight, 0), torch.where(inside, weights, 0)))
-                ratio = torch.where(inside, log_weight.detach(), OUTSIDE)
+                ratio = torch.where(inside, log_weight.detach(), LOG_RATIO_OUTSIDE)
             if guide.is_density_ratio:
                 log_ratio = ratio if log_ratio is None else log_ratio + ratio
         if any(term.guide.matched for term in terms):

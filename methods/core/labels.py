@@ -1,11 +1,14 @@
 """Class labels: 0 ... classes - 1; -1 stands for no class, as in the data files."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from torch import Tensor
 
 from methods.core.checks import check_labels, require
 from methods.core.guidance import classifier_free, constant
+from methods.core.process.denoise import Preconditioned
+from methods.core.sampling.ancestral import StepNet
 from methods.core.types import Denoiser
 
 
@@ -16,21 +19,24 @@ def drop_labels(labels: Tensor | None, uniform: Tensor, probability: float) -> T
     return labels.masked_fill(uniform < probability, -1)
 
 
-def with_classifier_free_guidance(
-    denoiser: Callable[[Tensor | None], Denoiser],
+Net = TypeVar("Net", Preconditioned, StepNet)
+
+
+def classifier_free_denoiser(
+    denoiser: Callable[[Net, Tensor | None], Denoiser],
+    net: Net,
     labels: Tensor | None,
-    classes: int,
     label_dropout: float,
     cfg_weight: float,
 ) -> Denoiser:
-    """The denoiser of these labels, with classifier-free guidance if cfg_weight is not 0. classes: of the network.
+    """The denoiser of these labels, with classifier-free guidance if cfg_weight is not 0.
 
-    denoiser: labels [B] or None -> the network as a `Denoiser`. ValueError for a weight where the model was not
-    trained with label_dropout, and for labels out of range.
+    denoiser: (network, labels [B] or None) -> a `Denoiser`. ValueError for a weight where the model was not trained
+    with label_dropout, and for labels out of range.
     """
-    check_labels(labels, classes)
+    check_labels(labels, net.classes)
     if not cfg_weight:
-        return denoiser(labels)
-    learned = bool(classes) and labels is not None and label_dropout > 0
+        return denoiser(net, labels)
+    learned = bool(net.classes) and labels is not None and label_dropout > 0
     require(learned, "cfg_weight", cfg_weight, "none unless the model is conditional and trained with label_dropout")
-    return classifier_free(denoiser(labels), denoiser(None), constant(cfg_weight))
+    return classifier_free(denoiser(net, labels), denoiser(net, None), constant(cfg_weight))

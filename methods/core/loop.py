@@ -89,11 +89,11 @@ def train_steps(
     mine = slice(rank * (batch // world), (rank + 1) * (batch // world))
     while state.step < steps:
         progress = Progress(state.step, batch, steps)
-        whole = batches(state.step)
+        global_batch = batches(state.step)
         metrics: dict[str, Tensor] = {}
         for player in method.players():
             if progress.step % player.every == 0:
-                metrics |= _step(method, player, state, whole, progress, seed, all_reduce, mine, autocast)
+                metrics |= _step(method, player, state, global_batch, progress, seed, all_reduce, mine, autocast)
         state.step += 1
         yield metrics
 
@@ -102,17 +102,17 @@ def _step(
     method: Trainable,
     player: Player,
     state: TrainState,
-    whole: Batch,
+    global_batch: Batch,
     progress: Progress,
     seed: int,
     all_reduce: AllReduce | None,
     mine: slice,
     autocast: torch.dtype | None,
 ) -> dict[str, Tensor]:
-    draws = method.draw(player.name, whole, StepRng(seed, progress.step, player.name))
+    draws = method.draw(player.name, global_batch, StepRng(seed, progress.step, player.name))
     net = state.nets[player.net]
     sample = next(net.parameters())
-    local = whole.each(lambda part: like(part[mine], sample))
+    local = global_batch.each(lambda part: like(part[mine], sample))
     draws = {name: like(value[mine], sample) for name, value in draws.items()}
     for name, other in state.nets.items():
         other.requires_grad_(name == player.net)
@@ -139,9 +139,9 @@ def _of_all_workers(local: Tensor, batch: int, mine: slice, all_reduce: AllReduc
     """[batch, ...] in the order of the global batch."""
     if all_reduce is None:
         return local
-    whole = local.new_zeros(batch, *local.shape[1:])
-    whole[mine] = local * (batch // len(local))  # all_reduce gives the mean
-    return all_reduce(whole.flatten()).view_as(whole)
+    joined = local.new_zeros(batch, *local.shape[1:])
+    joined[mine] = local * (batch // len(local))  # all_reduce gives the mean
+    return all_reduce(joined.flatten()).view_as(joined)
 
 
 def _finish_gradients(parameters: list[nn.Parameter], adam: Adam, all_reduce: AllReduce | None) -> None:
@@ -180,11 +180,10 @@ def like(value: Tensor, other: Tensor) -> Tensor:
 
 
 def batch_indices(images: int, batch: int, seed: int, step: int) -> Tensor:
-    """[batch] indices of a step: consecutive pieces of a fresh permutation per epoch, from (seed, step) alone."""
+    """[batch] indices of a step: consecutive parts of a fresh permutation per epoch, from (seed, step) alone."""
     start, stop = step * batch, (step + 1) * batch
     epochs = range(start // images, (stop - 1) // images + 1)
-    pieces = [_permutation(images, seed, e)[max(start - e * images, 0) : stop - e * images] for e in epochs]
-    return torch.cat(pieces)
+    return torch.cat([_permutation(images, seed, e)[max(start - e * images, 0) : stop - e * images] for e in epochs])
 
 
 @lru_cache(maxsize=16)

@@ -9,68 +9,45 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.nets.layers import Draw, xavier_uniform, zeros
-from methods.nets.resample import Resampling, filter_down
+from methods.nets.layers import xavier_uniform, zeros
+from methods.nets.resample import Resample, Resampling, filter_down
 
 TAPS = (1, 3, 3, 1)
 
 
-class Fir(nn.Module):
+def fir(direction: Literal["up", "down"], taps: tuple[int, ...] = TAPS) -> Resample:
     """[B, C, H, W] -> [B, C, 2H, 2W] or [B, C, H/2, W/2]."""
-
-    kernel: Tensor
-
-    def __init__(self, direction: Literal["up", "down"], taps: tuple[int, ...] = TAPS) -> None:
-        super().__init__()
-        self.resampling = Resampling(direction, taps)
-        self.register_buffer("kernel", self.resampling.kernel(), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.resampling.apply(x, self.kernel)
+    return Resample(Resampling(direction, taps), in_checkpoints=False)
 
 
 class FirConv(nn.Module):
     """A resampling and a 3x3 convolution in one: [B, inputs, H, W] -> [B, outputs, 2H, 2W] or half the size.
 
     The second of the two also reads the first's output outside the image, so pixels near the border differ from those
-    of two separate steps.
+    of two separate steps. in_checkpoints: the filter is in state dictionaries (EDM's).
     """
 
-    kernel: Tensor
+    resample_filter: Tensor
 
     def __init__(
-        self, inputs: int, outputs: int, direction: Literal["up", "down"], taps: tuple[int, ...] = TAPS
+        self,
+        inputs: int,
+        outputs: int,
+        direction: Literal["up", "down"],
+        taps: tuple[int, ...] = TAPS,
+        in_checkpoints: bool = False,
     ) -> None:
         super().__init__()
         fans = inputs * 9, outputs * 9
         self.direction: Literal["up", "down"] = direction
         self.weight = nn.Parameter(xavier_uniform((outputs, inputs, 3, 3), *fans))
         self.bias = nn.Parameter(zeros((outputs,), *fans))
-        self.register_buffer("kernel", Resampling(direction, taps).kernel(), persistent=False)
+        self.register_buffer("resample_filter", Resampling(direction, taps).kernel(), persistent=in_checkpoints)
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.to(x.dtype)
-        resampled = (conv_up if self.direction == "up" else conv_down)(x, weight, self.kernel)
+        resampled = (conv_up if self.direction == "up" else conv_down)(x, weight, self.resample_filter)
         return resampled + self.bias.to(x.dtype).reshape(-1, 1, 1)
-
-
-class FusedConvDown(nn.Module):
-    """EDM's: a convolution and a downsampling in one, [B, inputs, H, W] -> [B, outputs, H/2, W/2]."""
-
-    resample_filter: Tensor
-
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, *, taps: tuple[int, ...], weight: Draw, bias: Draw
-    ) -> None:
-        super().__init__()
-        fans = inputs * kernel**2, outputs * kernel**2
-        self.weight = nn.Parameter(weight((outputs, inputs, kernel, kernel), *fans))
-        self.bias = nn.Parameter(bias((outputs,), *fans))
-        self.register_buffer("resample_filter", Resampling("down", taps).kernel())
-
-    def forward(self, x: Tensor) -> Tensor:
-        halved = conv_down(x, self.weight.to(x.dtype), self.resample_filter)
-        return halved + self.bias.to(x.dtype).reshape(-1, 1, 1)
 
 
 def conv_down(x: Tensor, weight: Tensor, kernel: Tensor) -> Tensor:

@@ -37,41 +37,20 @@ def _adm(
     new_order: bool = False,
 ) -> Build:
     return partial(
-        UNetModel,
-        image_size=size,
-        in_channels=3,
-        model_channels=width,
-        out_channels=6,
-        num_res_blocks=blocks,
-        attention_resolutions=(32, 16, 8),
-        dropout=dropout,
-        channel_mult=ADM_MULTIPLIERS[size],
-        num_classes=classes,
-        num_heads=heads,
-        num_head_channels=head_channels,
-        use_scale_shift_norm=True,
-        resblock_updown=True,
-        use_new_attention_order=new_order,
-    )
+        UNetModel, size, 3, width, 6, num_res_blocks=blocks, attention_resolutions=(32, 16, 8), dropout=dropout,
+        channel_mult=ADM_MULTIPLIERS[size], num_classes=classes, num_heads=heads, num_head_channels=head_channels,
+        use_scale_shift_norm=True, resblock_updown=True, use_new_attention_order=new_order,
+    )  # fmt: skip
 
 
 def _classifier(
     size: int, *, blocks: int = 2, in_channels: int = 3, channel_mult: tuple[float, ...] | None = None
 ) -> Build:
     return partial(
-        EncoderUNetModel,
-        image_size=size,
-        in_channels=in_channels,
-        model_channels=128,
-        out_channels=1000,
-        num_res_blocks=blocks,
-        attention_resolutions=(32, 16, 8),
-        channel_mult=channel_mult or ADM_MULTIPLIERS[size],
-        num_head_channels=64,
-        use_scale_shift_norm=True,
-        resblock_updown=True,
-        pool="attention",
-    )
+        EncoderUNetModel, size, in_channels, 128, 1000, num_res_blocks=blocks, attention_resolutions=(32, 16, 8),
+        channel_mult=channel_mult or ADM_MULTIPLIERS[size], num_head_channels=64, use_scale_shift_norm=True,
+        resblock_updown=True, pool="attention",
+    )  # fmt: skip
 
 
 def _song(size: int, architecture: str, *, mult: tuple[int, ...], dropout: float, classes: int = 0) -> Build:
@@ -82,11 +61,7 @@ def _song(size: int, architecture: str, *, mult: tuple[int, ...], dropout: float
     if architecture == "vp":
         return plus_plus
     return partial(
-        plus_plus,
-        embedding_type="fourier",
-        channel_mult_noise=2,
-        encoder_type="residual",
-        resample_filter=(1, 3, 3, 1),
+        plus_plus, embedding_type="fourier", channel_mult_noise=2, encoder_type="residual", resample_filter=(1, 3, 3, 1)
     )
 
 

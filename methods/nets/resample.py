@@ -41,14 +41,14 @@ def filter_down(x: Tensor, kernel: Tensor, padding: int) -> Tensor:
 
 
 class Resample(nn.Module):
-    """A resampling alone, as a layer; its filter is a buffer because released checkpoints hold it."""
+    """A resampling alone, as a layer. in_checkpoints: its filter is in state dictionaries, as in EDM's."""
 
     resample_filter: Tensor
 
-    def __init__(self, resampling: Resampling) -> None:
+    def __init__(self, resampling: Resampling, in_checkpoints: bool = True) -> None:
         super().__init__()
         self.resampling = resampling
-        self.register_buffer("resample_filter", resampling.kernel())
+        self.register_buffer("resample_filter", resampling.kernel(), persistent=in_checkpoints)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.resampling.apply(x, self.resample_filter)

@@ -11,7 +11,7 @@ from pipeline.config.build import build_method, pick
 from pipeline.config.study import load_study
 from pipeline.data.artifacts import read_artifact
 from pipeline.errors import UserError
-from pipeline.training.importers.checkpoints import Format, fit, formats, model_of, read_checkpoint
+from pipeline.training.importers.checkpoints import NETS, Format, fit, model_of, read_checkpoint
 from pipeline.training.networks import data_spec
 
 TRAINED = ("runs", "classifiers", "guides")
@@ -19,8 +19,8 @@ TRAINED = ("runs", "classifiers", "guides")
 
 def print_entry(folder: Path, file: Path, format: str, name: str | None) -> None:
     """The entry on stdout, as YAML. name: of an existing entry, whose networks every tensor must fit."""
-    if format not in formats():
-        raise UserError(f"--as: {format!r} came, one of {', '.join(formats())} was wanted")
+    if format not in NETS:
+        raise UserError(f"--as: {format!r} came, one of {', '.join(NETS)} was wanted")
     if not file.is_file():
         raise UserError(f"{file} does not exist: pass the checkpoint")
     checkpoint = read_checkpoint(file, cast(Format, format))

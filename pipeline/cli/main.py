@@ -87,15 +87,21 @@ def sweep(
 ) -> None:
     """Vary a setting; run what is not stored yet; write table, figure and verdict."""
     from pipeline.cli.display import print_done, print_plan
-    from pipeline.sweeps.run import run_sweep
+    from pipeline.sweeps.run import plan_sweep, run_sweep
+    from pipeline.sweeps.trials import list_calls
 
     def write(*result: Any) -> Any:
         from pipeline.report.sweep_page import write  # imports pandas and matplotlib
 
         return write(*result)
 
-    show = print_json if as_json else print_plan if dry_run else print_done
-    run_sweep(name, of, values, seeds, race, concurrent, address, dry_run, show, write)
+    planned = plan_sweep(name, of, values, seeds, race)
+    if dry_run:
+        calls = list_calls(planned.study, planned.trials)
+        print_json(calls) if as_json else print_plan(calls)
+    else:
+        done = run_sweep(planned, concurrent, address, write)
+        print_json(done) if as_json else print_done(done)
 
 
 @app.command()

@@ -10,29 +10,29 @@ from pipeline.errors import UserError
 from pipeline.metrics.features.weights import Check
 from pipeline.metrics.standalone.measure import Measurement, Value
 
-DIGITS = 5  # significant, for people; JSON has all
+DIGITS = 5  # significant digits in the table; JSON has all
 
 
-def print_measurement(found: Measurement, as_json: bool) -> None:
-    """Warnings are on stderr and in the card."""
-    for warning in found.warnings:
+def print_measurement(measurement: Measurement, as_json: bool) -> None:
+    """Warnings are printed on stderr; JSON also has them in its card."""
+    for warning in measurement.warnings:
         say(f"warning: {warning}")
     if as_json:
-        print(json.dumps(found.json(), indent=1))
+        print(json.dumps(measurement.json(), indent=1))
         return
-    table = Table("metric", "value", "95 % interval", "floor", "settings", "card", box=None)
-    for name, value in found.values.items():
-        card = found.cards[name]
+    table = Table("metric", "value", "95 % interval", "real_vs_real", "settings", "card", box=None)
+    for name, value in measurement.values.items():
+        card = measurement.cards[name]
         settings = " ".join(f"{key}={setting}" for key, setting in card.settings)
-        table.add_row(name, _number(value.value), _interval(value), _number(value.floor), settings, card.id)
+        table.add_row(name, _number(value.value), _interval(value), _number(value.real_vs_real), settings, card.id)
     console = table_console()
     console.print(table)
-    about = found.json()["card"]
+    about = measurement.json()["card"]
     n_real = "unknown number of" if about["n_real"] is None else about["n_real"]
     console.print(
         f"\nfeatures: {about['extractor']}@{about['extractor_digest'][:8]} {about['layer']}, {about['preprocessing']}\n"
         f"samples: {about['n_generated']} generated, {n_real} real ({about['reference']})\n"
-        f"interval: {about['interval']}\nfloor: {about['floor']}",
+        f"interval: {about['interval']}\nreal_vs_real: {about['real_vs_real']}",
         highlight=False,
         markup=False,
     )
@@ -49,7 +49,7 @@ def print_checks(checks: list[Check], as_json: bool) -> None:
         table_console().print(table)
     wrong = [f"{check.path} ({check.sha256})" for check in checks if check.status == "wrong"]
     if wrong:
-        raise UserError(f"SHA-256 of other files than their names: {', '.join(wrong)}: delete and fetch them again")
+        raise UserError(f"wrong SHA-256: {', '.join(wrong)}: delete these files and fetch them again")
 
 
 def _number(value: float | None) -> str:

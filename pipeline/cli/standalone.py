@@ -1,4 +1,4 @@
-"""Commands on pictures and networks outside a study."""
+"""Commands for files outside a study."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, and nothing else there")]
-ExtractorName = Annotated[str | None, typer.Option(help="none: features; else a name, or FILE.safetensors")]
+ExtractorName = Annotated[str | None, typer.Option(help="none (for features), a name, or FILE.safetensors")]
 Source = Annotated[Path | None, typer.Option(envvar="TRILEMMA_DATA", help="folder where relative paths are looked for")]
 Folder = Annotated[Path | None, typer.Option(envvar="TRILEMMA_WEIGHTS", help="folder of the weights files")]
 weights = typer.Typer(no_args_is_help=True, help="Weights of feature networks: verify, fetch, train.")
@@ -17,8 +17,8 @@ def measure(
     real: Annotated[Path, typer.Argument(help="the same, or a reference .npz")],
     extractor: ExtractorName = None,
     metrics: Annotated[str | None, typer.Option(help="such as fid,kid,recall")] = None,
-    seeds: Annotated[str, typer.Option(help="of the random splits behind the floors")] = "0,1,2",
-    images: Annotated[int | None, typer.Option(help="use only the first so many generated samples", min=2)] = None,
+    seeds: Annotated[str, typer.Option(help="of the random splits for real-vs-real values")] = "0,1,2",
+    images: Annotated[int | None, typer.Option(help="use only so many generated samples", min=2)] = None,
     source: Source = None,
     as_json: Json = False,
 ) -> None:
@@ -28,8 +28,8 @@ def measure(
     from pipeline.metrics.standalone.measure import measure, numbers
 
     sides = located(generated, source), located(real, source)
-    found = measure(*sides, extractor, metrics.split(",") if metrics else None, numbers(seeds), images)
-    print_measurement(found, as_json)
+    measurement = measure(*sides, extractor, metrics.split(",") if metrics else None, numbers(seeds), images)
+    print_measurement(measurement, as_json)
 
 
 def reference(
@@ -48,7 +48,7 @@ def reference(
 def import_checkpoint(
     file: Annotated[Path, typer.Argument(help="an official checkpoint")],
     format: Annotated[str, typer.Option("--as", help="edm, adm, iddpm, ddgan or dg")],
-    name: Annotated[str | None, typer.Option(help="a run, classifier or guide that it must fit")] = None,
+    name: Annotated[str | None, typer.Option(help="a run, classifier or guide with this network")] = None,
 ) -> None:
     """Check a checkpoint, and print the params.yaml entry that loads it."""
     from pipeline.cli.import_checkpoint import print_entry

@@ -1,4 +1,4 @@
-"""A block of params.yaml -> a frozen dataclass, strictly: every key and type is checked."""
+"""Build frozen dataclasses from blocks of params.yaml; every key and type is checked."""
 
 import dataclasses
 import json
@@ -6,22 +6,17 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pipeline.errors import ConfigError
 
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
 T = TypeVar("T")
-
-
 Block = dict[str, Any]
 
 
 def build(kind: type[T], block: Any, where: str) -> T:
-    """`kind(**block)` with every key and type checked; errors name the setting, what came and what was wanted."""
-    from pydantic import ValidationError  # `trilemma --help` needs none of it
+    """`kind(**block)`; ConfigError for an unknown key, a missing one or a wrong type. where: the block's name in it."""
+    from pydantic import ValidationError  # here: `trilemma --help` does not import pydantic
 
     block = as_block(block, where)
     _check_known(kind, block, where)
@@ -37,7 +32,7 @@ def build(kind: type[T], block: Any, where: str) -> T:
 
 
 def _check_known(kind: type, block: Mapping[str, Any], where: str) -> None:
-    """Keys of a block and of the blocks in it."""
+    """ConfigError for an unknown key of the block or of a block in it."""
     known = [f for f in dataclasses.fields(kind) if f.init]
     check_keys(block, [f.name for f in known], where)
     for f in known:
@@ -47,7 +42,7 @@ def _check_known(kind: type, block: Mapping[str, Any], where: str) -> None:
 
 
 @lru_cache
-def _adapter(kind: type[T]) -> "TypeAdapter[T]":
+def _adapter(kind: type) -> Any:
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
@@ -56,14 +51,14 @@ def _adapter(kind: type[T]) -> "TypeAdapter[T]":
 def check_keys(block: Mapping[str, Any], known: list[str], where: str) -> None:
     for key in block:
         if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}{nearest(key, known)}; it knows {', '.join(sorted(known))}")
+            raise ConfigError(f"{where}: unknown key {key!r}{nearest(key, known)}; it has {', '.join(sorted(known))}")
 
 
 def pick(entries: Mapping[str, T], name: str, what: str) -> T:
-    """entries[name], or one line that lists what there is."""
+    """entries[name]; ConfigError with all names if there is none. what: the kind of entry, for the message."""
     if name not in entries:
-        there = ", ".join(entries) or "nothing"
-        raise ConfigError(f"no {what} named {name!r} in params.yaml{nearest(name, list(entries))}; it has {there}")
+        names = ", ".join(entries) or "nothing"
+        raise ConfigError(f"no {what} named {name!r} in params.yaml{nearest(name, list(entries))}; it has {names}")
     return entries[name]
 
 
@@ -74,6 +69,7 @@ def build_method(method: str, model: Block) -> Any:
 
 
 def nearest(name: str, known: list[str]) -> str:
+    """A hint for an unknown name; empty without a similar one."""
     near = get_close_matches(name, known, n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 

@@ -33,7 +33,7 @@ class Study:
     root: Path  # of the code
     out: Path  # where artifacts lie
     launch: LaunchEntry
-    sweeps: dict[str, Block]  # see sweep_entry.py
+    sweeps: dict[str, Block]  # see pipeline/sweeps/entry.py
     datasets: dict[str, DatasetEntry]
     runs: dict[str, RunEntry]
     classifiers: dict[str, ClassifierEntry]
@@ -53,7 +53,7 @@ class Study:
 
 def load_study(file: Path) -> Study:
     """Read and check everything that can be checked without importing a method."""
-    content = _read_yaml(file)
+    content = read_yaml(file)
     check_keys(content, ["root", "launch", *KINDS, "sweeps"], str(file))
     entries = {
         kind: {
@@ -85,7 +85,7 @@ def method_modules(method: str, root: Path) -> tuple[str, str]:
     return f"methods.{module}", cls
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError
 

@@ -1,4 +1,4 @@
-"""The version of the code that made a result: what it computes, not how it is laid out, named, commented or worded."""
+"""The version of the code that made a result: of its statements, not of its layout, comments, imports or messages."""
 
 import ast
 import hashlib
@@ -13,7 +13,7 @@ PACKAGES = ("methods", "pipeline")  # this repository's; other packages' version
 ERRORS = frozenset({"TrilemmaError", "UserError", "ConfigError", "ArtifactError", "StoreError", "LaunchError"})
 
 
-@lru_cache(maxsize=4096)  # a sweep needs thousands; code that is edited while a process runs is not read again by it
+@lru_cache(maxsize=4096)  # a sweep calls it thousands of times; a process does not see edits made while it runs
 def code_version(modules: tuple[str, ...], root: Path) -> str:
     """SHA-256 over the syntax trees of `modules` and of all our modules that they import, transitively.
 
@@ -68,12 +68,12 @@ def _imported(tree: ast.Module, name: str, root: Path) -> Iterator[str]:
     package = name if root.joinpath(*name.split("."), "__init__.py").is_file() else name.rpartition(".")[0]
     for node in _running(tree):
         if isinstance(node, ast.Import):
-            found = [alias.name for alias in node.names]
+            modules = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            found = _from(node, package, root)
+            modules = _from(node, package, root)
         else:
             continue
-        for module in found:
+        for module in modules:
             if module.partition(".")[0] in PACKAGES:
                 yield from _with_packages(module)
 
@@ -87,7 +87,7 @@ def _from(node: ast.ImportFrom, package: str, root: Path) -> list[str]:
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
-    """All statements below, but for those only a type checker sees."""
+    """All statements below, except those under `if TYPE_CHECKING:`."""
     children = ast.iter_child_nodes(node)
     if isinstance(node, ast.If) and _is_type_checking(node.test):
         children = iter(node.orelse)
@@ -102,9 +102,9 @@ def _is_type_checking(test: ast.expr) -> bool:
 
 
 def _write(value: object, words: list[str]) -> None:
-    """Append `value`, a tree or a part of one, without what `_is_left_out`.
+    """Append `value`, a tree or a part of one, without the parts that `_is_left_out` names.
 
-    Faster than ast.dump, and empty fields are left out, so that most trees are the same in every version of Python.
+    Faster than ast.dump; empty fields are left out, so that most trees are the same in every version of Python.
     """
     kind = value.__class__
     if kind is list:
@@ -130,7 +130,7 @@ MAYBE_LEFT_OUT = frozenset({ast.If, ast.Expr, ast.Import, ast.ImportFrom})
 
 
 def _is_left_out(part: object) -> bool:
-    """Imports, what only a type checker reads, and strings that stand alone: docstrings, also of attributes."""
+    """Imports, blocks for type checkers, and strings that are statements: docstrings, also of attributes."""
     if isinstance(part, ast.If):
         return _is_type_checking(part.test) and all(_is_left_out(inner) for inner in part.orelse)
     if isinstance(part, ast.Expr):

@@ -1,7 +1,7 @@
-"""From a name in params.yaml to one call of a stage: its inputs, its settings, where it writes, and its key.
+"""From a name in params.yaml to one call of a stage: its inputs, its settings, its output folder, and its key.
 
-This is the one place that says which stage reads what. Nothing heavy is imported: a call whose result is in the store
-never pays for torch.
+The inputs of every stage are defined here and nowhere else. Neither torch nor other slow libraries are imported: a call
+whose result is stored does not need them.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,19 +26,19 @@ class Call:
     stage: str
     name: str  # the entry of params.yaml
     dataset: str
-    inputs: dict[str, Path]  # artifacts, by the role they play; under "files", what lies outside the study
+    inputs: dict[str, Path]  # artifacts by role; under OUTSIDE, a file or folder that no stage makes
     config: dict[str, Any]  # checked against the stage's `Config` when it runs
-    modules: tuple[str, ...]  # whose code decides the result
+    modules: tuple[str, ...]  # whose code determines the result
     out: Path
 
     @property
     def verb(self) -> str:
-        """The command that makes it: that of a training also where the network is imported."""
+        """The command of the call: that of the training also where its network is imported."""
         return self.out.parent.name
 
     @property
     def made(self) -> dict[str, Path]:
-        """Its inputs that are results of other calls."""
+        """The inputs that are results of other calls."""
         return {role: path for role, path in self.inputs.items() if role != OUTSIDE}
 
     def key(self, root: Path, input_digests: Mapping[str, str]) -> str:
@@ -56,16 +56,16 @@ def prepare(study: Study, name: str) -> Call:
 
 
 def features(study: Study, name: str) -> Call:
-    """The weights of somebody else's network are no file of the study: their digest is a setting of this call."""
+    """The downloaded weights of a feature network are no file of the study: their digest is a setting of this call."""
     dataset = pick(study.datasets, name, "dataset")
-    block = dataset.features | {"images": dataset.evaluate.images}
-    if "inception" in block:
-        block |= {"inception": _inception(block["inception"], name)}
-    return _call(study, "features", name, name, {"data": _out(study, "prepare", name)}, block)
+    config = dataset.features | {"images": dataset.evaluate.images}
+    if "inception" in config:
+        config |= {"inception": _inception(config["inception"], name)}
+    return _call(study, "features", name, name, {"data": _out(study, "prepare", name)}, config)
 
 
 def check_metrics(study: Study, name: str) -> Call:
-    """Known-answer cases for the dataset's metrics, at the n that every run is measured at."""
+    """Cases with known answers for the dataset's metrics, at the n that every run is measured at."""
     dataset = pick(study.datasets, name, "dataset")
     inputs = {"data": _out(study, "prepare", name), "features": _out(study, "features", name)}
     return _call(study, "check-metrics", name, name, inputs, {"images": dataset.evaluate.images})
@@ -77,7 +77,7 @@ def pretrain(study: Study, name: str) -> Call:
 
 
 def generate(study: Study, name: str) -> Call:
-    """Fakes that a guide trains against: like `sample`, on seeds that no evaluated image has.
+    """Fakes that a guide trains against: like `sample`, with seeds that no evaluated image has.
 
     Guides of one run have one key, so their fakes are sampled once.
     """
@@ -87,61 +87,56 @@ def generate(study: Study, name: str) -> Call:
 
 
 def classify(study: Study, name: str) -> Call:
-    """A guide that learns from data alone."""
+    """The training of a guide that learns from data alone."""
     classifier = pick(study.classifiers, name, "classifier")
     return _training(study, "classify", name, classifier, classifier.dataset, classifier.model)
 
 
 def discriminate(study: Study, name: str) -> Call:
-    """A guide that learns to tell data from fakes."""
+    """The training of a guide that learns to distinguish data from fakes."""
     guide = pick(study.guides, name, "guide")
-    inputs = {"fakes": _out(study, "generate", name)}
-    if guide.trunk is not None:
-        inputs["trunk"] = _out(study, "classify", guide.trunk)
-    return _training(study, "discriminate", name, guide, study.runs[guide.run].dataset, _model(study, name), inputs)
+    call = _training(study, "discriminate", name, guide, study.runs[guide.run].dataset, _model(study, name))
+    if call.stage != "discriminate":  # an import needs no fakes
+        return call
+    trunk = {} if guide.trunk is None else {"trunk": _out(study, "classify", guide.trunk)}
+    return replace(call, inputs=call.inputs | {"fakes": _out(study, "generate", name)} | trunk)
 
 
 def sample(study: Study, name: str) -> Call:
-    """The pictures to evaluate, of a run or a guided entry; both use the same seeds."""
-    base = _run_of(study, name)
-    evaluate = study.datasets[study.runs[base].dataset].evaluate
-    return _sample_call(study, "sample", name, {"sampler": _sampler(study, name)} | asdict(evaluate))
+    """The images to evaluate, of a run or a guided entry; both use the same seeds."""
+    evaluation = study.datasets[study.runs[_run_of(study, name)].dataset].evaluate
+    return _sample_call(study, "sample", name, {"sampler": _sampler(study, name)} | asdict(evaluation))
 
 
 def evaluate(study: Study, name: str) -> Call:
     dataset = study.runs[_run_of(study, name)].dataset
-    inputs = {role: _out(study, role, dataset) for role in ("prepare", "features")}
-    return _call(study, "evaluate", name, dataset, inputs | {"samples": _out(study, "sample", name)}, {})
+    inputs = _real(study, dataset) | {"samples": _out(study, "sample", name)}
+    return _call(study, "evaluate", name, dataset, inputs, {})
 
 
 def translate(study: Study, name: str) -> Call:
-    """Image to image: a guided entry's networks, started from pictures."""
+    """Image to image: sampling by a guided entry's networks that starts from images."""
     entry = pick(study.translations, name, "translation")
     dataset = study.runs[study.guided[entry.guided].run].dataset
-    how = {key: value for key, value in asdict(entry).items() if key != "guided"}
-    config = {"sampler": _sampler(study, entry.guided)} | how
-    inputs = {role: _out(study, role, dataset) for role in ("prepare", "features")}
-    call = _sample_call(study, "translate", entry.guided, config)
-    return replace(call, name=name, inputs=inputs | call.inputs, out=_out(study, "translate", name))
+    settings = {key: value for key, value in asdict(entry).items() if key != "guided"}
+    call = _sample_call(study, "translate", entry.guided, {"sampler": _sampler(study, entry.guided)} | settings)
+    return replace(call, name=name, inputs=_real(study, dataset) | call.inputs, out=_out(study, "translate", name))
 
 
 def stack(study: Study, name: str) -> Call:
     """All members of a stack, trained as one."""
     entry = pick(study.stacks, name, "stack")
-    module, _ = method_modules(entry.method, study.root)
     config = {key: getattr(entry, key) for key in ("method", "model", "members", "train")}
-    return _call(study, "stack", name, entry.dataset, {"data": _out(study, "prepare", entry.dataset)}, config, module)
+    inputs = {"data": _out(study, "prepare", entry.dataset)}
+    return _call(study, "stack", name, entry.dataset, inputs, config, _module(study, entry.method))
 
 
 def evaluate_stack(study: Study, name: str) -> Call:
     entry = pick(study.stacks, name, "stack")
-    module, _ = method_modules(entry.method, study.root)
     config = {key: getattr(entry, key) for key in ("method", "model", "members", "sample")}
     config |= asdict(study.datasets[entry.dataset].evaluate)
-    inputs = {role: _out(study, role, entry.dataset) for role in ("prepare", "features")}
-    return _call(
-        study, "evaluate-stack", name, entry.dataset, inputs | {"stack": _out(study, "stack", name)}, config, module
-    )
+    inputs = _real(study, entry.dataset) | {"stack": _out(study, "stack", name)}
+    return _call(study, "evaluate-stack", name, entry.dataset, inputs, config, _module(study, entry.method))
 
 
 class Stage(NamedTuple):
@@ -155,34 +150,22 @@ class Stage(NamedTuple):
     fans_out: bool = True  # over workers, if there are any
 
 
+FEATURES = "Train the dataset's feature network; precompute statistics and real-vs-real values."
+CHECK_METRICS = "Check that the dataset's metrics detect seeded faults with known answers."
+DISCRIMINATE = "Train a guide to discriminate real images from fakes."
+TRANSLATE = "Translate corrupted images, with and without guides, and write reports/translations/NAME."
+
 STAGES: dict[str, Stage] = {
     "prepare": Stage(prepare, "Check a dataset's records and write them as shards.", ("datasets",), fans_out=False),
-    "features": Stage(
-        features,
-        "Train the dataset's feature network; precompute statistics and real-vs-real values.",
-        ("datasets",),
-        fans_out=False,
-    ),
-    "check-metrics": Stage(
-        check_metrics,
-        "Check that the dataset's metrics detect seeded faults with known answers.",
-        ("datasets",),
-        fans_out=False,
-    ),
+    "features": Stage(features, FEATURES, ("datasets",), fans_out=False),
+    "check-metrics": Stage(check_metrics, CHECK_METRICS, ("datasets",), fans_out=False),
     "pretrain": Stage(pretrain, "Train a run's generator.", ("runs",), "steps", trains=True),
     "generate": Stage(generate, "Sample the fakes that a guide trains against.", ("guides",)),
     "classify": Stage(classify, "Train a guide to classify noisy images.", ("classifiers",), "steps", trains=True),
-    "discriminate": Stage(
-        discriminate, "Train a guide to discriminate real images from fakes.", ("guides",), "steps", trains=True
-    ),
+    "discriminate": Stage(discriminate, DISCRIMINATE, ("guides",), "steps", trains=True),
     "sample": Stage(sample, "Sample the images to evaluate, of a run or a guided entry.", ("runs", "guided")),
     "evaluate": Stage(evaluate, "Measure the sampled images.", ("runs", "guided"), "sets"),
-    "translate": Stage(
-        translate,
-        "Translate corrupted images, with and without guides, and write reports/translations/NAME.",
-        ("translations",),
-        fans_out=False,
-    ),
+    "translate": Stage(translate, TRANSLATE, ("translations",), fans_out=False),
     "stack": Stage(stack, "Train all members of a stack as one.", ("stacks",), "steps"),
     "evaluate-stack": Stage(evaluate_stack, "Sample and measure every member of a stack.", ("stacks",), "models"),
 }
@@ -194,7 +177,7 @@ def stage_module(stage: str) -> str:
 
 
 def chain(study: Study, stage: str, name: str) -> list[Call]:
-    """The call of a stage and all that its inputs are made by, every call after its inputs."""
+    """The call of a stage and those that make its inputs, every call after its inputs."""
     calls: dict[Path, Call] = {}
 
     def visit(call: Call) -> None:
@@ -215,8 +198,13 @@ def entries(study: Study) -> dict[str, list[str]]:
     }
 
 
+def taught(study: Study, name: str) -> Path:
+    """The artifact of a guide or classifier."""
+    return _out(study, "classify" if name in study.classifiers else "discriminate", name)
+
+
 def _inception(wanted: object, dataset: str) -> str | None:
-    """SHA-256 of the weights at hand, or None; nothing is downloaded."""
+    """SHA-256 of the weights, or None where they are not downloaded."""
     if wanted != "auto":
         raise ConfigError(f"datasets.{dataset}.features.inception: {wanted!r} came, auto was wanted, or no such line")
     known = KNOWN[INCEPTION]
@@ -224,10 +212,11 @@ def _inception(wanted: object, dataset: str) -> str | None:
 
 
 def _sampler(study: Study, name: str) -> dict[str, Any]:
-    """What sampling an entry needs to know: the run's settings, overlaid by a guided entry's own."""
-    run = pick(study.runs, _run_of(study, name), "run")
+    """The settings for sampling an entry: the run's, overridden by a guided entry's own."""
+    run = study.runs[_run_of(study, name)]
+    sampler = {"method": run.method, "model": run.model, "sample": run.sample, "guides": []}
     if name in study.runs:
-        return {"method": run.method, "model": run.model, "sample": run.sample, "guides": []}
+        return sampler
     guided = study.guided[name]
     guides = [
         {
@@ -239,23 +228,16 @@ def _sampler(study: Study, name: str) -> dict[str, Any]:
         }
         for use in guided.guides
     ]
-    return {"method": run.method, "model": run.model, "sample": run.sample | guided.sample, "guides": guides}
+    return sampler | {"sample": run.sample | guided.sample, "guides": guides}
 
 
 def _sample_call(study: Study, stage: str, name: str, config: dict[str, Any]) -> Call:
-    base = _run_of(study, name)
+    base, sampler = _run_of(study, name), config["sampler"]
     inputs = {"run": _out(study, "pretrain", base)}
-    sampler = config["sampler"]
     for use in sampler["guides"]:
         inputs |= {name: taught(study, name) for name in (use["guide"], use["trunk"]) if name is not None}
-    methods = [sampler["method"], *(use["method"] for use in sampler["guides"])]
-    modules = [method_modules(method, study.root)[0] for method in methods]
+    modules = [_module(study, part["method"]) for part in (sampler, *sampler["guides"])]
     return _call(study, stage, name, study.runs[base].dataset, inputs, config, *modules)
-
-
-def taught(study: Study, name: str) -> Path:
-    """The artifact of a guide or classifier."""
-    return _out(study, "classify" if name in study.classifiers else "discriminate", name)
 
 
 def _guide(study: Study, name: str) -> ClassifierEntry | GuideEntry:
@@ -263,54 +245,52 @@ def _guide(study: Study, name: str) -> ClassifierEntry | GuideEntry:
 
 
 def _trunk(study: Study, name: str) -> str | None:
-    guide = _guide(study, name)
-    return guide.trunk if isinstance(guide, GuideEntry) else None
+    return None if name in study.classifiers else study.guides[name].trunk
 
 
 def _model(study: Study, name: str) -> Block:
-    """A guide's `model` block, with that of the classifier it stands on."""
-    trunk = _trunk(study, name)
-    own = _guide(study, name).model
+    """A guide's `model` block, with that of the classifier whose features it reads."""
+    own, trunk = _guide(study, name).model, _trunk(study, name)
     return own if trunk is None else own | {"trunk": study.classifiers[trunk].model}
 
 
 def _run_of(study: Study, name: str) -> str:
-    if name in study.guided:
-        return study.guided[name].run
     pick({**study.runs, **study.guided}, name, "run or guided entry")
-    return name
+    return study.guided[name].run if name in study.guided else name
 
 
 def _training(
-    study: Study,
-    stage: str,
-    name: str,
-    entry: RunEntry | ClassifierEntry | GuideEntry,
-    dataset: str,
-    model: Block,
-    inputs: Mapping[str, Path] | None = None,
+    study: Study, stage: str, name: str, entry: RunEntry | ClassifierEntry | GuideEntry, dataset: str, model: Block
 ) -> Call:
     """The call that trains an entry's networks; or, with `train.imported`, the one that imports them.
 
-    An import leaves its artifact where the training would, so that all that read it find it there. The content of the
-    file enters the key, not its name.
+    An import leaves its artifact where the training would, so that all stages that read it find it there. The content
+    of the imported file enters the key, not its name.
     """
-    module, _ = method_modules(entry.method, study.root)
-    config, data = {"method": entry.method, "model": model}, {"data": _out(study, "prepare", dataset)}
+    config, inputs = {"method": entry.method, "model": model}, {"data": _out(study, "prepare", dataset)}
+    module = _module(study, entry.method)
     if "imported" not in entry.train:
-        return _call(study, stage, name, dataset, data | dict(inputs or {}), config | {"train": entry.train}, module)
-    file = locate(entry.train["imported"], study.folder, f"{stage} {name}: train.imported")
+        return _call(study, stage, name, dataset, inputs, config | {"train": entry.train}, module)
+    inputs[OUTSIDE] = locate(entry.train["imported"], study.folder, f"{stage} {name}: train.imported")
     config["format"] = entry.train["format"]
-    call = _call(study, "import-checkpoint", name, dataset, data | {OUTSIDE: file}, config, module)
+    call = _call(study, "import-checkpoint", name, dataset, inputs, config, module)
     return replace(call, out=_out(study, stage, name))
 
 
 def _call(
     study: Study, stage: str, name: str, dataset: str, inputs: dict[str, Path], config: dict[str, Any], *modules: str
 ) -> Call:
-    code = (stage_module(stage), *modules)
-    return Call(stage, name, dataset, inputs, config, code, _out(study, stage, name))
+    return Call(stage, name, dataset, inputs, config, (stage_module(stage), *modules), _out(study, stage, name))
+
+
+def _module(study: Study, method: str) -> str:
+    return method_modules(method, study.root)[0]
 
 
 def _out(study: Study, stage: str, name: str) -> Path:
     return study.out / stage / name
+
+
+def _real(study: Study, dataset: str) -> dict[str, Path]:
+    """The inputs of a stage that measures."""
+    return {stage: _out(study, stage, dataset) for stage in ("prepare", "features")}

@@ -1,4 +1,4 @@
-"""Where a number comes from: the results it was computed from, each with its code, settings, inputs, seeds and cost."""
+"""The provenance of a number: the results it was computed from, with code, settings, inputs, seeds and cost."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from pipeline.config.study import Study
 from pipeline.dag.code_version import code_version
 from pipeline.dag.graph import Call, chain
-from pipeline.dag.run import outside
+from pipeline.dag.run import external_inputs
 from pipeline.dag.usage import MACHINE
 from pipeline.data.artifacts import MANIFEST, Manifest, parse_manifest
 from pipeline.errors import ArtifactError
@@ -30,23 +30,20 @@ class Link(NamedTuple):
     call: Call
     manifest: Manifest
     key: str | None  # None: this store never had it
-    version: str  # PRESENT: what the present code, settings and inputs make; OTHER: it is not; UNKNOWN to this store
-    code: str | None  # of the code that made it; None where that is not the present one
-    ledger: dict[str, Any]  # of its computation; empty if unknown
+    version: str  # PRESENT: of the present code, settings and inputs; OTHER: of others; UNKNOWN to this store
+    code: str | None  # version of the present code, if that made the result
+    ledger: dict[str, Any]  # the note on its computation; empty if unknown
 
     @property
     def label(self) -> str:
         return f"{self.call.stage} {self.call.name}"
 
-    @property
-    def _command(self) -> str:
-        return f"sweep {self.ledger['sweep']}" if "sweep" in self.ledger else f"{self.call.verb} {self.call.name}"
-
     def json(self) -> dict[str, Any]:
+        sweep = self.ledger.get("sweep")
         return {
             "stage": self.call.stage,
             "name": self.call.name,
-            "command": f"trilemma {self._command}",
+            "command": f"trilemma sweep {sweep}" if sweep else f"trilemma {self.call.verb} {self.call.name}",
             "key": self.key,
             "version": self.version,
             "code": self.code,
@@ -60,15 +57,15 @@ class Link(NamedTuple):
 
 
 def chain_links(study: Study, last: Call, published: bool = True, store: Store | None = None) -> list[Link]:
-    """The results behind that of `last`, and itself.
+    """The results that the result of `last` was computed from, and itself.
 
-    published: as they lie in out/; else those that the store has for the present code, as of a sweep's trial.
-    store: the study's, of who asks often: it looks for results of other versions once.
+    published: those in out/; else those that the store has for the present code, as for a trial of a sweep.
+    store: the study's; pass one for many chains, because it searches for results of other versions once.
     """
     store, links = store or open_store(study), dict[Path, Link]()
     for call in chain(study, last.stage, last.name):
         inputs = {role: links[path].manifest.digest for role, path in call.made.items()}
-        inputs |= {role: artifact.digest for role, artifact in outside(study, call).items()}
+        inputs |= {role: artifact.digest for role, artifact in external_inputs(study, call).items()}
         key = call.key(study.root, inputs)
         manifest = _published(call.out) if published else store.manifest(key)
         if manifest is None:
@@ -78,25 +75,24 @@ def chain_links(study: Study, last: Call, published: bool = True, store: Store |
 
 
 def provenance(study: Study, last: Call, store: Store | None = None) -> Provenance:
-    """Whether a result is what the present code, settings and inputs make."""
+    """Whether a result is of the present code, settings and inputs."""
     try:
         links = chain_links(study, last, store=store)
     except ArtifactError:
         return Provenance(UNKNOWN, "of unknown version: what it was computed from is not in out/")
     for kind, what in ((OTHER, "of another version of code, settings or inputs"), (UNKNOWN, "not known to this store")):
-        found = [link.label for link in links if link.version == kind]
-        if found:
-            return Provenance(kind, f"{what}: {', '.join(found)}")
+        if labels := [link.label for link in links if link.version == kind]:
+            return Provenance(kind, f"{what}: {', '.join(labels)}")
     return Provenance(PRESENT, "")
 
 
 def _link(study: Study, store: Store, call: Call, manifest: Manifest, key: str) -> Link:
-    """key: of what the present code would make of the inputs at hand."""
-    made = store.manifest(key)
-    if made is not None and made.digest == manifest.digest:
+    """key: of the present code and these inputs."""
+    present = store.manifest(key)
+    if present is not None and present.digest == manifest.digest:
         return Link(call, manifest, key, PRESENT, code_version(call.modules, study.root), _computation(store, key))
-    found = store.key_of(manifest.digest)
-    return Link(call, manifest, found, UNKNOWN if found is None else OTHER, None, _computation(store, found))
+    other = store.key_of(manifest.digest)
+    return Link(call, manifest, other, UNKNOWN if other is None else OTHER, None, _computation(store, other))
 
 
 def _computation(store: Store, key: str | None) -> dict[str, Any]:
@@ -111,7 +107,7 @@ def _published(out: Path) -> Manifest:
 
 
 def of_member(stage: dict[str, Any], member: str) -> dict[str, Any]:
-    """What of a stack's stage is one member's; other stages as they are."""
+    """The part of a stack's stage that belongs to one member; other stages as they are."""
     members = stage["parameters"].get("members", {})
     if member not in members:
         return stage

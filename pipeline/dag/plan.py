@@ -1,7 +1,7 @@
 """`trilemma plan`: which stages are stored and which have to be computed, with the seconds and memory they need.
 
-Both are those of the last computation in the ledger. A training or a sampling that never ran is timed: its own loop
-runs for a few seconds in a process of its own; an untrained network stands in for one that is not stored.
+Both come from the last computation in the ledger. A training or a sampling that never ran is timed: its loop runs for a
+few seconds in a separate process, with an untrained network where the trained one is not stored.
 """
 
 import resource
@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,9 +19,9 @@ from pipeline.config.build import build_method, pick
 from pipeline.config.study import Study
 from pipeline.console import say
 from pipeline.context import RunContext
-from pipeline.dag.graph import STAGES, Call, chain, entries, stage_module
+from pipeline.dag.graph import STAGES, Call, chain, entries
 from pipeline.dag.resolve import Cost, Planned, past_costs, planned_calls
-from pipeline.dag.run import outside, stage_config
+from pipeline.dag.run import execute, external_inputs, stage_config
 from pipeline.data.artifacts import Artifact
 from pipeline.errors import TrilemmaError, UserError
 from pipeline.launch.determinism import reproducible
@@ -31,12 +30,12 @@ from pipeline.store.open import open_store
 from pipeline.store.publish import new_artifact
 from pipeline.store.store import Store
 
-TIMED = ("stack", "generate", "sample")  # beside trainings
+TIMED = ("stack", "generate", "sample")  # stages, beside trainings
 TRIAL_SECONDS = 5.0
 
 
 def plan(study: Study, target: str | None, more: Iterable[tuple[Study, list[Call]]] = ()) -> list[dict[str, Any]]:
-    """A row per stage, each after its inputs. target: an entry, or None for all of them; more: chains of a sweep."""
+    """A row per stage, each after its inputs. target: an entry, or None for all entries; more: chains of sweeps."""
     every = [(stage, name) for stage, names in entries(study).items() for name in names]
     if target is not None:
         pick(dict.fromkeys([*(name for _, name in every), *study.sweeps]), target, "entry")
@@ -68,64 +67,64 @@ def _row(name: str, planned: dict[str, Planned], costs: dict[tuple[str, ...], Co
 def timed(name: str, planned: Mapping[str, Planned], store: str) -> Cost:
     """Run a stage's loop for a few seconds in this process."""
     study, call, made_of, _, _ = planned[name]
-    stage = import_module(stage_module(call.stage))
     with TemporaryDirectory() as folder, reproducible():
         here = Path(folder)
         inputs = {role: _artifact(made, planned, Store(store), here) for role, made in made_of.items()}
-        context = RunContext(cast(Any, Trial()), Store(f"{folder}/store").state("trial"), cast(Any, Unwatched()))
+        state = Store(f"{folder}/store").state("trial")
+        context = RunContext(cast(Any, TimedLaunch()), state, cast(Any, Unwatched()))
         began = time.perf_counter()
         try:
-            with new_artifact(here / "out", call.stage, call.name, call.config, {}) as draft:
-                stage.run(outside(study, call) | inputs, stage_config(call), draft, context)
-            seconds = time.perf_counter() - began  # of a stage that takes no longer
-        except Measured as measured:
-            (seconds,) = measured.args
+            call = replace(call, out=here / "out")
+            execute(call, stage_config(call), external_inputs(study, call) | inputs, context)
+            seconds = time.perf_counter() - began  # the stage ended within the time of a trial
+        except Extrapolated as end:
+            (seconds,) = end.args
     return Cost(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
 def _artifact(name: str, planned: Mapping[str, Planned], store: Store, folder: Path) -> Artifact:
-    """The stored result, or an untrained network in its place."""
+    """The stored result; of a training without one, an untrained network."""
     _, call, made_of, key, manifest = planned[name]
     if manifest is not None and key is not None and (stored := store.fetch(key, folder / name)):
         return stored
     if not STAGES[call.verb].trains:
         raise UserError(f"{call.stage} {call.name} has not run: run it first (trilemma {call.stage} {call.name})")
-    from methods.core.loop import TrainState  # here: where all stages are stored, torch is not imported
+    from methods.core.loop import TrainState  # torch is not needed where all stages are stored
     from pipeline.training.networks import data_spec, save_weights
 
     facts = _artifact(made_of["data"], planned, store, folder).manifest.facts
     method = build_method(call.config["method"], call.config["model"])
     weights = TrainState.fresh(method, data_spec(facts), 0).weights(method.players())
     with new_artifact(folder / name, call.stage, call.name, call.config, {}) as draft:
-        save_weights(draft.path, {net: of for net, of in weights.items() if net not in call.inputs})  # but its trunk
+        save_weights(draft.path, {net: tensors for net, tensors in weights.items() if net not in call.inputs})
         draft.facts.update({fact: facts[fact] for fact in ("shape", "classes", "std")}, steps=0)
     return draft.artifact
 
 
-class Measured(Exception):
-    """Ends a trial; its argument is the seconds of the complete work."""
+class Extrapolated(Exception):
+    """Ends a timed trial; its argument is the estimated seconds of the complete work."""
 
 
 @dataclass
 class Clock:
-    """Batches that end the training after a few seconds; the first step, which warms up, does not count."""
+    """Batches that end the training after a few seconds; the first step warms up and is not counted."""
 
     batches: Callable[..., Any]
     steps: int
     marks: list[float] = field(default_factory=list)
 
-    def __call__(self, *which: int) -> Any:
-        """which: the step; in a stack the training seed before it."""
-        if which[-1] == len(self.marks):
+    def __call__(self, *position: int) -> Any:
+        """position: the step; in a stack, the training seed and the step."""
+        if position[-1] == len(self.marks):
             self.marks.append(time.perf_counter())
             counted = len(self.marks) - 2
             if counted > 0 and self.marks[-1] - self.marks[0] > TRIAL_SECONDS:
-                raise Measured((self.marks[-1] - self.marks[1]) / counted * self.steps)
-        return self.batches(*which)
+                raise Extrapolated((self.marks[-1] - self.marks[1]) / counted * self.steps)
+        return self.batches(*position)
 
 
-class Trial:
-    """A launcher that ends after a few seconds of the loop, or of the items, that it is given."""
+class TimedLaunch:
+    """A launcher that ends a loop, or a map over items, after a few seconds."""
 
     workers = 0
 
@@ -133,7 +132,7 @@ class Trial:
         return InProcess().fit(loop, replace(job, batches=Clock(job.batches, job.steps)), *others)
 
     def fit_each(self, loop: Any, items: Sequence[Any]) -> Iterator[Any]:
-        """Trainings of a stack, which are taken to be alike."""
+        """Trainings of a stack, assumed to take the same time each."""
         timed = [replace(item, batches=Clock(item.batches, item.train.steps * len(items))) for item in items]
         return InProcess().fit_each(loop, timed)
 
@@ -142,7 +141,7 @@ class Trial:
         for count, item in enumerate(items, 1):
             yield function(item)
             if (seconds := time.perf_counter() - began) > TRIAL_SECONDS:
-                raise Measured(seconds / count * len(items))
+                raise Extrapolated(seconds / count * len(items))
 
 
 class Unwatched:

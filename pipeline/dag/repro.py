@@ -1,7 +1,7 @@
-"""`trilemma repro`: `dvc repro` with the stages that do not need each other side by side.
+"""`trilemma repro`: `dvc repro` that runs independent stages in parallel.
 
-DVC decides what needs what and what has changed. A changed stage is a `dvc repro --single-item` of its own; otherwise
-DVC would lock what a stage needs as if it wrote it, and other stages that need it would fail.
+DVC decides what a stage needs and what has changed. A changed stage is run by a `dvc repro --single-item` of its own;
+otherwise DVC would lock the inputs of a stage as if it wrote them, and other stages that need them would fail.
 """
 
 import os
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +24,7 @@ from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.stage import Stage
 from networkx import DiGraph
 
-from pipeline.config.study import load_study
+from pipeline.config.study import Study, load_study
 from pipeline.console import say
 from pipeline.dag.resolve import Cost, past_costs
 from pipeline.errors import TrilemmaError, UserError
@@ -41,20 +41,19 @@ MIB = 2**20
 
 
 def reproduce(targets: Sequence[str], jobs: int, workers: int | None, address: str | None) -> None:
-    """What the targets need, or all of dvc.yaml, up to `jobs` stages at a time; a failure stops only what needs it."""
-    if workers is None:
-        workers = load_study(Path.cwd() / "params.yaml").launch.workers
+    """Run what the targets need, or all of dvc.yaml, `jobs` stages at a time; a failure stops only what needs it."""
+    study = load_study(Path.cwd() / "params.yaml")
+    workers = study.launch.workers if workers is None else workers
     if workers == 0:
-        launcher(workers, address)  # refuses what every stage would refuse
+        launcher(workers, address)  # raises the error that every stage would raise
     on_sigterm()
-    costs = _costs(Path.cwd())
     environment = {"TRILEMMA_WORKERS": str(workers), **({} if address is None else {"TRILEMMA_ADDRESS": address})}
     try:
         with Repo(_wait_for_lock=True) as repo:
             _wait_for_other_runs(Path(repo.tmp_dir or "", "rwlock"))
             graph = get_active_graph(repo.index.graph)
             plan = plan_repro(graph, collect_stages(repo, targets or ["dvc.yaml"]))
-            scheduler = Scheduler(repo, graph, plan, costs, environment)
+            scheduler = Scheduler(repo, graph, plan, _costs(study), environment)
             try:
                 scheduler.run(jobs)
             finally:
@@ -66,53 +65,39 @@ def reproduce(targets: Sequence[str], jobs: int, workers: int | None, address: s
 
 
 class Scheduler:
-    """Which stages wait, are ready, run, or have ended, by name."""
+    """The stages, by name, that wait, are ready, run, or have ended."""
 
     def __init__(
-        self,
-        repo: Repo,
-        graph: DiGraph,
-        plan: Sequence[Stage],
-        costs: Mapping[str, Cost],
-        environment: Mapping[str, str],
+        self, repo: Repo, graph: DiGraph, plan: list[Stage], costs: Mapping[str, Cost], environment: Mapping[str, str]
     ) -> None:
         self.repo, self.costs, self.environment = repo, costs, environment
         self.began, self.room_mib = time.monotonic(), psutil.virtual_memory().available // MIB
         self.gpus = len(list(Path("/dev").glob("nvidia[0-9]*"))) if "CUDA_VISIBLE_DEVICES" not in os.environ else 0
         self.waiting: dict[str, Stage] = {str(stage.addressing): stage for stage in plan}
         self.needs = {name: {str(one.addressing) for one in graph.successors(it)} for name, it in self.waiting.items()}
-        self.chain_seconds = self._chain_seconds(graph)
-        self.ready: dict[str, Stage] = {}  # changed, all that they need is done
+        self.chain_seconds: dict[str, float] = {}  # of a stage and the longest chain that needs it
+        for name, stage in reversed(self.waiting.items()):  # the plan has every stage after its inputs
+            above = [self.chain_seconds.get(str(one.addressing), 0.0) for one in graph.predecessors(stage)]
+            self.chain_seconds[name] = costs[str(stage.cmd)].seconds + max(above, default=0.0)
+        self.ready: dict[str, Stage] = {}  # changed, with all inputs done
         self.running: dict[Future[int], Child] = {}
         self.ran: dict[str, float] = {}  # seconds
         self.unchanged: set[str] = set()
         self.failed: dict[str, str] = {}  # the reason
 
     def run(self, jobs: int) -> None:
-        """Until nothing runs and nothing that waits can start."""
+        """Until no stage runs and none that waits can start."""
         with ThreadPoolExecutor(jobs) as readers:
             try:
-                self._start_what_fits(readers, jobs)
+                self._start(readers, jobs)
                 while self.running:
                     self._finish(wait(self.running, return_when=FIRST_COMPLETED).done)
-                    self._start_what_fits(readers, jobs)
+                    self._start(readers, jobs)
             finally:
                 self._stop()
 
-    def _start_what_fits(self, readers: Executor, jobs: int) -> None:
-        """What the longest chain waits for first."""
-        self._find_ready()
-        for name, stage in sorted(self.ready.items(), key=lambda item: -self.chain_seconds[item[0]]):
-            used = sum(self.costs[child.command].peak_mib for child in self.running.values())
-            fits = not self.running or used + self.costs[str(stage.cmd)].peak_mib <= self.room_mib
-            if len(self.running) < jobs and fits:
-                slot = min(set(range(jobs)) - {child.slot for child in self.running.values()})
-                gpu = {"CUDA_VISIBLE_DEVICES": str(slot % self.gpus)} if self.gpus else {}
-                child = Child(self.ready.pop(name), slot, {**os.environ, **self.environment, **gpu})
-                self.running[readers.submit(child.print_lines)] = child
-
-    def _find_ready(self) -> None:
-        """An unchanged stage makes others ready at once, so repeat until nothing is new."""
+    def _start(self, readers: Executor, jobs: int) -> None:
+        """Start the ready stages that fit into memory, those with the longest chain first."""
         while new := [name for name in self.waiting if self.needs[name] <= self.ran.keys() | self.unchanged]:
             with self.repo.lock:
                 for name in new:
@@ -120,9 +105,17 @@ class Scheduler:
                     if stage.changed():
                         self.ready[name] = stage
                     else:
-                        self.unchanged.add(name)
+                        self.unchanged.add(name)  # may make others ready: repeat
+        for name in sorted(self.ready, key=lambda name: -self.chain_seconds[name]):
+            needed = [str(self.ready[name].cmd), *(child.command for child in self.running.values())]
+            fits = not self.running or sum(self.costs[command].peak_mib for command in needed) <= self.room_mib
+            if len(self.running) < jobs and fits:
+                slot = min(set(range(jobs)) - {child.slot for child in self.running.values()})
+                gpu = {"CUDA_VISIBLE_DEVICES": str(slot % self.gpus)} if self.gpus else {}
+                child = Child(self.ready.pop(name), slot, {**os.environ, **self.environment, **gpu})
+                self.running[readers.submit(child.print_lines)] = child
 
-    def _finish(self, done: Iterable[Future[int]]) -> None:
+    def _finish(self, done: set[Future[int]]) -> None:
         for future in done:
             child, code = self.running.pop(future), future.result()
             seconds = time.monotonic() - child.began
@@ -133,11 +126,17 @@ class Scheduler:
                 self.failed[child.name] = child.reason or f"dvc repro ended with {code}"
 
     def _stop(self) -> None:
-        """SIGTERM to every stage that runs, not to its DVC, which then releases its locks; after a while SIGKILL."""
+        """SIGTERM to the commands of all stages that run: their DVCs then release their locks. Later SIGKILL to all."""
         deadline, terminated = time.monotonic() + 2 * GRACE_SECONDS, set[psutil.Process]()
         while self.running:
             for child in self.running.values():
-                child.end(terminated, by_force=time.monotonic() > deadline)
+                if time.monotonic() > deadline:
+                    os.killpg(child.process.pid, signal.SIGKILL)
+                    continue
+                with suppress(psutil.NoSuchProcess):
+                    for process in _commands(psutil.Process(child.process.pid)) - terminated:
+                        terminated.add(process)
+                        process.terminate()
             self._finish(wait(self.running, 0.1, FIRST_COMPLETED).done)
 
     def summarise(self) -> None:
@@ -149,20 +148,12 @@ class Scheduler:
         for name, reason in self.failed.items():
             say(f"  failed: {name}: {reason}")
         for name in left:
-            lost = sorted(self._failed_below(name))
-            say(f"  not run: {name}{', which needs ' if lost else ''}{', '.join(lost)}")
+            failed = sorted(self._failed_below(name))
+            say(f"  not run: {name}{', which needs ' if failed else ''}{', '.join(failed)}")
 
     def _failed_below(self, name: str) -> set[str]:
         below = self.needs.get(name, set())
         return (below & self.failed.keys()).union(*(self._failed_below(one) for one in below))
-
-    def _chain_seconds(self, graph: DiGraph) -> dict[str, float]:
-        """Of each stage and the longest chain that needs it."""
-        seconds = dict[str, float]()
-        for name, stage in reversed(self.waiting.items()):  # what needs a stage comes after it in the plan
-            above = [seconds.get(str(one.addressing), 0.0) for one in graph.predecessors(stage)]
-            seconds[name] = self.costs[str(stage.cmd)].seconds + max(above, default=0.0)
-        return seconds
 
 
 class Child:
@@ -179,11 +170,11 @@ class Child:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            start_new_session=True,  # Ctrl-C reaches us alone, and `_stop` ends the stages
+            start_new_session=True,  # Ctrl-C reaches this process alone, and `_stop` ends the stages
         )
 
     def print_lines(self) -> int:
-        """Print what it prints, under the stage's name, until it ends; its exit code."""
+        """Print the lines of the process after the stage's name, until it ends; its exit code."""
         assert self.process.stdout is not None
         before = ""
         for line in self.process.stdout:
@@ -195,45 +186,31 @@ class Child:
                 before = text
         return self.process.wait()
 
-    def end(self, terminated: set[psutil.Process], by_force: bool) -> None:
-        """terminated: those that have had their SIGTERM."""
-        if by_force:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            return
-        with suppress(psutil.NoSuchProcess):
-            for process in set(_stages_of(psutil.Process(self.process.pid))) - terminated:
-                terminated.add(process)
-                process.terminate()
 
-
-def _stages_of(dvc: psutil.Process) -> Iterator[psutil.Process]:
-    """The commands it runs: not a shell above them, whose end would leave the command running and DVC's locks held."""
+def _commands(dvc: psutil.Process) -> set[psutil.Process]:
+    """The commands that DVC runs; not a shell above one, whose end would leave the command running and locks held."""
+    commands = set[psutil.Process]()
     for process in dvc.children():
         is_shell = process.cmdline()[-2:-1] == ["-c"]
-        below = process.children() if is_shell else []
-        yield from below or [process]
+        commands |= set(process.children() if is_shell else []) or {process}
+    return commands
 
 
 def _wait_for_other_runs(locks: Path) -> None:
-    """Until no DVC runs a stage here, such as one whose `trilemma repro` was killed: DVC itself fails at its locks."""
+    """Wait until no other DVC runs a stage here, as after a killed `trilemma repro`: DVC itself would fail."""
     announced = False
-    while locks.is_file() and any(
-        psutil.pid_exists(int(pid)) for pid in re.findall(r'"pid": (\d+)', locks.read_text())
-    ):
+    while locks.is_file() and any(map(psutil.pid_exists, map(int, re.findall(r'"pid": (\d+)', locks.read_text())))):
         if not announced:
             say("waiting for the stages that another DVC runs here")
         announced = True
         time.sleep(0.5)
 
 
-def _costs(folder: Path) -> Mapping[str, Cost]:
-    """By command: of its last computation in the ledger, or else of the last report; zero if it never ran."""
-    study = load_study(folder / "params.yaml")
-    reported = folder / "reports" / "tables" / "cost.csv"
-    told = pd.read_csv(reported).dropna(subset=["seconds"]).to_dict("records") if reported.is_file() else []
+def _costs(study: Study) -> Mapping[str, Cost]:
+    """By command, from the ledger or else from the last report; zero for a stage that never ran."""
     costs = defaultdict[str, Cost](lambda: Cost(0.0, 0))
-    for row in told:
-        costs[f"trilemma {row['stage']} {row['name']}"] = Cost(float(row["seconds"]), int(row["peak_memory_mib"]))
-    for call, cost in past_costs(open_store(study)).items():
-        costs[f"trilemma {' '.join(call)}"] = cost
-    return costs
+    reported = study.folder / "reports" / "tables" / "cost.csv"
+    if reported.is_file():
+        for row in pd.read_csv(reported).dropna(subset=["seconds"]).to_dict("records"):
+            costs[f"trilemma {row['stage']} {row['name']}"] = Cost(float(row["seconds"]), int(row["peak_memory_mib"]))
+    return costs | {f"trilemma {' '.join(call)}": cost for call, cost in past_costs(open_store(study)).items()}

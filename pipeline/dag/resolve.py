@@ -1,4 +1,4 @@
-"""The calls of a study or a sweep before they run: names, keys, stored results, and what they cost before."""
+"""The calls of a study or a sweep before they run: names, keys, stored results, and earlier costs."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -7,19 +7,19 @@ from typing import NamedTuple
 
 from pipeline.config.study import Study
 from pipeline.dag.graph import Call
-from pipeline.dag.run import outside
+from pipeline.dag.run import external_inputs
 from pipeline.data.artifacts import Manifest, digest_of
 from pipeline.store.store import Store
 
 
 class Planned(NamedTuple):
-    """A call of the study itself, or of one or more trials of a sweep."""
+    """A call of a study or of trials of a sweep, before it runs."""
 
     study: Study
     call: Call
     made_of: dict[str, str]  # the names, by `identities`, of the calls that make its inputs
-    key: str | None  # None until its inputs are there
-    manifest: Manifest | None  # of its result, if that is stored
+    key: str | None  # None while an input is missing
+    manifest: Manifest | None  # of the stored result
 
 
 class Cost(NamedTuple):
@@ -28,18 +28,18 @@ class Cost(NamedTuple):
 
 
 def identities(study: Study, calls: list[Call]) -> dict[Path, str]:
-    """By out: a name of what the call makes that follows from settings and code alone."""
-    found: dict[Path, str] = {}
+    """By out: a name of the call's result that follows from settings and code alone."""
+    names: dict[Path, str] = {}
     for call in calls:
-        inputs = {role: found[path] for role, path in call.made.items()}
-        inputs |= {role: artifact.digest for role, artifact in outside(study, call).items()}
+        inputs = {role: names[path] for role, path in call.made.items()}
+        inputs |= {role: artifact.digest for role, artifact in external_inputs(study, call).items()}
         content = {"stage": call.stage, "config": call.config, "modules": call.modules, "inputs": inputs}
-        found[call.out] = digest_of(content)
-    return found
+        names[call.out] = digest_of(content)
+    return names
 
 
 def planned_calls(chains: Iterable[tuple[Study, list[Call]]], store: Store) -> dict[str, Planned]:
-    """By name (see `identities`) every call of these chains, once, each after its inputs."""
+    """Every call of these chains once, by its name (see `identities`), after its inputs."""
     planned: dict[str, Planned] = {}
     for study, calls in chains:
         names = identities(study, calls)
@@ -54,19 +54,18 @@ def planned_calls(chains: Iterable[tuple[Study, list[Call]]], store: Store) -> d
 
 
 def key_if_known(study: Study, call: Call, inputs: Mapping[str, Manifest | None]) -> str | None:
-    """inputs: what other calls made, as far as it is there."""
+    """inputs: results of other calls; None for one that is missing."""
     digests = {role: manifest.digest for role, manifest in inputs.items() if manifest is not None}
-    digests |= {role: artifact.digest for role, artifact in outside(study, call).items()}
+    digests |= {role: artifact.digest for role, artifact in external_inputs(study, call).items()}
     return call.key(study.root, digests) if len(digests) == len(call.inputs) else None
 
 
 def past_costs(store: Store) -> dict[tuple[str, ...], Cost]:
-    """Of computations in the ledger that were not resumed: by (stage, entry) the last, by (stage,) the median."""
+    """Costs of unresumed computations in the ledger: the last one by (stage, entry), the median by (stage,)."""
     notes = [note for note in store.ledger() if note["event"] == "computed" and not note["resumed"]]
     notes.sort(key=lambda note: note["time"])
-    costs = {
+    costs: dict[tuple[str, ...], Cost] = {
         (note["stage"], note["name"]): Cost(float(note["seconds"]), int(note["peak_memory_mib"])) for note in notes
     }
-    by_stage = {stage: [cost for (of, _), cost in costs.items() if of == stage] for stage, _ in costs}
-    usual: dict[tuple[str, ...], Cost] = {(stage,): Cost(*map(median, zip(*of))) for stage, of in by_stage.items()}
-    return costs | usual
+    by_stage = {stage: [cost for (other, _), cost in costs.items() if other == stage] for stage, _ in costs}
+    return costs | {(stage,): Cost(*map(median, zip(*of_stage))) for stage, of_stage in by_stage.items()}

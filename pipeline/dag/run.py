@@ -1,21 +1,19 @@
-"""Runs one stage: DVC decides whether to call, the store decides whether to compute."""
+"""Runs a call: DVC decides whether to call a stage, the store decides whether to compute it."""
 
-import os
-import platform
-import subprocess
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.config.build import build
 from pipeline.config.study import Study, load_study
 from pipeline.console import say
 from pipeline.context import Launch, RunContext
 from pipeline.dag.graph import STAGES, Call, stage_module
-from pipeline.dag.usage import Meter
-from pipeline.data.artifacts import OUTSIDE, Artifact, read_artifact
+from pipeline.dag.usage import Meter, circumstances
+from pipeline.data.artifacts import OUTSIDE, Artifact, Manifest, read_artifact
 from pipeline.errors import UserError
 from pipeline.launch.signals import on_sigterm
 from pipeline.store.external import external
@@ -26,20 +24,39 @@ from pipeline.store.store import Store
 if TYPE_CHECKING:
     from pipeline.tracking.watch import Watch
 
+CODE = Path(__file__).resolve().parents[2]  # the repository that this process runs
 
-CODE = Path(__file__).resolve().parents[2]  # that runs here
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how calls are executed: a stage's command and the trials of a sweep differ in this alone."""
+
+    study: Study
+    store: Store
+    inputs: Callable[[Call], Mapping[str, Artifact]]  # called only for a computation
+    launch: Callable[[Call], AbstractContextManager[Launch]]
+    watch: "Callable[[Call, str, Launch], AbstractContextManager[Watch]]"  # of a call and its key
+    computed: Path | None = None  # a folder for computed results by key; None: `call.out`, for stored ones too
+    ledger: Mapping[str, str] = field(default_factory=dict)  # additional fields of the ledger's notes
+
+
+class Finished(NamedTuple):
+    """A result in the store."""
+
+    key: str
+    manifest: Manifest
+    cost: dict[str, Any] | None  # None: it was stored before
 
 
 def run_stage(verb: str, name: str, workers: int | None = None, address: str | None = None) -> None:
-    """What `trilemma VERB NAME` does, in the folder of a study. workers: None for what the study is meant for."""
+    """The command `trilemma VERB NAME` in a study's folder. workers: None for the study's own number."""
     on_sigterm()
     study = own_study(Path.cwd())
-    call = STAGES[verb].call(study, name)
-    run_call(study, call, open_store(study), study.launch.workers if workers is None else workers, address)
+    run_call(study, STAGES[verb].call(study, name), study.launch.workers if workers is None else workers, address)
 
 
 def own_study(folder: Path) -> Study:
-    """The study in `folder`, whose results are filed under the version of its code: no other may compute them."""
+    """The study in `folder`. Its results are stored under the version of its own code, so no other may compute them."""
     study = load_study(folder / "params.yaml")
     if study.root != CODE:
         raise UserError(
@@ -49,66 +66,63 @@ def own_study(folder: Path) -> Study:
     return study
 
 
-def run_call(study: Study, call: Call, store: Store, workers: int = 0, address: str | None = None) -> None:
-    """Leave the call's result in `call.out`: from the store, or computed and kept there."""
-    inputs = inputs_of(study, call)
+def run_call(study: Study, call: Call, workers: int = 0, address: str | None = None) -> None:
+    """Publish the call's result as `call.out`, with an MLflow run of its own if it is computed."""
+
+    def launch(call: Call) -> AbstractContextManager[Launch]:
+        from pipeline.launch.launcher import launcher
+
+        return launcher(workers, address) if STAGES[call.verb].fans_out else launcher(0, None)
+
+    def watch(call: Call, key: str, launch: Launch) -> "AbstractContextManager[Watch]":
+        from pipeline.dag.tracked import open_watch
+
+        return open_watch(study, call, key, launch)
+
+    inputs, store = inputs_of(study, call), open_store(study)
     key = call.key(study.root, {role: artifact.digest for role, artifact in inputs.items()})
-    if not store.fetch(key, call.out):
-        with store.lease(key):
-            if not store.fetch(key, call.out):  # somebody else may have finished it while we waited
-                _compute(study, call, key, store, inputs, workers, address)
-                return
-    tidy_up(study.root, call, key, store)
-    store.note(key, _circumstances(call) | {"event": "reused"})
-    say(f"{call.stage} {call.name}: from the store ({key[:12]})")
+    if finish(call, key, Execution(study, store, lambda call: inputs, launch, watch)).cost is None:
+        store.note(key, circumstances(call) | {"event": "reused"})
+        say(f"{call.stage} {call.name}: from the store ({key[:12]})")
 
 
 def inputs_of(study: Study, call: Call) -> dict[str, Artifact]:
-    """What the call reads, checked."""
-    return outside(study, call) | {role: read_artifact(path) for role, path in call.made.items()}
+    """Every input, its files checked against its manifest."""
+    return external_inputs(study, call) | {role: read_artifact(path) for role, path in call.made.items()}
 
 
-def outside(study: Study, call: Call) -> dict[str, Artifact]:
-    """What it reads that no call made."""
+def external_inputs(study: Study, call: Call) -> dict[str, Artifact]:
+    """The inputs that no stage makes."""
     digests = study.root / ".trilemma" / "digests"
     return {role: external(path, digests) for role, path in call.inputs.items() if role == OUTSIDE}
 
 
-def tidy_up(root: Path, call: Call, key: str, store: Store) -> None:
-    """Whoever computed a result may have died after storing it, before closing its run or giving back its lease."""
-    events = [note["event"] for note in store.notes(key) if note["event"] != "reused"]
-    if events[-1:] != ["started"]:
-        if store.is_leased(key):
-            with store.lease(key):  # waits, if its owner lives after all, and gives back what a dead one held
-                pass
-        return
-    from pipeline.tracking.mlflow_run import connect
+def finish(call: Call, key: str, execution: Execution) -> Finished:
+    """Compute the result of `key`, the call's, unless it is stored."""
+    store = execution.store
 
-    with store.lease(key):
-        connect(root)  # closes the runs of the dead
-        store.state(key).clear()
-        store.note(key, _circumstances(call) | {"event": "tidied"})
+    def stored() -> Manifest | None:
+        if execution.computed is not None:
+            return store.manifest(key)
+        artifact = store.fetch(key, call.out)
+        return None if artifact is None else artifact.manifest
+
+    manifest = stored()
+    if manifest is None:
+        with store.lease(key):
+            manifest = stored()  # another process may have computed it while this one waited for the lease
+            if manifest is None:
+                return _compute(call, key, execution)
+    _clean_up(execution.study, call, key, store)
+    return Finished(key, manifest, None)
 
 
-def _compute(
-    study: Study,
-    call: Call,
-    key: str,
-    store: Store,
-    inputs: dict[str, Artifact],
-    workers: int,
-    address: str | None,
-) -> None:
-    meter = Meter()
-    from pipeline.dag.tracked import open_watch
-    from pipeline.launch.determinism import reproducible
-    from pipeline.launch.launcher import launcher
-
-    if not STAGES[call.verb].fans_out:
-        workers, address = 0, None
-    config = stage_config(call)
-    with reproducible(), launcher(workers, address) as launch, open_watch(study, call, key, _commit(), launch) as watch:
-        compute(call, config, key, store, inputs, meter, launch, watch, {})
+def execute(call: Call, config: Any, inputs: Mapping[str, Artifact], context: RunContext) -> Artifact:
+    """Run the stage's function; its artifact as `call.out`."""
+    digests = {role: artifact.digest for role, artifact in inputs.items()}
+    with new_artifact(call.out, call.stage, call.name, call.config, digests) as draft:
+        import_module(stage_module(call.stage)).run(inputs, config, draft, context)
+    return draft.artifact
 
 
 def stage_config(call: Call) -> Any:
@@ -117,59 +131,42 @@ def stage_config(call: Call) -> Any:
     return build(stage.Config, call.config, f"params.yaml: {call.stage} {call.name}")
 
 
-def compute(
-    call: Call,
-    config: Any,
-    key: str,
-    store: Store,
-    inputs: Mapping[str, Artifact],
-    meter: "Meter",
-    launch: Launch,
-    watch: "Watch",
-    told: Mapping[str, str],
-) -> dict[str, Any]:
-    """Run the stage, into `call.out` and the store; what it cost. told: further words for the ledger."""
-    state = store.state(key)
-    resumed = bool(state.names())
-    store.note(key, _circumstances(call) | {"event": "started", "resumed": resumed, **told})
-    with new_artifact(
-        call.out,
-        stage=call.stage,
-        name=call.name,
-        config=call.config,
-        inputs={role: artifact.digest for role, artifact in inputs.items()},
-    ) as draft:
-        import_module(stage_module(call.stage)).run(inputs, config, draft, RunContext(launch, state, watch))
-    watch.settle()  # once the result is stored, nobody computes, or logs, it again
-    store.put(key, draft.artifact)
-    store.lighten(draft.artifact)
-    cost = meter.cost(launch) | watch.noted
-    watch.cost(cost)
-    watch.finish()
-    state.clear()
-    done = {"event": "computed", "resumed": resumed, "mlflow_run": watch.spec.run_id, **told}
-    store.note(key, _circumstances(call) | done | cost)  # last: see `tidy_up`
-    say(f"{call.stage} {call.name}: computed in {cost['seconds']:.1f} s ({key[:12]})")
-    return cost
+def _clean_up(study: Study, call: Call, key: str, store: Store) -> None:
+    """Clean up after a process killed between storing its result and closing its MLflow run or lease."""
+    events = [note["event"] for note in store.notes(key) if note["event"] != "reused"]
+    if events[-1:] != ["started"]:
+        if store.is_leased(key):
+            with store.lease(key):  # waits while its owner is alive, and removes the lease of a killed one
+                pass
+        return
+    from pipeline.tracking.mlflow_run import connect
+
+    with store.lease(key):
+        connect(study.root)  # closes the runs of killed processes
+        store.state(key).clear()
+        store.note(key, circumstances(call) | {"event": "tidied"})
 
 
-def _circumstances(call: Call) -> dict[str, Any]:
-    return {
-        "stage": call.stage,
-        "name": call.name,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "host": platform.node(),
-        "python": platform.python_version(),
-        "commit": _commit(),
-    }
+def _compute(call: Call, key: str, execution: Execution) -> Finished:
+    meter = Meter()
+    from pipeline.launch.determinism import reproducible
 
-
-def _commit() -> str | None:
-    """The checked-out commit, or the one a job was submitted from; None where there is no git."""
-    if submitted := os.environ.get("TRILEMMA_COMMIT"):
-        return submitted
-    try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return found.stdout.strip() or None
+    store, config = execution.store, stage_config(call)
+    with reproducible(), execution.launch(call) as launch, execution.watch(call, key, launch) as watch:
+        state = store.state(key)
+        resumed = bool(state.names())
+        words = {"resumed": resumed, **execution.ledger}
+        store.note(key, circumstances(call) | {"event": "started"} | words)
+        moved = call if execution.computed is None else replace(call, out=execution.computed / key)
+        artifact = execute(moved, config, execution.inputs(call), RunContext(launch, state, watch))
+        watch.settle()  # before the result is stored: from then on no process computes or logs it again
+        store.put(key, artifact)
+        store.lighten(artifact)
+        cost = meter.cost(launch) | watch.noted
+        watch.cost(cost)
+        watch.finish()
+        state.clear()
+        done = {"event": "computed", "mlflow_run": watch.spec.run_id}
+        store.note(key, circumstances(call) | done | words | cost)  # last: `_clean_up` looks for it
+        say(f"{call.stage} {call.name}: computed in {cost['seconds']:.1f} s ({key[:12]})")
+        return Finished(key, artifact.manifest, cost)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 MANIFEST = "manifest.json"
-ELSEWHERE = "elsewhere"  # the address of the store that kept an artifact's shards, where they are not in the folder
+ELSEWHERE = "elsewhere"  # a file with the address of the store, where an artifact's shards are in the store alone
 OUTSIDE = "files"  # the role of an input that no stage made
-EXACT = 2**53  # integral floats up to here are the same number written as an integer
+MAX_EXACT_INTEGER = 2**53  # integral floats up to here equal the integer
 
 Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 
@@ -42,7 +42,7 @@ def key_of(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str], cod
 
 
 class FileEntry(NamedTuple):
-    """What the manifest knows of one data file."""
+    """One data file, as the manifest lists it."""
 
     bytes: int
     sha256: str
@@ -50,13 +50,13 @@ class FileEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artifact is made of and from."""
+    """The content of an artifact, and what it was made from."""
 
     stage: str
     name: str  # of the entry in params.yaml
     config: dict[str, Any]
     inputs: dict[str, str]  # name -> digest of the artifact it was made from
-    facts: dict[str, Any]  # what the next stage may ask without opening the data: counts, shapes
+    facts: dict[str, Any]  # what the next stages read without opening the data: counts, shapes
     seeds: dict[str, Any]
     files: dict[str, FileEntry]  # by path below the folder
 
@@ -76,7 +76,7 @@ class Artifact(NamedTuple):
 
 @dataclass
 class Draft:
-    """An artifact that a stage makes: files are written into `path`; `artifact` is set when it is published."""
+    """An artifact in the making: files are written into `path`; publishing sets `artifact`."""
 
     path: Path
     facts: dict[str, Any] = field(default_factory=dict)
@@ -85,21 +85,24 @@ class Draft:
 
 
 def read_artifact(path: Path) -> Artifact:
-    """The artifact at `path`, every file of it checked against the manifest."""
+    """The artifact at `path`, every file checked against the manifest; ArtifactError if one differs."""
     if not (path / MANIFEST).is_file():
-        what = "holds no manifest.json, so nobody finished it" if path.is_dir() else "does not exist"
+        what = "holds no manifest.json, so it is incomplete" if path.is_dir() else "does not exist"
         raise ArtifactError(f"{path}: {what}: run the stage that makes it (dvc repro) first")
-    manifest = parse_manifest((path / MANIFEST).read_bytes(), path / MANIFEST)
+    manifest = read_manifest(path)
     for name, wanted in manifest.files.items():
-        if (path / ELSEWHERE).is_file() and not (path / name).exists():
-            continue
-        _check(path / name, wanted, f"remove {path} and run {manifest.stage} {manifest.name} again")
+        if (path / name).exists() or not (path / ELSEWHERE).is_file():
+            _check(path / name, wanted, f"remove {path} and run {manifest.stage} {manifest.name} again")
     return Artifact(path, manifest, manifest.digest)
 
 
 def facts_of(folder: Path) -> Mapping[str, Any]:
-    """The facts that the stage noted in the artifact's manifest; data files are not read."""
-    return parse_manifest((folder / MANIFEST).read_bytes(), folder / MANIFEST).facts
+    """The facts in an artifact's manifest; data files are not read."""
+    return read_manifest(folder).facts
+
+
+def read_manifest(folder: Path) -> Manifest:
+    return parse_manifest((folder / MANIFEST).read_bytes(), folder / MANIFEST)
 
 
 def entry_of(file: Path) -> FileEntry:
@@ -112,8 +115,8 @@ def sha256_of_file(file: Path) -> str:
 
 
 def sha256_of_arrays(arrays: "Mapping[str, np.ndarray]", *words: str) -> str:
-    """Of names, types, shapes and values, after these words."""
-    import numpy as np  # here: an answer from the store needs no arrays
+    """Of the words, then the arrays' names, types, shapes and values."""
+    import numpy as np  # here: reading a result from the store needs no arrays
 
     digest = hashlib.sha256("/".join(words).encode())
     for name in sorted(arrays):
@@ -143,19 +146,18 @@ def parse_manifest(text: bytes, source: Path | str) -> Manifest:
 def _check(file: Path, wanted: FileEntry, remedy: str) -> None:
     if not file.is_file():
         raise ArtifactError(f"{file}: missing, but the manifest lists it: {remedy}")
-    size = file.stat().st_size
-    if size != wanted.bytes:
-        raise ArtifactError(f"{file}: {size} bytes but the manifest says {wanted.bytes}: {remedy}")
+    if file.stat().st_size != wanted.bytes:
+        raise ArtifactError(f"{file}: {file.stat().st_size} bytes, the manifest lists {wanted.bytes}: {remedy}")
     if entry_of(file) != wanted:
-        raise ArtifactError(f"{file}: {size} bytes as it should, but other ones than were written: {remedy}")
+        raise ArtifactError(f"{file}: its SHA-256 differs from the manifest's: {remedy}")
 
 
 def _plain(value: Any) -> Json:
-    """Only what JSON has, so that equal values have equal text."""
+    """The value in JSON's own types, so that equal values have equal text."""
     match value:
         case None | bool() | str():
             return value
-        case float() if math.isfinite(value) and value.is_integer() and abs(value) <= EXACT:
+        case float() if math.isfinite(value) and value.is_integer() and abs(value) <= MAX_EXACT_INTEGER:
             return int(value)
         case int() | float():
             return value
@@ -166,6 +168,4 @@ def _plain(value: Any) -> Json:
             return {key: _plain(inner) for key, inner in value.items()}
         case list() | tuple():
             return [_plain(inner) for inner in value]
-    raise TypeError(
-        f"{value!r} of type {type(value).__name__} has no JSON form: give plain numbers, text, lists, dicts"
-    )
+    raise TypeError(f"{value!r} of type {type(value).__name__} has no JSON form: pass numbers, text, lists, dicts")

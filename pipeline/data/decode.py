@@ -1,4 +1,4 @@
-"""Encoded pictures: which files are pictures, the bytes in a table's cell, and decoding to uint8 [C, H, W]."""
+"""Encoded images: recognise their files, take them from a table's cell, decode them to uint8 [C, H, W]."""
 
 import io
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ Filter = Literal["box", "bilinear", "bicubic", "lanczos"]
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What is done to a picture before it is stored; all of PIL's filters antialias."""
+    """Changes to an image before it is stored. PIL's filters antialias."""
 
     crop: int | Literal["square"] | None = None  # the middle so many pixels, or the largest middle square
     size: int | None = None  # pixels per side afterwards
     filter: Filter = "lanczos"  # of resizing; EDM's data: lanczos
-    halve_first: bool = False  # ADM's way, with bicubic: by boxes while twice too large, and cropped last
+    halve_first: bool = False  # as ADM, with bicubic: halve by boxes while twice too large, crop last
     colour: Literal["as it is", "rgb", "grey"] = "as it is"
 
     def __post_init__(self) -> None:
@@ -32,9 +32,6 @@ class Preprocess:
                 raise ValueError(f"preprocess.{name}: {value} came, at least 1 was wanted")
         if self.halve_first and (isinstance(self.crop, int) or self.size is None):
             raise ValueError("preprocess.halve_first: wants a size, and crop square or none")
-
-
-AS_IT_IS = Preprocess()
 
 
 def is_picture(path: PurePath) -> bool:
@@ -52,13 +49,14 @@ def encoded_bytes(cell: Any, where: str) -> bytes:
     return content
 
 
-def decode_picture(content: bytes, where: str, preprocess: Preprocess = AS_IT_IS) -> np.ndarray:
+def decode_picture(content: bytes, where: str, preprocess: Preprocess | None = None) -> np.ndarray:
     """uint8 [C, H, W]. where: file and row, for the error."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             if getattr(image, "n_frames", 1) > 1:
                 raise BadRecord(f"{where} is animated: take one frame out of it")
-            return _values(_resized(_eight_bit(image, where), where, preprocess))
+            values = np.asarray(_resized(_eight_bit(image, where), where, preprocess or Preprocess()))
+            return values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))
     except UnidentifiedImageError:  # whose own text holds an address in memory
         why = "no known format" if content else "it is empty"
         raise BadRecord(f"{where} is not a readable picture: {why}") from None
@@ -100,13 +98,8 @@ def _resized(image: Image.Image, where: str, how: Preprocess) -> Image.Image:
 
 
 def _cropped(image: Image.Image, side: int, where: str) -> Image.Image:
-    """The middle."""
+    """The central square of `side` pixels."""
     if side > min(image.size):
         raise BadRecord(f"{where} is {image.width}x{image.height}, too small to crop {side} pixels out of")
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))
-
-
-def _values(image: Image.Image) -> np.ndarray:
-    values = np.asarray(image)
-    return values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))

@@ -1,15 +1,15 @@
-"""Batches of prepared data: which pictures a step sees follows from (seed, step) alone, for any number of workers.
+"""Batches of prepared data: the images of a step follow from (seed, step) alone, for any number of workers.
 
-Exactly shuffled, a fresh permutation of all pictures per epoch, wherever one can reach for any of them: on the GPU, in
-memory, mapped. What streams past (files that stay in a bucket, compressed ones larger than `HELD`) is shuffled in two
-stages: the shards of an epoch come in random order, and `WINDOW` of them at a time are mixed. Every picture still
-comes once per epoch, but two pictures of one shard always come within the same window.
+With random access (on the GPU, in memory, mapped) each epoch is a fresh permutation of all images. Streams (files in a
+bucket, compressed ones larger than `MAX_READ_BYTES`) are shuffled in two stages: the shards of an epoch come in random
+order, and `WINDOW_SHARDS` of them at a time are mixed. Each image still comes once per epoch, but two images of one
+shard always come within the same window.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,45 +25,39 @@ from pipeline.data.row_index import ShardedRows
 from pipeline.data.shards import Pictures
 from pipeline.errors import UserError
 
-RESIDENT = 0.1  # of a GPU's memory that one split may take
-HELD = 2**31  # bytes of a split that is read into memory where it cannot be mapped
-WINDOW = 8  # shards mixed at a time: a quarter of a GiB
+MAX_GPU_SHARE = 0.1  # of a GPU's memory, for one split
+MAX_READ_BYTES = 2**31  # a split that cannot be mapped is read into memory up to this size
+WINDOW_SHARDS = 8  # mixed at a time: a quarter of a GiB
 
 Batches = Callable[[int], Batch]
 
 
-@runtime_checkable
-class Placeable(Protocol):
-    """Batches that are better made in another way where a training runs."""
-
-    def on(self, worker: Worker) -> Batches: ...
-
-
 def placed(batches: Batches, worker: Worker) -> Batches:
-    return batches.on(worker) if isinstance(batches, Placeable) else batches
+    """Equal batches, made in the fastest way that this worker has."""
+    return batches.on(worker) if isinstance(batches, Prepared | Pairs) else batches
 
 
 @dataclass(frozen=True)
 class Epochs:
-    """A fresh permutation per epoch."""
+    """Batches with random access: a fresh permutation per epoch."""
 
-    images: np.ndarray | ShardedRows | Tensor  # uint8, or float32 points
-    labels: np.ndarray | Tensor | None
+    images: np.ndarray | ShardedRows | Tensor  # [n, C, H, W] uint8, or [n, D] float32 points
+    labels: np.ndarray | Tensor | None  # [n]
     batch: int
     seed: int
-    flip: bool = False  # every picture left for right by a fair coin
+    flip: bool = False  # mirror each image with probability 1/2
 
     def __call__(self, step: int) -> Batch:
         index: Any = batch_indices(len(self.images), self.batch, self.seed, step).numpy()
         if isinstance(self.images, Tensor):
             index = torch.from_numpy(index).to(self.images.device)
         labels = None if self.labels is None else torch.as_tensor(self.labels[index])
-        return seen(torch.as_tensor(self.images[index]), labels, self.seed, step, self.flip)
+        return to_batch(torch.as_tensor(self.images[index]), labels, self.seed, step, self.flip)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The same, of pictures that may be too many for memory: where they lie is decided where a training runs."""
+    """As `Epochs`, of images that may exceed memory: the worker decides where they are kept."""
 
     rows: ShardedRows
     is_labelled: bool
@@ -72,13 +66,13 @@ class Prepared:
     flip: bool = False
 
     def on(self, worker: Worker) -> Batches:
-        """From the GPU's memory if there is room; else mapped, read at once, or streamed."""
+        """From the GPU's memory if there is room; else mapped, read into memory, or streamed."""
         device, size = worker.device, self.rows.nbytes
-        if device.type == "cuda" and size <= RESIDENT * torch.cuda.get_device_properties(device).total_memory:
+        if device.type == "cuda" and size <= MAX_GPU_SHARE * torch.cuda.get_device_properties(device).total_memory:
             return self._of(*(torch.from_numpy(part).to(device) for part in self.rows.read()[:2]))
         if self.rows.is_mapped:
             return self._of(self.rows, self.rows.labels)
-        return self._of(*self.rows.read()[:2]) if size <= HELD else Stream(self, worker)
+        return self._of(*self.rows.read()[:2]) if size <= MAX_READ_BYTES else Stream(self, worker)
 
     def __call__(self, step: int) -> Batch:
         return self._of(self.rows, self.rows.labels)(step)
@@ -88,16 +82,15 @@ class Prepared:
 
 
 def distinct(batches: Prepared) -> Prepared:
-    """Refused if a step would see a picture twice."""
-    if len(batches.rows) < batches.batch:
-        came = f"train.batch: {batches.batch} came, but there are {len(batches.rows)} records to train on"
-        raise UserError(f"{came}: take fewer at a time")
+    """The same batches; UserError if a batch would hold an image twice."""
+    if (count := len(batches.rows)) < batches.batch:
+        raise UserError(f"train.batch: {batches.batch} came, but there are {count} records to train on: take fewer")
     return batches
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Batches of real pictures and fakes, each walked in its own order."""
+    """Batches of real and of generated images, each in an order of its own."""
 
     real: Batches
     fake: Batches
@@ -111,60 +104,56 @@ class Pairs:
 
 
 class Stream:
-    """Batches of what passes by. Steps are asked for in order; any other is looked for from its epoch's beginning."""
+    """Batches without random access: successive steps are fast, any other step is searched from its epoch's start."""
 
     def __init__(self, of: Prepared, worker: Worker) -> None:
         self.of, self.worker, self.next_step = of, worker, -1
-        self.passing: Iterator[Pictures] = iter(())
+        self.stream: Iterator[Pictures] = iter(())
 
     def __call__(self, step: int) -> Batch:
         batch = self.of.batch
         if step != self.next_step:
-            self.passing = _cut(self._windows(step * batch), batch)
+            self.stream = _cut(self._windows(step * batch), batch)
         self.next_step = step + 1
-        pictures = next(self.passing)
+        pictures = next(self.stream)
         labels = torch.from_numpy(pictures.labels) if self.of.is_labelled else None
-        return seen(torch.from_numpy(pictures.images), labels, self.of.seed, step, self.of.flip)
+        return to_batch(torch.from_numpy(pictures.images), labels, self.of.seed, step, self.of.flip)
 
     def _windows(self, skipped: int) -> Iterator[Pictures]:
-        """All pictures of the `skipped // n`-th and later epochs in the order they are used, but for the first ones."""
-        parts, seed = self.of.rows.parts(), self.of.seed
+        """The images of all epochs in the order of their use, without the first `skipped` ones."""
+        parts, seed = self.of.rows.shard_views(), self.of.seed
         for epoch in count(skipped // len(self.of.rows)):
             skip = max(0, skipped - epoch * len(self.of.rows))
             order = _permutation(len(parts), fold(seed, "shards", epoch))
-            windows = [[parts[i] for i in order[start : start + WINDOW]] for start in range(0, len(order), WINDOW)]
+            starts = range(0, len(order), WINDOW_SHARDS)
+            windows = [[parts[i] for i in order[start : start + WINDOW_SHARDS]] for start in starts]
             sizes = [sum(map(len, window)) for window in windows]
             first = int(np.searchsorted(np.cumsum(sizes), skip, "right"))
             skip -= sum(sizes[:first])
-            coming = self.worker.ahead(ShardedRows.read, [part for window in windows[first:] for part in window])
+            loaded = self.worker.ahead(ShardedRows.read, [part for window in windows[first:] for part in window])
             for number, window in enumerate(windows[first:], first):
                 mixed = _permutation(sizes[number], fold(seed, "window", epoch, number))
-                yield Pictures.join(islice(coming, len(window))).rows(mixed[skip:])
+                yield Pictures.join(islice(loaded, len(window))).take(mixed[skip:])
                 skip = 0
 
 
-def seen(stored: Tensor, labels: Tensor | None, seed: int, step: int, flip: bool) -> Batch:
-    """As networks see them."""
-    images = to_images(stored)
+def to_batch(stored: Tensor, labels: Tensor | None, seed: int, step: int, flip: bool) -> Batch:
+    """stored: uint8 images, which become float32 in [-1, 1], or float32 points."""
+    images = from_uint8(stored) if stored.dtype == torch.uint8 else stored
     if flip:
         coin = StepRng(seed, step, "flip").integers(2, len(images)).to(images.device)
         images = torch.where(per_sample(coin, images) > 0, images.flip(-1), images)
     return Batch(images, labels)
 
 
-def to_images(stored: Tensor) -> Tensor:
-    """uint8 pictures -> [-1, 1]; points stay as they are."""
-    return from_uint8(stored) if stored.dtype == torch.uint8 else stored
-
-
-def _cut(passing: Iterator[Pictures], batch: int) -> Iterator[Pictures]:
-    """In batches of equal size."""
-    held = next(passing)
+def _cut(stream: Iterator[Pictures], batch: int) -> Iterator[Pictures]:
+    """Batches of equal size."""
+    buffer = next(stream)
     while True:
-        while len(held) < batch:
-            held = Pictures.join([held, next(passing)])
-        yield held.rows(slice(batch))
-        held = held.rows(slice(batch, None))
+        while len(buffer) < batch:
+            buffer = Pictures.join([buffer, next(stream)])
+        yield buffer.take(slice(batch))
+        buffer = buffer.take(slice(batch, None))
 
 
 def _permutation(n: int, seed: int) -> np.ndarray:

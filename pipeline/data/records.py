@@ -1,4 +1,4 @@
-"""What every dataset yields."""
+"""The interface of a dataset module: a `Source` yields records."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
@@ -11,7 +11,7 @@ class BadRecord(ValueError):
 
 
 class Record(NamedTuple):
-    """One picture of a source, in the source's own order."""
+    """One image or point of a source."""
 
     image: np.ndarray | Callable[[], np.ndarray]  # [C, H, W] uint8, or [D] float32 for points; a call decodes it
     label: int | None
@@ -25,8 +25,8 @@ class Record(NamedTuple):
 class Source(Protocol):
     """A dataset module's frozen dataclass `Source`: its fields are the options of an entry.
 
-    One that reads files has a field `path`: a file or folder, which enters keys by its content alone.
-    A property `facts`, where there is one, goes into the facts of the prepared data: what is known of their law.
+    A source that reads files has a field `path`, a file or folder: its content enters the keys, its name does not.
+    An optional property `facts` (the known distribution of simulated data) joins the facts of the prepared data.
     """
 
     @property

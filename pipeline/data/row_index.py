@@ -1,6 +1,6 @@
-"""The pictures of a split as one array to take rows from, whatever their number: never all of them in memory.
+"""The images of a split as one lazy array, which may be larger than memory.
 
-Arrow files at hand are mapped. What cannot be mapped (Parquet, files that stayed in a bucket) is read shard by shard.
+Local Arrow files are mapped. What cannot be mapped (Parquet, files in a bucket) is read shard by shard.
 """
 
 import ctypes
@@ -13,40 +13,38 @@ from typing import NamedTuple
 import numpy as np
 from pyarrow.fs import FileSystem
 
-from pipeline.data.artifacts import ELSEWHERE, MANIFEST, parse_manifest
+from pipeline.data.artifacts import ELSEWHERE, read_manifest
 from pipeline.data.shards import Pictures, count_rows, decode, shard_files
 from pipeline.errors import ArtifactError
 
 
 class Shard(NamedTuple):
-    """One file of pictures."""
+    """One file of images."""
 
-    place: Path | str  # the folder of its artifact, or the address of a store
+    folder: Path | str  # of its artifact; or the URI of a store
     file: str
     rows: int
     is_mapped: bool
 
     def load(self) -> Pictures:
-        if isinstance(self.place, Path):
-            return decode(self.place / self.file)
-        files, root = FileSystem.from_uri(self.place)
+        if isinstance(self.folder, Path):
+            return decode(self.folder / self.file)
+        files, root = FileSystem.from_uri(self.folder)
         try:
             with files.open_input_stream(f"{root.rstrip('/')}/{self.file}") as stream:
                 return decode(stream.read())
         except FileNotFoundError:
-            raise ArtifactError(f"{self.place} no longer holds {self.file}: run `trilemma prepare` again") from None
+            raise ArtifactError(f"{self.folder} no longer holds {self.file}: run `trilemma prepare` again") from None
         except OSError as error:
-            reason = " ".join(str(error).split())
-            raise ArtifactError(
-                f"{self.place}/{self.file}: {reason}: check the address, your credentials and the network"
-            ) from error
+            where, reason = f"{self.folder}/{self.file}", " ".join(str(error).split())
+            raise ArtifactError(f"{where}: {reason}: check the address, credentials and the network") from error
 
 
 class ShardedRows:
     """A view of shard rows; repeats allowed. Pickling sends file names, not pixels."""
 
     def __init__(self, shards: Sequence[Shard], order: np.ndarray | None = None) -> None:
-        """order: [n] row numbers over all shards; None: each once."""
+        """order: [n] row numbers over all shards; None: each row once."""
         self.shards = tuple(shards)
         self.starts = np.cumsum([0, *(shard.rows for shard in self.shards)])
         self.order = np.arange(self.starts[-1]) if order is None else order
@@ -76,41 +74,39 @@ class ShardedRows:
         parts = self._mapped if self.is_mapped else map(Shard.load, self.shards)
         return np.concatenate([part.labels for part in parts])[self.order]
 
-    def rows(self, index: slice | np.ndarray) -> "ShardedRows":
-        """Some of these, by their places; nothing is read."""
+    def take(self, index: slice | np.ndarray) -> "ShardedRows":
+        """The rows at these positions; nothing is read."""
         return ShardedRows(self.shards, self.order[index])
 
-    def spread(self, most: int) -> "ShardedRows":
-        """So many at most, evenly spaced."""
-        return self.rows(evenly(len(self), most))
+    def evenly_spaced(self, most: int) -> "ShardedRows":
+        """At most so many rows, in order."""
+        return self.take(even_positions(len(self), most))
 
     def read(self) -> Pictures:
-        """All of them, in memory and in their order."""
-        whole = Pictures(np.empty(self.shape, self.dtype), *np.empty((2, len(self)), np.int64))
-        for places, part in self.pieces():
-            for there, values in zip(whole, part):
-                there[places] = values
-        return whole
+        """All rows, in memory and in order."""
+        result = Pictures(np.empty(self.shape, self.dtype), *np.empty((2, len(self)), np.int64))
+        for positions, part in self.by_shard():
+            for array, values in zip(result, part):
+                array[positions] = values
+        return result
 
-    def pieces(self) -> Iterator[tuple[np.ndarray, Pictures]]:
-        """Shard by shard, each once, whatever the order; with the places of a piece's pictures among all."""
-        by_number = np.argsort(self.order, kind="stable")
-        numbers = self.order[by_number]
-        bounds = np.searchsorted(numbers, self.starts)
-        for shard, start, low, high in zip(self.shards, self.starts, bounds, bounds[1:]):
-            if low < high:
-                yield by_number[low:high], shard.load().rows(numbers[low:high] - start)
+    def by_shard(self) -> Iterator[tuple[np.ndarray, Pictures]]:
+        """Each shard's rows, read once, with their positions in this array."""
+        positions = np.argsort(self.order, kind="stable")
+        for part in self.shard_views():
+            yield positions[: len(part)], part.shards[0].load().take(part.order)
+            positions = positions[len(part) :]
 
-    def parts(self) -> "list[ShardedRows]":
-        """What each shard has of them."""
-        numbers = np.split(np.sort(self.order), np.searchsorted(np.sort(self.order), self.starts[1:-1]))
-        found = zip(self.shards, numbers, self.starts)
-        return [ShardedRows([shard], part - start) for shard, part, start in found if len(part)]
+    def shard_views(self) -> "list[ShardedRows]":
+        """Each shard's rows, ascending; shards without any are left out."""
+        numbers = np.sort(self.order)
+        by_shard = zip(self.shards, np.split(numbers, np.searchsorted(numbers, self.starts[1:-1])), self.starts)
+        return [ShardedRows([shard], part - start) for shard, part, start in by_shard if len(part)]
 
     def __getitem__(self, index: np.ndarray) -> np.ndarray:
-        """index: [k] places; their images, copied."""
+        """index: [k] positions. Copies of their images, [k, *shape]."""
         if not self.is_mapped:
-            return self.rows(index).read().images
+            return self.take(index).read().images
         numbers = self.order[index]
         shard = np.searchsorted(self.starts, numbers, "right") - 1
         taken = self._memory[numbers * self._first.nbytes + self._offsets[shard]]
@@ -126,8 +122,10 @@ class ShardedRows:
 
     @cached_property
     def _memory(self) -> np.ndarray:
-        """What is mapped, as one array whose element i is the picture that would begin at byte i: one call of numpy
-        takes rows of all shards, without sorting them or copying twice."""
+        """All mapped shards as one array whose element i is the image that would begin at byte i.
+
+        So one call of numpy takes rows of all shards, without sorting them or copying twice.
+        """
         begin = min(part.images.ctypes.data for part in self._mapped)
         end = max(part.images.ctypes.data + part.images.nbytes for part in self._mapped)
         width = self._first.nbytes
@@ -136,18 +134,18 @@ class ShardedRows:
 
     @cached_property
     def _offsets(self) -> np.ndarray:
-        """[shards] bytes from row number times width to where the row lies in `_memory`."""
+        """[shards]: added to a row's number times its width, its index in `_memory`."""
         begins = np.array([part.images.ctypes.data for part in self._mapped])
         return begins - begins.min() - self.starts[:-1] * self._first.nbytes
 
 
-def evenly(n: int, most: int) -> np.ndarray:
-    """So many of 0 ... n - 1 at most, ascending."""
+def even_positions(n: int, most: int) -> np.ndarray:
+    """At most so many of 0 ... n - 1, ascending."""
     return np.arange(min(n, most)) * n // min(n, most)
 
 
 def open_rows(folder: Path, split: str) -> ShardedRows:
-    """All of a split."""
+    """All rows of a split, of a prepared dataset or of samples."""
     if (folder / ELSEWHERE).is_file():
         shards = _elsewhere(folder, split, os.environ.get("TRILEMMA_STORE") or (folder / ELSEWHERE).read_text())
     else:
@@ -157,11 +155,9 @@ def open_rows(folder: Path, split: str) -> ShardedRows:
 
 
 def _elsewhere(folder: Path, split: str, store: str) -> list[Shard]:
-    """In a bucket; or in a store that is a folder, and mapped there."""
-    manifest = parse_manifest((folder / MANIFEST).read_bytes(), folder / MANIFEST)
+    """Shards that are in the store alone: read from a bucket, mapped where the store is a folder."""
+    manifest = read_manifest(folder)
     names = sorted(name for name in manifest.files if name.startswith(f"{split}-") and name.endswith(".arrow"))
-    files = [f"data/{manifest.files[name].sha256}" for name in names]
-    rows = manifest.facts["rows"][split]
-    is_bucket = "://" in store
-    place = store if is_bucket else Path(store).absolute()
-    return [Shard(place, file, count, not is_bucket) for file, count in zip(files, rows)]
+    root = store if (is_bucket := "://" in store) else Path(store).absolute()
+    rows = zip(names, manifest.facts["rows"][split])
+    return [Shard(root, f"data/{manifest.files[name].sha256}", count, not is_bucket) for name, count in rows]

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, NamedTuple, Protocol
 
 Direction = Literal["higher", "lower"]
-METRICS_FILE = "metrics.json"  # what `evaluate` leaves
+METRICS_FILE = "metrics.json"  # in the artifact of `evaluate`
 
 
 class MetricValue(NamedTuple):
-    """A metric's value, and what a reader must know before trusting it."""
+    """A metric's value, with the reasons to doubt it."""
 
     value: float
     warnings: tuple[str, ...] = ()
@@ -21,7 +21,7 @@ class MetricValue(NamedTuple):
 class MetricKind(NamedTuple):
     """A metric's direction and meaning."""
 
-    better: Direction | None  # None: the real-vs-real value is best, neither side of it is better
+    better: Direction | None  # None: best is the real-vs-real value, larger and smaller ones are worse
     description: str
 
 
@@ -36,7 +36,7 @@ METRICS = {
     "f1": MetricKind("higher", "harmonic mean of precision and recall"),
     "density": MetricKind("higher", "real neighbourhoods around a generated sample, over k"),
     "coverage": MetricKind("higher", "share of real neighbourhoods that hold a generated sample"),
-    "accuracy": MetricKind("higher", "share of samples recognised as the class asked for"),
+    "accuracy": MetricKind("higher", "share of samples classified as the class they were generated for"),
     "nn_distance": MetricKind(None, "mean distance to the nearest training sample; below real-vs-real: copies"),
     "hq": MetricKind("higher", "share of points close to a mode"),
     "modes": MetricKind("higher", "modes with at least half their fair share of points"),
@@ -47,18 +47,18 @@ METRICS = {
     "nfe": MetricKind("lower", "network calls per sample"),
 }
 
-
 SPATIAL = "spatial-7x17x17"
-LAYERS = {"sfid": SPATIAL, "accuracy": "class"}  # of other metrics: the extractor's own
+LAYERS = {"sfid": SPATIAL, "accuracy": "class"}  # other metrics use the layer of the extractor
 NEIGHBOURS_OF = {"precision": 3, "recall": 3, "f1": 3, "density": 5, "coverage": 5}  # k, from the metrics' papers
-SCORE_SPLITS = 10
-KID_SUBSET = 1000  # as in papers; with fewer samples KID has a warning
-KID_LARGEST = 10_000  # up to this KID compares all pairs, above it 100 subsets
+COMPARE_SAMPLES = ("kid", *NEIGHBOURS_OF)  # compare pairs of samples, not only means and covariances
+SCORE_SPLITS = 10  # of the Inception score
+KID_SUBSET = 1000  # samples, as in papers; with fewer samples KID has a warning
+KID_MAX_ALL_PAIRS = 10_000  # samples; with more, KID is the mean over 100 subsets
 
 
 @dataclass(frozen=True)
 class Card:
-    """`id` is equal where values may be compared."""
+    """Values may be compared where `id` is equal."""
 
     metric: str
     extractor: str
@@ -66,10 +66,10 @@ class Card:
     layer: str
     preprocessing: str
     n_generated: int
-    n_real: int | None  # None: a file of statistics that does not state it
+    n_real: int | None  # None: unknown, of published statistics
     reference: str  # which real samples: the name of a split, or of a folder or file
     reference_digest: str
-    sample_seeds: tuple[int, ...] = ()  # not compared: other seeds repeat the same measurement
+    sample_seeds: tuple[int, ...] = ()  # not part of `id`: other seeds repeat the same measurement
     settings: tuple[tuple[str, str | int | float], ...] = ()  # e.g. (("k", 3),)
 
     def __post_init__(self) -> None:
@@ -77,22 +77,21 @@ class Card:
             raise ValueError(f"no metric {self.metric!r}; there are {', '.join(METRICS)}")
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> "Card":
-        """From `asdict` of a card that went through JSON, where tuples became lists."""
-        settings = tuple((name, value) for name, value in found["settings"])
-        return cls(**{**found, "sample_seeds": tuple(found["sample_seeds"]), "settings": settings})
+    def from_json(cls, content: Mapping[str, Any]) -> "Card":
+        """content: `asdict` of a card after JSON, which turns tuples into lists."""
+        settings = tuple((name, value) for name, value in content["settings"])
+        return cls(**{**content, "sample_seeds": tuple(content["sample_seeds"]), "settings": settings})
 
     @property
     def id(self) -> str:
-        """Eight hexadecimal digits, the same on every machine; blind to the sampling seeds."""
+        """Eight hexadecimal digits, the same on every machine and for any sampling seeds."""
         return hashlib.sha256(json.dumps(self._measure(), sort_keys=True).encode()).hexdigest()[:8]
 
     def __str__(self) -> str:
         """For a table cell, e.g. `small-cnn@1a2b3c4d held-out n=500/500 k=3`."""
-        settings = "".join(f" {name}={value}" for name, value in self.settings)
-        where = f"{self.extractor}@{self.extractor_digest[:8]} {self.reference}"
-        n_real = "?" if self.n_real is None else self.n_real
-        return f"{where} n={self.n_generated}/{n_real}{settings}"
+        n = f"n={self.n_generated}/{'?' if self.n_real is None else self.n_real}"
+        settings = (f"{name}={value}" for name, value in self.settings)
+        return " ".join([f"{self.extractor}@{self.extractor_digest[:8]}", self.reference, n, *settings])
 
     def _measure(self) -> dict[str, object]:
         return {name: value for name, value in asdict(self).items() if name != "sample_seeds"}
@@ -112,29 +111,35 @@ class Described(Protocol):
 
 
 def card_of(
-    metric: str, extractor: Described, n_generated: int, n_real: int | None, reference: str, reference_digest: str
+    metric: str,
+    extractor: Described,
+    n_generated: int,
+    n_real: int | None,
+    reference: str,
+    reference_digest: str,
+    settings: Mapping[str, float] | None = None,
 ) -> Card:
-    settings: tuple[tuple[str, int], ...] = ()
+    """settings: of metrics that are not defined in `values/`."""
+    settings = dict(settings or {})
     if metric in NEIGHBOURS_OF:
-        settings = (("k", NEIGHBOURS_OF[metric]),)
+        settings["k"] = NEIGHBOURS_OF[metric]
     elif metric == "is":
-        settings = (("splits", SCORE_SPLITS),)
+        settings["splits"] = SCORE_SPLITS
     elif metric == "kid" and n_real is not None and kid_has_subsets(n_generated, n_real):
-        settings = (("subset_size", KID_SUBSET),)
-    layer = LAYERS.get(metric, extractor.layer)
+        settings["subset_size"] = KID_SUBSET
     return Card(
-        *(metric, extractor.name, extractor.digest, layer, extractor.preprocessing),
+        *(metric, extractor.name, extractor.digest, LAYERS.get(metric, extractor.layer), extractor.preprocessing),
         *(n_generated, n_real, reference, reference_digest),
-        settings=settings,
+        settings=tuple(settings.items()),
     )
 
 
 def kid_has_subsets(n_generated: int, n_real: int) -> bool:
-    return max(n_generated, n_real) > KID_LARGEST and min(n_generated, n_real) >= KID_SUBSET
+    return max(n_generated, n_real) > KID_MAX_ALL_PAIRS and min(n_generated, n_real) >= KID_SUBSET
 
 
 def same_measure(cards: Sequence[Card], apart_from: Collection[str] = ()) -> None:
-    """Refuse to compare values that mean different things, unless the fields that may differ are named."""
+    """An error if the cards differ in a field that `apart_from` does not name."""
     unknown = set(apart_from) - {field.name for field in fields(Card)}
     if unknown:
         raise ValueError(f"a card has no field {', '.join(sorted(unknown))}")

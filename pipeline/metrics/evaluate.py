@@ -9,7 +9,7 @@ from pipeline.metrics.evaluator import Evaluator
 
 
 def evaluator_of(data: Path, features: Path, about: Mapping[str, Any] | None = None) -> Evaluator:
-    """data: a prepared dataset; features: artifact of the stage `features`; about: its facts, until it is complete."""
+    """data: a prepared dataset; features: artifact of `features`; about: its facts, where it is not published yet."""
     from pipeline.metrics.image_evaluator import ImageEvaluator
     from pipeline.metrics.point_evaluator import PointEvaluator
 

@@ -1,4 +1,4 @@
-"""How a dataset's samples are measured: the same for generated and for real ones, for pictures and for points."""
+"""How samples are measured: in the same way for generated and real ones, for pictures and for points."""
 
 import json
 from abc import ABC, abstractmethod
@@ -15,57 +15,57 @@ from pipeline.errors import UserError
 from pipeline.metrics.card import Card, MetricValue
 
 Samples: TypeAlias = Pictures | ShardedRows
-REAL_VS_REAL_FILE = "real_vs_real.json"  # of the stage `features`: [{card, value}], a row for each metric
-REAL_VS_REAL_DRAWS = 5  # subsets of the training samples, measured as if they were generated
+REAL_VS_REAL_FILE = "real_vs_real.json"  # in the artifact of `features`: [{card, value}, ...]
+REAL_VS_REAL_DRAWS = 5  # subsets of the training samples that take the place of generated ones
 
 
 class Evaluator(ABC):
-    """Extractors and references in memory."""
+    """Extractors and references of one dataset, in memory."""
 
     def __init__(self, data: Path) -> None:
         self.train = self.open(data, "train")
         self.held_out = self.open(data, "held_out")
 
     def open(self, folder: Path, split: str) -> Samples:
-        """As they are measured."""
+        """Samples of one split."""
         return read_pictures(folder, split)
 
     @abstractmethod
     def against_held_out(self, pictures: Samples) -> dict[Card, MetricValue]:
-        """What real samples are wanted for that no network was trained on."""
+        """Metrics against the held-out split."""
 
     @abstractmethod
     def against_train(self, pictures: Samples) -> dict[Card, MetricValue]:
-        """What is asked of the training samples, or of the law they are from."""
+        """Metrics against the training split, or against the known distribution."""
 
     @abstractmethod
     def features(self, images: np.ndarray) -> np.ndarray:
-        """[n, d] through the extractor that the immune system examines."""
+        """[n, d] of the extractor that the sensitivity check uses."""
 
     @abstractmethod
     def compare(self, features: np.ndarray, real: np.ndarray) -> dict[str, float]:
-        """The metrics that the immune system watches, by name, as `measure` computes them."""
+        """Values of the sensitivity check's metrics by name, computed as in `measure`."""
 
     @abstractmethod
     def classes(self, pictures: Pictures) -> np.ndarray:
-        """[n] int64: labels, or what stands in for them where there are none."""
+        """[n] int64: labels; cluster numbers where there are none."""
 
     def measure(self, pictures: Samples) -> dict[Card, MetricValue]:
         return self.against_held_out(pictures) | self.against_train(pictures)
 
     def real_vs_real(self, n: int) -> dict[Card, float]:
-        """Every metric with n real samples in place of generated ones, and never a sample against itself.
+        """Every metric with n real samples in place of generated ones; no sample is compared with itself.
 
-        Metrics against the held-out split: mean over subsets of the training split. All others: held-out samples.
-        Empty if fewer than n samples are held out.
+        Metrics against the held-out split are means over subsets of the training split; all others use held-out
+        samples. Empty if fewer than n samples are held out.
         """
         if n > len(self.held_out):
             return {}
         rng = np.random.default_rng(0)
         subsets = [rng.permutation(len(self.train))[:n] for _ in range(REAL_VS_REAL_DRAWS)]
-        draws = [self.against_held_out(self.train.rows(subset)) for subset in subsets]
+        draws = [self.against_held_out(self.train.take(subset)) for subset in subsets]
         means = {card: float(np.mean([draw[card].value for draw in draws])) for card in draws[0]}
-        return means | {card: m.value for card, m in self.against_train(self.held_out.rows(slice(n))).items()}
+        return means | {card: m.value for card, m in self.against_train(self.held_out.take(slice(n))).items()}
 
 
 def write_real_vs_real(values: Mapping[Card, float], features: Path) -> None:
@@ -81,7 +81,7 @@ def read_real_vs_real(features: Path) -> dict[Card, float]:
 def result_rows(
     by_set: Sequence[Mapping[Card, MetricValue]], real_vs_real: Mapping[Card, float]
 ) -> list[dict[str, Any]]:
-    """ShardedRows of metrics.json, one per card: values of one network, in the order of its sets of samples."""
+    """Rows of metrics.json, one per card; by_set: values of each set of samples of one network."""
     for card in by_set[0]:
         if real_vs_real and card not in real_vs_real:
             known = sorted({card.n_generated for card in real_vs_real})
@@ -89,14 +89,14 @@ def result_rows(
                 f"{card.metric} ({card}) has no real-vs-real value: the stage `features` computed them for "
                 f"n = {known}. Set evaluate.images of the dataset to the samples per set and run `features` again"
             )
-    doubts = () if real_vs_real else ("no real-vs-real value: fewer samples are held out than are measured",)
+    missing = () if real_vs_real else ("no real-vs-real value: fewer samples are held out than are measured",)
     return [
         {
             "metric": card.metric,
             "card": asdict(card) | {"id": card.id, "text": str(card)},
             "values": [measured[card].value for measured in by_set],
             "real_vs_real": real_vs_real.get(card),
-            "warnings": sorted({*doubts, *(warning for measured in by_set for warning in measured[card].warnings)}),
+            "warnings": sorted({*missing, *(warning for measured in by_set for warning in measured[card].warnings)}),
         }
         for card in by_set[0]
     ]

@@ -1,4 +1,4 @@
-"""Judge of pictures: the small network, pixels, and Inception if stage `features` had its weights."""
+"""Evaluator of pictures: the small network, pixels, and Inception if stage `features` had its weights."""
 
 from collections.abc import Mapping
 from functools import cached_property, reduce
@@ -11,7 +11,7 @@ from sklearn.cluster import KMeans
 from pipeline.data.artifacts import facts_of
 from pipeline.data.row_index import ShardedRows, open_rows
 from pipeline.data.shards import Pictures
-from pipeline.metrics.card import SPATIAL, Card, MetricValue, card_of
+from pipeline.metrics.card import COMPARE_SAMPLES, NEIGHBOURS_OF, SPATIAL, Card, MetricValue, card_of
 from pipeline.metrics.evaluator import Evaluator, Samples
 from pipeline.metrics.features.extract import inception, outputs, recognised, reference_file
 from pipeline.metrics.features.extractors import Extractor, Features, Pixels, SmallNetwork
@@ -22,19 +22,17 @@ from pipeline.metrics.suite import Real, compute
 from pipeline.metrics.values.classifier_accuracy import SvmClassifier
 
 NETWORK = "small-cnn.safetensors"
-WATCHED = ("fd", "kid", "precision", "recall", "density", "coverage")  # by the immune system
-NEIGHBOURHOODS = ("precision", "recall", "f1", "density", "coverage")
-OF_SOME = ("kid", *NEIGHBOURHOODS)  # compare pairs of samples: with the real ones whose features are stored
-OF_INCEPTION = ("fid", "sfid", "kid", "is", *NEIGHBOURHOODS)  # against the training split, as published FIDs are
-SVM_VALUES = 20_000_000  # training pixels; with more, the network classifies instead of a support vector machine
-STANDING_IN = 10  # clusters, where there are no classes
+WATCHED = ("fd", "kid", "precision", "recall", "density", "coverage")  # by the sensitivity check
+INCEPTION_METRICS = ("fid", "sfid", "kid", "is", *NEIGHBOURS_OF)  # against the training split, as published FIDs are
+MAX_SVM_PIXELS = 20_000_000  # of all training pictures; with more, the network classifies instead
+CLUSTERS = 10  # that replace classes where there are none
 
 
 class ImageEvaluator(Evaluator):
     def __init__(self, data: Path, features: Path, about: Mapping[str, Any]) -> None:
         super().__init__(data)
         facts = facts_of(data)
-        self.values, self.class_count = len(self.train) * int(np.prod(facts["shape"])), facts["classes"]
+        self.pixels, self.class_count = len(self.train) * int(np.prod(facts["shape"])), facts["classes"]
         self.names: list[str] = about["extractors"]
         self.network = SmallNetwork.load(features / NETWORK) if "small-cnn" in self.names else None
         self.extractors: dict[str, Extractor] = {} if self.network is None else {self.network.name: self.network}
@@ -55,8 +53,8 @@ class ImageEvaluator(Evaluator):
 
     @cached_property
     def svm(self) -> SvmClassifier | None:
-        """None: the data are too large for one."""
-        if self.values > SVM_VALUES:
+        """None: too many training pixels."""
+        if self.pixels > MAX_SVM_PIXELS:
             return None
         train = self.train.read()
         return SvmClassifier.fit(train.images, train.labels)
@@ -70,7 +68,7 @@ class ImageEvaluator(Evaluator):
     def classes(self, pictures: Pictures) -> np.ndarray:
         if self.network is not None:
             return pictures.labels
-        clusters = KMeans(STANDING_IN, random_state=0).fit_predict(self.features(pictures.images))
+        clusters = KMeans(CLUSTERS, random_state=0).fit_predict(self.features(pictures.images))
         return clusters.astype(np.int64)
 
     def against_held_out(self, pictures: Samples) -> dict[Card, MetricValue]:
@@ -78,52 +76,57 @@ class ImageEvaluator(Evaluator):
         return self._against("held_out", {} if first == INCEPTION else {first: ("fd", "kid")}, pictures)
 
     def against_train(self, pictures: Samples) -> dict[Card, MetricValue]:
-        asked = {Pixels.name: ("precision", "recall"), self.names[0]: NEIGHBOURHOODS, INCEPTION: OF_INCEPTION}
-        found = self._against("train", asked, pictures)
+        metrics = {
+            Pixels.name: ("precision", "recall"), self.names[0]: tuple(NEIGHBOURS_OF), INCEPTION: INCEPTION_METRICS
+        }  # fmt: skip
+        values = self._against("train", metrics, pictures)
         if Pixels.name in self.extractors:
-            found |= self._nearest(pictures, Pixels())
-        return found if self.network is None else found | self._accuracy(pictures)
+            values |= self._nearest(pictures, Pixels())
+        return values if self.network is None else values | self._accuracy(pictures)
 
-    def _against(self, split: str, asked: Mapping[str, tuple[str, ...]], pictures: Samples) -> dict[Card, MetricValue]:
-        found: dict[Card, MetricValue] = {}
+    def _against(
+        self, split: str, metrics: Mapping[str, tuple[str, ...]], pictures: Samples
+    ) -> dict[Card, MetricValue]:
+        """metrics: by extractor."""
+        by_card: dict[Card, MetricValue] = {}
         for name, extractor in self.extractors.items():
-            if name in asked:
+            if name in metrics:
                 real = Real(self.references[name, split], self.spatial if name == INCEPTION else None)
-                values = compute(asked[name], outputs(extractor, pictures), real)
-                found |= {self._card(metric, extractor, len(pictures), split): m for metric, m in values.items()}
-        return found
+                values = compute(metrics[name], outputs(extractor, pictures), real)
+                by_card |= {self._card(metric, extractor, len(pictures), split): m for metric, m in values.items()}
+        return by_card
 
     def _nearest(self, pictures: Samples, pixels: Pixels) -> dict[Card, MetricValue]:
-        """`nearest_neighbour_distance` to all training pictures, some at a time."""
+        """`nearest_neighbour_distance` to all training pictures, shard by shard."""
         generated = outputs(pixels, pictures).features
-        train = (pixels.outputs(piece.images).features for _, piece in self.train.pieces())
-        found = (nearest_distances(generated, features) for features in train)
-        value = MetricValue(float(np.sqrt(reduce(np.minimum, found)).mean()))
+        train = (pixels.outputs(piece.images).features for _, piece in self.train.by_shard())
+        distances = (nearest_distances(generated, features) for features in train)
+        value = MetricValue(float(np.sqrt(reduce(np.minimum, distances)).mean()))
         return {self._card("nn_distance", pixels, len(pictures), "train"): value}
 
     def _accuracy(self, pictures: Samples) -> dict[Card, MetricValue]:
-        """By a support vector machine, which shares no features with the network, unless the data are too large."""
-        judge, network = self.svm, self.network
+        """By a support vector machine, which shares no features with the network; of large data by the network."""
+        classifier, network = self.svm, self.network
         assert network is not None
-        if judge is not None:
-            value = judge.accuracy(*pictures.read()[:2])
+        if classifier is not None:
+            value = classifier.accuracy(*pictures.read()[:2])
         else:
-            judge = network
+            classifier = network
             value = MetricValue(recognised(network, pictures), self._empty_classes(pictures))
         digest = self.references[self.names[0], "train"].digest
-        return {card_of("accuracy", judge, len(pictures), len(self.train), "train", digest): value}
+        return {card_of("accuracy", classifier, len(pictures), len(self.train), "train", digest): value}
 
     def _empty_classes(self, pictures: Samples) -> tuple[str, ...]:
         missing = np.setdiff1d(range(self.class_count), pictures.labels).tolist()
-        return (f"no picture was asked for of classes {missing}",) if missing else ()
+        return (f"no picture was generated for classes {missing}",) if missing else ()
 
     def _card(self, metric: str, extractor: Extractor, n: int, split: str) -> Card:
         real = self.references[extractor.name, split]
-        n_real = len(real.features) if metric in OF_SOME else real.n
+        n_real = len(real.features) if metric in COMPARE_SAMPLES else real.n
         return card_of(metric, extractor, n, n_real, split, real.digest)
 
 
 def watched(features: np.ndarray, real: np.ndarray) -> dict[str, float]:
-    """The metrics of pictures whose sensitivity is checked."""
-    found = compute(WATCHED, Features(features), Real.of(Features(real), WATCHED))
-    return {name: measured.value for name, measured in found.items()}
+    """Values of the metrics that the sensitivity check uses for pictures."""
+    values = compute(WATCHED, Features(features), Real.of(Features(real), WATCHED))
+    return {name: value.value for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""Means with error bars, and what may be said of a difference. Never the minimum, never a winner inside the noise."""
+"""Means with 95 % intervals, and verdicts on differences: a difference within the noise has no winner."""
 
 from collections.abc import Sequence
 from math import nan, sqrt
@@ -9,11 +9,11 @@ from scipy.special import stdtrit
 
 from pipeline.metrics.card import Direction
 
-Verdict = Literal["better", "worse", "not resolvable", "different"]  # the last: the metric has no good direction
+Verdict = Literal["better", "worse", "not resolvable", "different"]  # the last: where neither direction is better
 
 CONFIDENCE = 0.95
-NORMAL_QUANTILE = 1.96  # of a two-sided 95 % interval, where a standard error comes from many values
-TRAINING_SEEDS_FOR_A_METHOD = 3  # with fewer, a verdict is about the trained networks at hand
+NORMAL_QUANTILE = 1.96  # of a two-sided 95 % interval, for a standard error from many values
+TRAINING_SEEDS_FOR_A_METHOD = 3  # with fewer, a verdict is about these trained networks
 
 
 class Interval(NamedTuple):
@@ -26,7 +26,7 @@ class Interval(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Mean of a - b over shared seeds, its 95 % interval, and what that says of a."""
+    """Mean of a - b over shared seeds, its 95 % interval, and the verdict on a."""
 
     difference: float
     low: float
@@ -37,18 +37,18 @@ class Comparison(NamedTuple):
 
 def interval(values: Sequence[float] | np.ndarray) -> Interval:
     """values: one per seed, independent."""
-    found = np.asarray(values, dtype=np.float64)
-    if found.ndim != 1 or len(found) == 0 or not np.isfinite(found).all():
-        raise ValueError(f"values are {found.tolist()}: pass a list of finite numbers, one per seed")
-    n, mean = len(found), float(found.mean())
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
+        raise ValueError(f"values are {values.tolist()}: pass a list of finite numbers, one per seed")
+    n, mean = len(values), float(values.mean())
     if n == 1:
         return Interval(mean, nan, nan, 1)
-    half = half_width(found, (1 + CONFIDENCE) / 2)
+    half = half_width(values, (1 + CONFIDENCE) / 2)
     return Interval(mean, mean - half, mean + half, n)
 
 
 def exactly(value: float) -> Interval:
-    """Of a number that was counted: no width."""
+    """Of a number that has no error, such as a count."""
     return Interval(float(value), float(value), float(value), 1)
 
 
@@ -58,12 +58,12 @@ def half_width(values: np.ndarray, probability: float) -> float:
 
 
 def t_quantile(freedom: int, probability: float = (1 + CONFIDENCE) / 2) -> float:
-    """By default that of a two-sided 95 % interval."""
+    """Of Student's t; by default for a two-sided 95 % interval."""
     return float(stdtrit(freedom, probability))
 
 
 def paired(values_a: Sequence[float], values_b: Sequence[float], better: Direction | None) -> Comparison:
-    """a against b, value i of both from seed i, so that what they share cancels. False alarms: 5 % of equal pairs."""
+    """a against b; value i of both is of seed i, so that shared noise cancels. False alarms: 5 % of equal pairs."""
     if len(values_a) != len(values_b):
         raise ValueError(f"{len(values_a)} values against {len(values_b)}: pass one of each per shared seed")
     difference = interval(np.subtract(values_a, values_b))
@@ -71,7 +71,7 @@ def paired(values_a: Sequence[float], values_b: Sequence[float], better: Directi
 
 
 def scope(training_seeds: int) -> str:
-    """What a verdict is about: sampling seeds tell checkpoints apart, only training seeds tell methods apart."""
+    """What a verdict covers: a verdict on methods needs several training seeds; sampling seeds do not suffice."""
     if training_seeds < 1:
         raise ValueError(f"{training_seeds} training seeds: a verdict needs at least one trained network")
     if training_seeds == 1:
@@ -82,7 +82,7 @@ def scope(training_seeds: int) -> str:
 
 
 def _verdict(difference: Interval, better: Direction | None) -> Verdict:
-    if not (difference.low > 0 or difference.high < 0):  # so that NaN bounds resolve nothing
+    if not (difference.low > 0 or difference.high < 0):  # NaN bounds included
         return "not resolvable"
     if better is None:
         return "different"

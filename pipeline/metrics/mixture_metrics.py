@@ -1,6 +1,6 @@
-"""Points against an exactly known mixture: shares, modes and distances that see what a covariance cannot.
+"""Metrics of points against an exactly known mixture, all in raw coordinates.
 
-All in raw coordinates. The Frechet distance of the printed tables is blind to modes: never read it alone.
+The Frechet distance of printed tables does not depend on modes: never read it alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,11 @@ from pipeline.metrics.features.nearest_neighbours import squared_distances
 from pipeline.metrics.features.reference import Reference
 from pipeline.metrics.features.statistics import FeatureStats
 
-COORDINATES = "coordinates"
-
-
+COORDINATES = "coordinates"  # name of the extractor
 RADIUS = 1.0  # raw units: a point this near a centre belongs to its mode
-FAIR_SHARE = 0.5  # of its share of all points makes a mode covered; a tenth would pass a blob without modes
-BLOCK = 128, 4096  # pairs of points at a time, small enough for the cache
-WIDER = 1 + 1e-9  # of radii in the tree; what lies on the border is settled exactly
+FAIR_SHARE = 0.5  # of n / K points make a mode covered; with 0.1, points without modes would cover all
+BLOCK = 128, 4096  # rows and columns of distances at a time, small enough for the cache
+RADIUS_MARGIN = 1 + 1e-9  # for radii in the tree; points near the border are then compared exactly
 
 
 @dataclass(frozen=True)
@@ -36,20 +34,20 @@ class MixtureDistribution:
 
     def __post_init__(self) -> None:
         if self.clip < RADIUS:
-            raise ValueError(f"clip: {self.clip} came, at least {RADIUS}, the radius of a mode, was wanted")
+            raise ValueError(f"clip is {self.clip}: pass at least {RADIUS}, the radius of a mode")
 
     @classmethod
     def of(cls, facts: Mapping[str, Sequence[Sequence[float]] | float]) -> "MixtureDistribution":
-        """From what `prepare` noted."""
+        """facts: `law` of a prepared dataset."""
         return cls(**{**facts, "centres": np.array(facts["centres"])})  # type: ignore[arg-type]
 
     @property
-    def stray(self) -> float:
-        """Exact share of points farther than RADIUS from every centre (clipping moves none across)."""
+    def outlier_rate(self) -> float:
+        """Exact share of points farther than RADIUS from every centre; clip >= RADIUS does not change it."""
         return exp(-(RADIUS**2) / (2 * self.std**2))
 
     def count(self, points: np.ndarray) -> np.ndarray:
-        """[K + 1] points of each mode, and of none."""
+        """[K + 1] numbers of points of each mode, then of outliers."""
         distances, modes = KDTree(self.centres).query(points)
         return np.bincount(np.where(distances <= RADIUS, modes, len(self.centres)), minlength=len(self.centres) + 1)
 
@@ -58,39 +56,40 @@ class MixtureDistribution:
         return np.asarray(KDTree(self.centres).query(points)[1], np.int64)
 
 
-class Share(NamedTuple):
-    """What the counts say."""
+class Shares(NamedTuple):
+    """Metrics that follow from the number of points of each mode."""
 
-    hq: MetricValue  # share of points within RADIUS of a centre
-    modes: MetricValue  # with at least FAIR_SHARE of n / K points within RADIUS
-    mode_kl: MetricValue  # nats, of the histogram with a bin for strays, from the exact one
+    hq: MetricValue  # high-quality rate: share of points within RADIUS of a centre, 0 to 1
+    modes: MetricValue  # with at least FAIR_SHARE of n / K points within RADIUS, 0 to K
+    mode_kl: MetricValue  # KL(counts || exact), nats, with one bin for outliers; from 0
 
 
-def shares(points: np.ndarray, law: MixtureDistribution) -> Share:
+def shares(points: np.ndarray, law: MixtureDistribution) -> Shares:
     """points: [n, 2] raw."""
     counts = law.count(points)
     n, modes = len(points), len(law.centres)
-    seen = counts / n
-    exact = np.append(np.full(modes, (1 - law.stray) / modes), law.stray)
-    there = seen > 0
-    divergence = float((seen[there] * np.log(seen[there] / exact[there])).sum())
+    share = counts / n
+    exact = np.append(np.full(modes, (1 - law.outlier_rate) / modes), law.outlier_rate)
+    hit = share > 0
+    divergence = float((share[hit] * np.log(share[hit] / exact[hit])).sum())
     few = (f"{n} points for {modes} modes: fewer than 20 each, even real ones miss some",) if n < 20 * modes else ()
     covered = int((counts[:-1] >= FAIR_SHARE * n / modes).sum())
-    return Share(MetricValue(float(1 - seen[-1])), MetricValue(float(covered), few), MetricValue(divergence, few))
+    return Shares(MetricValue(float(1 - share[-1])), MetricValue(float(covered), few), MetricValue(divergence, few))
 
 
-def energy_distance(generated: np.ndarray, real: np.ndarray, real_spread: float | None = None) -> MetricValue:
-    """2 E|X - Y| - E|X - X'| - E|Y - Y'|, unbiased, so slightly negative when equal (Szekely and Rizzo 2013, eq. 1.1).
+def energy_distance(generated: np.ndarray, real: np.ndarray, real_distance: float | None = None) -> MetricValue:
+    """2 E|X - Y| - E|X - X'| - E|Y - Y'| (Szekely and Rizzo 2013, eq. 1.1), from 0; lower is better.
 
-    real_spread: E|Y - Y'| if it is at hand. Cost: n^2 distances, about 2 ns each.
+    Unbiased, so of equal distributions it is often slightly negative. real_distance: E|Y - Y'|, if it is known.
+    Cost: n^2 distances, about 2 ns each.
     """
     across = _total(generated, real) / (len(generated) * len(real))
-    own = mean_distance(real) if real_spread is None else real_spread
-    return MetricValue(2 * across - mean_distance(generated) - own)
+    within_real = mean_distance(real) if real_distance is None else real_distance
+    return MetricValue(2 * across - mean_distance(generated) - within_real)
 
 
 def mean_distance(points: np.ndarray) -> float:
-    """Between two different points."""
+    """E|X - X'| over pairs of different points."""
     step = BLOCK[1]
     blocks = [points[start : start + step] for start in range(0, len(points), step)]
     total = sum(_total(blocks[i], blocks[j]) * (1 if i == j else 2) for i in range(len(blocks)) for j in range(i + 1))
@@ -98,28 +97,27 @@ def mean_distance(points: np.ndarray) -> float:
 
 
 def reference(points: np.ndarray) -> Reference:
-    """As `Reference.of`, for two coordinates: a tree finds neighbours among hundreds of thousands in a second."""
+    """Equal to `Reference.of`, for two coordinates: a tree takes a second for hundreds of thousands of points."""
     stats = FeatureStats.of(points)
     count = min(NEIGHBOURS, len(points) - 1)
     return Reference(points, stats, stats.factor(), _neighbours(points, count))
 
 
 def precision_and_recall(generated: np.ndarray, real: Reference, k: int) -> tuple[MetricValue, MetricValue]:
-    """As `metrics.manifold`, by trees."""
+    """Equal to those of `manifold`, by trees."""
     if k >= len(generated):
         raise ValueError(f"k = {k} with {len(generated)} generated points: pass at least {k + 1}")
     around_real, around_generated = real.neighbours[:, k - 1], _neighbours(generated, k)[:, k - 1]
-    precision, recall = (
-        _inside(generated, real.features, around_real), _inside(real.features, generated, around_generated)
-    )  # fmt: skip
-    return MetricValue(float(precision.mean())), MetricValue(float(recall.mean()))
+    precision = _inside(generated, real.features, around_real).mean()
+    recall = _inside(real.features, generated, around_generated).mean()
+    return MetricValue(float(precision)), MetricValue(float(recall))
 
 
 def _inside(points: np.ndarray, centres: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """[n] bool: within any ball, its border included. radii: squared."""
-    found = KDTree(points).query_ball_point(centres, np.sqrt(radii) * WIDER)
-    ball = np.repeat(np.arange(len(centres)), [len(rows) for rows in found])
-    point = np.concatenate([np.asarray(rows, np.int64) for rows in found])
+    """[n] bool: within any ball, borders included. radii: squared."""
+    rows_of_ball = KDTree(points).query_ball_point(centres, np.sqrt(radii) * RADIUS_MARGIN)
+    ball = np.repeat(np.arange(len(centres)), [len(rows) for rows in rows_of_ball])
+    point = np.concatenate([np.asarray(rows, np.int64) for rows in rows_of_ball])
     inside = np.zeros(len(points), bool)
     inside[point[squared_distances(points[point], centres[ball]) <= radii[ball]]] = True
     return inside
@@ -149,5 +147,5 @@ def _total(left: np.ndarray, right: np.ndarray) -> float:
 
 
 def raw(images: np.ndarray, affine: dict[str, Any]) -> np.ndarray:
-    """[n, 2] float64: the coordinates before they were centred and scaled for networks."""
+    """[n, 2] float64: coordinates before they were centred and scaled for networks."""
     return images.astype(np.float64) / affine["scale"] + affine["centre"]

@@ -1,4 +1,4 @@
-"""Judge of points from an exactly known mixture, in its raw coordinates."""
+"""Evaluator of points from an exactly known mixture, in its raw coordinates."""
 
 import hashlib
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.data.artifacts import facts_of
 from pipeline.data.shards import Pictures
 from pipeline.errors import UserError
-from pipeline.metrics.card import Card, MetricValue
+from pipeline.metrics.card import NEIGHBOURS_OF, Card, MetricValue, card_of
 from pipeline.metrics.evaluator import Evaluator, Samples
 from pipeline.metrics.features.reference import Reference
 from pipeline.metrics.features.statistics import FeatureStats
@@ -29,12 +29,19 @@ from pipeline.metrics.mixture_metrics import (
 )
 from pipeline.metrics.values.frechet import frechet_distance
 
-K = 3  # neighbours of precision and recall
+SETTINGS = {  # that a card records beside k
+    "hq": {"radius": RADIUS},
+    "modes": {"radius": RADIUS, "fair_share": FAIR_SHARE},
+    "mode_kl": {"radius": RADIUS},
+}
+CHECKED = ("hq", "modes", "mode_kl", "energy", "frechet_2d", "precision", "recall")  # by the sensitivity check
 
 
 class PointEvaluator(Evaluator):
-    """Extractor: the coordinates themselves, the map to model coordinates undone."""
+    """Extractor: the coordinates themselves, before they were centred and scaled for networks."""
 
+    name = COORDINATES
+    layer = "input"
     preprocessing = "raw coordinates"
     digest = hashlib.sha256(f"{COORDINATES}/{preprocessing}".encode()).hexdigest()
 
@@ -42,69 +49,58 @@ class PointEvaluator(Evaluator):
         super().__init__(data)
         facts = facts_of(data)
         if "law" not in facts:
-            raise UserError(f"{data}: points of unknown law cannot be measured: give its Source `facts` with `law`")
+            raise UserError(f"{data}: points need a known distribution: give `facts` of the dataset's Source a `law`")
         self.law, self.affine = MixtureDistribution.of(facts["law"]), facts["affine"]
         self.references = {
             split: Reference.load(features / f"{COORDINATES}-{split}.safetensors") for split in ("train", "held_out")
         }
 
     @cached_property
-    def spread(self) -> float:
+    def held_out_distance(self) -> float:
         return mean_distance(self.references["held_out"].features)
 
     def features(self, images: np.ndarray) -> np.ndarray:
         return raw(images, self.affine)
 
     def against_held_out(self, pictures: Samples) -> dict[Card, MetricValue]:
-        """An equally large sample of the law: neighbourhoods would shrink among ten times as many points."""
+        """Held-out points are as many as generated ones: among more points, neighbourhoods would be smaller."""
         points, real = self.features(pictures.read().images), self.references["held_out"]
-        precision, recall = precision_and_recall(points, real, K)
-        return {
-            self._card("energy", points, "held_out"): energy_distance(points, real.features, self.spread),
-            self._card("precision", points, "held_out", k=K): precision,
-            self._card("recall", points, "held_out", k=K): recall,
-        }
+        values = _against_samples(points, real, self.held_out_distance)
+        return {self._card(name, points, "held_out"): value for name, value in values.items()}
 
     def against_train(self, pictures: Samples) -> dict[Card, MetricValue]:
-        """The law itself, and the moments of the training points, as the paper's table has them."""
-        points, real = self.features(pictures.read().images), self.references["train"]
-        found = shares(points, self.law)
-        return {
-            self._card("hq", points, "law", radius=RADIUS): found.hq,
-            self._card("modes", points, "law", radius=RADIUS, fair_share=FAIR_SHARE): found.modes,
-            self._card("mode_kl", points, "law", radius=RADIUS): found.mode_kl,
-            self._card("frechet_2d", points, "train"): frechet_distance(
-                FeatureStats.of(points), real.stats, real.factor
-            ),
-        }
+        """Against the mixture itself; the Frechet distance is to the training points, as in the paper's table."""
+        points = self.features(pictures.read().images)
+        values = {self._card(name, points, "law"): value for name, value in self._against_law(points).items()}
+        return values | {self._card("frechet_2d", points, "train"): _frechet(points, self.references["train"])}
 
     def compare(self, features: np.ndarray, real: np.ndarray) -> dict[str, float]:
         side = reference(real)
-        precision, recall = precision_and_recall(features, side, K)
-        found = shares(features, self.law)
-        return {
-            "hq": found.hq.value,
-            "modes": found.modes.value,
-            "mode_kl": found.mode_kl.value,
-            "energy": energy_distance(features, real).value,
-            "frechet_2d": frechet_distance(FeatureStats.of(features), side.stats, side.factor).value,
-            "precision": precision.value,
-            "recall": recall.value,
-        }
+        values = self._against_law(features) | _against_samples(features, side)
+        values["frechet_2d"] = _frechet(features, side)
+        return {name: values[name].value for name in CHECKED}
 
     def classes(self, pictures: Pictures) -> np.ndarray:
         return self.law.nearest(self.features(pictures.images))
 
-    def _card(self, metric: str, points: np.ndarray, against: str, **settings: float) -> Card:
-        exact = against == "law"
-        return Card(
-            metric, COORDINATES, self.digest, "input", self.preprocessing, len(points),
-            n_real=0 if exact else self.references[against].n,  # the law has no n
-            reference=against,
-            reference_digest=self._law_digest if exact else self.references[against].digest,
-            settings=tuple(settings.items()),
-        )  # fmt: skip
+    def _against_law(self, points: np.ndarray) -> dict[str, MetricValue]:
+        return shares(points, self.law)._asdict()
 
-    @cached_property
-    def _law_digest(self) -> str:
-        return hashlib.sha256(repr((self.law.centres.tolist(), self.law.std, self.law.clip)).encode()).hexdigest()
+    def _card(self, metric: str, points: np.ndarray, against: str) -> Card:
+        if against == "law":
+            law = repr((self.law.centres.tolist(), self.law.std, self.law.clip))
+            n_real, digest = 0, hashlib.sha256(law.encode()).hexdigest()
+        else:
+            n_real, digest = self.references[against].n, self.references[against].digest
+        return card_of(metric, self, len(points), n_real, against, digest, SETTINGS.get(metric))
+
+
+def _against_samples(points: np.ndarray, real: Reference, distance: float | None = None) -> dict[str, MetricValue]:
+    """distance: mean distance of two real points, where it is known."""
+    precision, recall = precision_and_recall(points, real, NEIGHBOURS_OF["precision"])
+    energy = energy_distance(points, real.features, distance)
+    return {"energy": energy, "precision": precision, "recall": recall}
+
+
+def _frechet(points: np.ndarray, real: Reference) -> MetricValue:
+    return frechet_distance(FeatureStats.of(points), real.stats, real.factor)

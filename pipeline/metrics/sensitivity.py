@@ -1,7 +1,7 @@
-"""The metrics' immune system: faults with known answers, run on a study's own real data through its own extractor.
+"""Metric sensitivity check: faults with known answers, in a study's own real samples, measured as its own samples are.
 
-A metric raises the alarm when it is worse than real samples against other real ones ever are. Every seeded fault must
-raise one, clean repetitions must not, and how far a value must move to be noticed is the resolving power.
+A metric raises an alarm when it is worse than values of real samples against other real ones ever are. Every seeded
+fault must raise one and unchanged samples must not. How far a value must move to raise it is the resolving power.
 """
 
 from collections.abc import Callable
@@ -16,22 +16,22 @@ from pipeline.data.shards import Pictures
 from pipeline.metrics.card import METRICS, Card, same_measure
 from pipeline.metrics.intervals import t_quantile
 
-SENSITIVITY_FILE = "immunity.json"  # what the stage leaves
-DRAWS = 100  # real against real, to know what is usual
-REPEATS = 3  # splits on which a fault is seeded: its mean effect must be beyond the limit of a single value
-CLEAN = 20  # further ones, which ought to raise no alarm
-FALSE_ALARMS = 0.01  # of all watched metrics together, per repetition
-BEYOND = 1.3  # times the worst draw: the least a limit keeps from the mean
-TAIL = 0.2  # of the draws, from which an exponential tail is fitted: distances have one
-SPARE = 0.5  # of n: real samples in neither side, to replace those of a dropped class
-NOISE = 0.5  # of the pixels' standard deviation
+SENSITIVITY_FILE = "sensitivity.json"  # in the artifact of `check-metrics`
+DRAWS = 100  # values of real samples against real ones, from which limits are computed
+FAULT_SPLITS = 3  # splits on which a fault is seeded; its mean effect must exceed the limit of a single value
+CLEAN_REPETITIONS = 20  # further splits without a fault
+FALSE_ALARM_RATE = 0.01  # of all metrics together, per repetition
+MIN_LIMIT_FACTOR = 1.3  # a limit is at least so many times as far from the mean as the worst draw
+TAIL_FRACTION = 0.2  # of the draws, to which an exponential tail is fitted: distances have one
+SPARE_FRACTION = 0.5  # of n: real samples in neither side, which replace those of a dropped class
+NOISE_SCALE = 0.5  # of the pixels' standard deviation
 
 HALF = "half the n"
 RESIZE = "box instead of antialiased resize"
-SOME_CLASSES = "half of the classes"  # no fault of its own: what a swap of precision and recall is told by
+SOME_CLASSES = "half of the classes"  # not a fault: these samples show whether precision and recall are swapped
 
 Extract = Callable[[np.ndarray], np.ndarray]
-Measure = Callable[[np.ndarray, np.ndarray], dict[str, float]]  # features of samples and of real ones; by metric
+Measure = Callable[[np.ndarray, np.ndarray], dict[str, float]]  # features of samples and of real ones -> value by name
 
 
 class Finding(NamedTuple):
@@ -44,7 +44,7 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class SensitivityReport:
-    """What the metrics of a study notice."""
+    """Which faults the metrics of a study detect."""
 
     findings: tuple[Finding, ...]
     resolving_power: dict[str, float]  # smallest change for the worse that a single value shows at this n
@@ -55,7 +55,8 @@ class SensitivityReport:
     n_real: int
 
     @property
-    def is_healthy(self) -> bool:
+    def all_faults_detected(self) -> bool:
+        """And at most one clean repetition in twenty raised an alarm."""
         return all(finding.detected for finding in self.findings) and self.clean_alarms <= self.clean_repetitions / 20
 
 
@@ -67,35 +68,33 @@ class Usual(NamedTuple):
 
     @classmethod
     def of(cls, draws: list[dict[str, float]]) -> "Usual":
-        """One-sided prediction limits for one more draw, the false alarms shared out over the metrics.
+        """One-sided prediction limits for one more draw; the false alarms are divided evenly between the metrics.
 
-        The widest of three: Student's t; well outside of all that was drawn; an exponential tail through the worst
-        draws, as distances have it (of an exponential law, t and the worst draw alone let three times too many by).
+        The widest of three: Student's t; MIN_LIMIT_FACTOR times the worst draw; an exponential tail through the worst
+        draws (for exponentially distributed values, the first two give three times too many false alarms).
         """
-        share = FALSE_ALARMS / len(draws[0])
-        reach = t_quantile(len(draws) - 1, 1 - share) * sqrt(1 + 1 / len(draws))
+        rate = FALSE_ALARM_RATE / len(draws[0])
+        reach = t_quantile(len(draws) - 1, 1 - rate) * sqrt(1 + 1 / len(draws))
         columns = {name: np.array([draw[name] for draw in draws]) for name in draws[0]}
         mean = {name: float(column.mean()) for name, column in columns.items()}
         limit: dict[str, float] = {}
         for name, column in columns.items():
-            worse = 1 if METRICS[name].better == "lower" else -1
-            off = np.sort(worse * (column - mean[name]))
-            start = off[round((1 - TAIL) * len(off)) - 1 :]
-            tail = start[0] + log(TAIL / share) * float((start[1:] - start[0]).mean())
-            limit[name] = mean[name] + worse * max(reach * float(column.std(ddof=1)), BEYOND * float(off[-1]), tail)
+            sign = 1 if METRICS[name].better == "lower" else -1
+            worse = np.sort(sign * (column - mean[name]))
+            start = worse[round((1 - TAIL_FRACTION) * len(worse)) - 1 :]
+            tail = start[0] + log(TAIL_FRACTION / rate) * float((start[1:] - start[0]).mean())
+            farthest = MIN_LIMIT_FACTOR * float(worse[-1])
+            limit[name] = mean[name] + sign * max(reach * float(column.std(ddof=1)), farthest, tail)
         return cls(mean, limit)
 
     def alarms(self, values: dict[str, float]) -> tuple[str, ...]:
         """Names of the metrics that are worse than usual."""
-        return tuple(
-            name
-            for name in self.mean
-            if (values[name] > self.limit[name] if METRICS[name].better == "lower" else values[name] < self.limit[name])
-        )
+        signs = {name: 1 if METRICS[name].better == "lower" else -1 for name in self.mean}
+        return tuple(name for name, sign in signs.items() if sign * values[name] > sign * self.limit[name])
 
 
 class Split(NamedTuple):
-    """Disjoint row numbers of a pool."""
+    """Disjoint row numbers of the pool."""
 
     sample: np.ndarray  # [n]
     reference: np.ndarray  # [m]
@@ -105,26 +104,25 @@ class Split(NamedTuple):
 def check_sensitivity(pool: Pictures, extract: Extract, n: int, measure: Measure, seed: int = 0) -> SensitivityReport:
     """pool: real pictures or points with labels, at least 2 n of them; n: as many as the study generates."""
     if len(pool) < 2 * n:
-        raise ValueError(f"{len(pool)} real samples to check_sensitivity metrics at n = {n}: pass at least {2 * n}")
+        raise ValueError(f"{len(pool)} real samples to check metrics at n = {n}: pass at least {2 * n}")
     if len(np.unique(pool.labels)) < 2:
         raise ValueError("the faults need labels of at least two classes: pass labelled real data")
-    rng = np.random.default_rng(seed)
-    patient = _Patient(pool, extract, n, rng, measure)
-    usual = patient.usual(patient.features)
-    clean = [usual.alarms(patient.measured(patient.features, patient.split())) for _ in range(CLEAN)]
+    check = _Check(pool, extract, n, np.random.default_rng(seed), measure)
+    usual = check.usual(check.features)
+    clean = [usual.alarms(check.values(check.features, check.split())) for _ in range(CLEAN_REPETITIONS)]
     return SensitivityReport(
-        findings=tuple(patient.findings(usual)),
+        findings=tuple(check.findings(usual)),
         resolving_power={name: abs(usual.limit[name] - usual.mean[name]) for name in usual.mean},
         usual=usual.mean,
         clean_alarms=sum(bool(alarms) for alarms in clean),
-        clean_repetitions=CLEAN,
+        clean_repetitions=CLEAN_REPETITIONS,
         n=n,
-        n_real=len(patient.split().reference),
+        n_real=len(check.split().reference),
     )
 
 
 @dataclass
-class _Patient:
+class _Check:
     """Real data, in which faults are seeded."""
 
     pool: Pictures
@@ -138,29 +136,28 @@ class _Patient:
 
     def split(self) -> Split:
         order = self.rng.permutation(len(self.pool))
-        spare = min(ceil(SPARE * self.n), len(self.pool) - 2 * self.n)
+        spare = min(ceil(SPARE_FRACTION * self.n), len(self.pool) - 2 * self.n)
         return Split(*np.split(order, [self.n, len(order) - spare]))
 
-    def measured(self, features: np.ndarray, split: Split) -> dict[str, float]:
+    def values(self, features: np.ndarray, split: Split) -> dict[str, float]:
         return self.measure(features[split.sample], features[split.reference])
 
     def usual(self, features: np.ndarray) -> Usual:
-        return Usual.of([self.measured(features, self.split()) for _ in range(DRAWS)])
+        return Usual.of([self.values(features, self.split()) for _ in range(DRAWS)])
 
     def findings(self, usual: Usual) -> list[Finding]:
-        splits = [self.split() for _ in range(REPEATS)]
-        faulty = _means([self._faulty(split) for split in splits])
-        findings = [
-            Finding(fault, bool(by), by) for fault, by in _alarms(faulty, usual).items() if fault != SOME_CLASSES
-        ]
-        findings.append(_swapped(faulty[SOME_CLASSES], usual))
-        card = _refusal(self.n, len(splits[0].reference))
-        findings = [_with_card(finding, card) if finding.fault == HALF else finding for finding in findings]
-        if self.pool.images.ndim != 4:
-            return findings
-        smooth, boxes = (self._through_half_size(kind) for kind in (Image.Resampling.LANCZOS, Image.Resampling.BOX))
-        resized = _means([{RESIZE: self.measure(boxes[split.sample], smooth[split.reference])} for split in splits])
-        return findings + [Finding(RESIZE, bool(by), by) for by in _alarms(resized, self.usual(smooth)).values()]
+        splits = [self.split() for _ in range(FAULT_SPLITS)]
+        draws = [self._faulty(split) for split in splits]
+        faulty = {fault: _mean([draw[fault] for draw in draws]) for fault in draws[0]}
+        some_classes = faulty.pop(SOME_CLASSES)
+        alarms = {fault: usual.alarms(values) for fault, values in faulty.items()}
+        alarms[HALF] = (*_card_alarm(self.n, len(splits[0].reference)), *alarms[HALF])
+        alarms["precision and recall swapped"] = _swap_alarm(some_classes, usual)
+        if self.pool.images.ndim == 4:
+            smooth, boxes = (self._through_half_size(kind) for kind in (Image.Resampling.LANCZOS, Image.Resampling.BOX))
+            resized = _mean([self.measure(boxes[split.sample], smooth[split.reference]) for split in splits])
+            alarms[RESIZE] = self.usual(smooth).alarms(resized)
+        return [Finding(fault, bool(by), by) for fault, by in alarms.items()]
 
     def _faulty(self, split: Split) -> dict[str, dict[str, float]]:
         """Values with each fault on one split."""
@@ -184,7 +181,7 @@ class _Patient:
         return candidates[self.pool.labels[candidates] != classes[counts.argmax()]][: self.n]
 
     def _through_half_size(self, kind: Image.Resampling) -> np.ndarray:
-        """Features of all pictures made half as large by the filter, and enlarged in one way."""
+        """Features of all pictures at half the size by the filter, enlarged bilinearly."""
         height, width = self.pool.images.shape[2:]
         small = max(1, width // 2), max(1, height // 2)
         channels = (Image.fromarray(channel) for channel in self.pool.images.reshape(-1, height, width))
@@ -192,44 +189,31 @@ class _Patient:
         return self.extract(np.stack([np.asarray(channel) for channel in back]).reshape(self.pool.images.shape))
 
 
-def _means(draws: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    return {
-        fault: {name: float(np.mean([draw[fault][name] for draw in draws])) for name in draws[0][fault]}
-        for fault in draws[0]
-    }
+def _mean(draws: list[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([draw[name] for draw in draws])) for name in draws[0]}
 
 
-def _alarms(faulty: dict[str, dict[str, float]], usual: Usual) -> dict[str, tuple[str, ...]]:
-    return {fault: usual.alarms(found) for fault, found in faulty.items()}
+def _swap_alarm(values: dict[str, float], usual: Usual) -> tuple[str, ...]:
+    """values: of samples of half the classes. They lie among the real ones but cover half: only recall must fall."""
+    swapped = values | {"precision": values["recall"], "recall": values["precision"]}
+    only_precision = [
+        "precision" in alarms and "recall" not in alarms for alarms in (usual.alarms(swapped), usual.alarms(values))
+    ]
+    return ("precision", "recall") if only_precision == [True, False] else ()
 
 
-def _swapped(right: dict[str, float], usual: Usual) -> Finding:
-    """Samples of half the classes lie among the real ones and cover half of them: recall alone must fall."""
-    wrong = right | {"precision": right["recall"], "recall": right["precision"]}
-    told_apart = [_is_swapped(usual.alarms(found)) for found in (wrong, right)] == [True, False]
-    return Finding("precision and recall swapped", told_apart, ("precision", "recall") if told_apart else ())
-
-
-def _is_swapped(alarms: tuple[str, ...]) -> bool:
-    return "precision" in alarms and "recall" not in alarms
-
-
-def _with_card(finding: Finding, card: tuple[str, ...]) -> Finding:
-    return Finding(finding.fault, finding.detected or bool(card), card + finding.by)
-
-
-def _noisy(images: np.ndarray, pool: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    noise = NOISE * float(pool.std()) * rng.standard_normal(images.shape)
-    if images.dtype == np.uint8:
-        return np.rint(images + noise).clip(0, 255).astype(np.uint8)
-    return (images + noise).astype(images.dtype)
-
-
-def _refusal(n: int, n_real: int) -> tuple[str, ...]:
-    """What a comparison says of values at n and at half of it."""
-    whole = Card("fd", "", "", "", "", n, n_real, "", "")
+def _card_alarm(n: int, n_real: int) -> tuple[str, ...]:
+    """Whether cards refuse to compare values at n and at n / 2."""
+    card = Card("fd", "", "", "", "", n, n_real, "", "")
     try:
-        same_measure([whole, replace(whole, n_generated=n // 2)])
+        same_measure([card, replace(card, n_generated=n // 2)])
     except ValueError:
         return ("card",)
     return ()
+
+
+def _noisy(images: np.ndarray, pool: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    noise = NOISE_SCALE * float(pool.std()) * rng.standard_normal(images.shape)
+    if images.dtype == np.uint8:
+        return np.rint(images + noise).clip(0, 255).astype(np.uint8)
+    return (images + noise).astype(images.dtype)

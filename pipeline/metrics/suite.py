@@ -1,4 +1,4 @@
-"""Metrics by name on features: one definition for the stages, for `measure` and for the metrics' sensitivity check."""
+"""Metrics by name on features, for the stages, for `measure` and for the sensitivity check."""
 
 from collections.abc import Collection
 from typing import NamedTuple
@@ -24,42 +24,40 @@ class Real(NamedTuple):
 
     @classmethod
     def of(cls, real: Features, metrics: Collection[str]) -> "Real":
-        """Computes only what the metrics need."""
+        """Only what the metrics need."""
         has_neighbours = {*NEIGHBOURS_OF} & {*metrics}
         spatial = real.spatial if "sfid" in metrics else None
-        return cls(
-            Reference.of(real.features, neighbours=NEIGHBOURS if has_neighbours else 0),
-            None if spatial is None else Reference.of(spatial, neighbours=0),
-        )
+        reference = Reference.of(real.features, neighbours=NEIGHBOURS if has_neighbours else 0)
+        return cls(reference, None if spatial is None else Reference.of(spatial, neighbours=0))
 
 
 def compute(names: Collection[str], generated: Features, real: Real) -> dict[str, MetricValue]:
     """Values of the named metrics."""
     features, reference = generated.features, real.reference
-    found: dict[str, MetricValue] = {}
+    values: dict[str, MetricValue] = {}
     if {"fd", "fid"} & {*names}:
         distance = frechet_distance(FeatureStats.of(features), reference.stats, reference.factor)
-        found |= {"fd": distance, "fid": distance}
+        values |= {"fd": distance, "fid": distance}
     if "sfid" in names and real.spatial is not None and generated.spatial is not None:
         spatial = real.spatial
-        found["sfid"] = frechet_distance(FeatureStats.of(generated.spatial), spatial.stats, spatial.factor)
+        values["sfid"] = frechet_distance(FeatureStats.of(generated.spatial), spatial.stats, spatial.factor)
     if "kid" in names:
-        found["kid"] = _kid(features, reference.features)
+        values["kid"] = _kid(features, reference.features)
     if "is" in names and generated.logits is not None:
-        found["is"] = inception_score(generated.logits, SCORE_SPLITS)
+        values["is"] = inception_score(generated.logits, SCORE_SPLITS)
     if "accuracy" in names and generated.logits is not None and generated.labels is not None:
-        found["accuracy"] = MetricValue(float((generated.logits.argmax(axis=1) == generated.labels).mean()))
+        values["accuracy"] = MetricValue(float((generated.logits.argmax(axis=1) == generated.labels).mean()))
     for k in {NEIGHBOURS_OF[name] for name in names if name in NEIGHBOURS_OF}:
-        cover = manifold(features, reference, k)._asdict()
-        found |= {name: value for name, value in cover.items() if NEIGHBOURS_OF[name] == k}
+        of_k = manifold(features, reference, k)._asdict()
+        values |= {name: value for name, value in of_k.items() if NEIGHBOURS_OF[name] == k}
     if "nn_distance" in names:
-        found["nn_distance"] = nearest_neighbour_distance(features, reference.features)
-    return {name: found[name] for name in names}
+        values["nn_distance"] = nearest_neighbour_distance(features, reference.features)
+    return {name: values[name] for name in names}
 
 
 def _kid(generated: np.ndarray, real: np.ndarray) -> MetricValue:
     if kid_has_subsets(len(generated), len(real)):
         return kid_of_subsets(generated, real, subset_size=KID_SUBSET)
-    found, smaller = kid(generated, real), min(len(generated), len(real))
+    value, smaller = kid(generated, real), min(len(generated), len(real))
     few = f"{smaller} samples, fewer than the {KID_SUBSET} of the usual subset"
-    return found._replace(warnings=(few,)) if smaller < KID_SUBSET else found
+    return value._replace(warnings=(few,)) if smaller < KID_SUBSET else value

@@ -208,17 +208,17 @@ def _dataset(
         yield "### Guided against unguided, the same training and sampling seeds"
         yield comparison_table(comparisons)
     yield "### What these metrics can see"
-    yield _immunity(study, dataset)
+    yield _sensitivity(study, dataset)
     for entry, nfe in values.loc[values["metric"] == "nfe", ["entry", "value"]].itertuples(index=False):
         yield f"### {entry}"
         yield "\n\n".join(_entry_pictures(study, entry, nfe, reports / "figures"))
 
 
-def _immunity(study: Study, dataset: str) -> str:
+def _sensitivity(study: Study, dataset: str) -> str:
     """The known-answer cases, and the smallest change that one value shows."""
     file = study.out / "check-metrics" / dataset / SENSITIVITY_FILE
     if not file.is_file():
-        say(f"report: immune {dataset}: missing: dvc repro")
+        say(f"report: check-metrics {dataset}: missing: dvc repro")
         return "**Missing**: nobody asked yet (`dvc repro`)."
     found = json.loads(file.read_text())
     faults = [
@@ -227,7 +227,7 @@ def _immunity(study: Study, dataset: str) -> str:
     powers = [
         [metric, f"{found['usual'][metric]:.3g}", f"{power:.2g}"] for metric, power in found["resolving_power"].items()
     ]
-    verdict = "All is well" if found["is_healthy"] else "**Do not trust these metrics here**"
+    verdict = "All is well" if found["all_faults_detected"] else "**Do not trust these metrics here**"
     about = (
         f"{verdict}: known faults were seeded into real samples (n = {found['n']} against {found['n_real']} others); "
         f"{found['clean_repetitions']} clean repetitions raised {found['clean_alarms']} false alarms."

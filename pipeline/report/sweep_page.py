@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from pipeline.data.csv_files import csv_text
 from pipeline.report.figures import save
 from pipeline.store.files import write_file
 from pipeline.sweeps.entry import Sweep
-from pipeline.sweeps.summary import Verdict, as_csv
+from pipeline.sweeps.summary import SweepVerdict
 from pipeline.tables.markdown import bounds, markdown_table
 
 if TYPE_CHECKING:
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
 PLANE_FROM = 3  # values of each of two axes, from which they are drawn as a heat map
 
 
-def write(rows: pd.DataFrame, sweep: Sweep, verdict: Verdict, reports: Path) -> "tuple[list[Path], Figure]":
+def write(rows: pd.DataFrame, sweep: Sweep, verdict: SweepVerdict, reports: Path) -> "tuple[list[Path], Figure]":
     """Write reports/tables/<table>.csv and reports/sweeps/<table>.png and .md; the files and the figure."""
     file, picture, page = (
         reports / "tables" / f"{sweep.table}.csv",
         reports / "sweeps" / f"{sweep.table}.png",
         reports / "sweeps" / f"{sweep.table}.md",
     )
-    write_file(file, as_csv(rows))
+    write_file(file, csv_text(rows).encode())
     picture.parent.mkdir(parents=True, exist_ok=True)
     drawn = figure(rows, sweep)
     save(drawn, picture)
@@ -33,7 +34,7 @@ def write(rows: pd.DataFrame, sweep: Sweep, verdict: Verdict, reports: Path) -> 
     return [file, picture, page], drawn
 
 
-def _page(rows: pd.DataFrame, sweep: Sweep, verdict: Verdict, picture: str) -> str:
+def _page(rows: pd.DataFrame, sweep: Sweep, verdict: SweepVerdict, picture: str) -> str:
     """Ours beside the paper's, which is seldom the same measure: orders may be compared, values not."""
     paper = f"{sweep.paper.metric}, {sweep.paper.source}" if sweep.paper else "published"
     header, lines = ["entry", *sweep.axes, f"{sweep.metric} [95 %]", "real", paper], []

@@ -21,7 +21,7 @@ SHOWN = 16  # pictures of a point
 
 def write_sweep_pictures(study: Study, name: str) -> str | None:
     """The file below reports/, with the samples of each point's first seed; None where there are no pictures."""
-    sweep = find_sweep(study, name, None, None, None)
+    sweep = find_sweep(study, name)
     store, rows, missing = open_store(study), {}, []
     for trial in trials_of(study, sweep, f"sweeps.{name}"):
         if trial.seed or is_stacked(study, trial.point.of):

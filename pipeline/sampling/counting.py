@@ -1,4 +1,4 @@
-"""Count how often networks are evaluated."""
+"""Count how often networks are evaluated; convert samples to the type in which they are stored."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,9 +10,9 @@ from methods.core.pixels import to_uint8
 from methods.core.types import DataSpec
 
 
-def stored(images: Tensor, data: DataSpec) -> np.ndarray:
-    """As shards keep them: pictures as uint8, points as float32."""
-    return (to_uint8(images) if len(data.shape) == 3 else images.float()).numpy()
+def as_stored(samples: Tensor, data: DataSpec) -> np.ndarray:
+    """samples: float [n, *shape]. Images in [-1, 1] become uint8, points float32."""
+    return (to_uint8(samples) if len(data.shape) == 3 else samples.float()).numpy()
 
 
 @contextmanager
@@ -20,11 +20,11 @@ def counting(nets: Mapping[str, list[nn.Module]]) -> Iterator[dict[str, int]]:
     """Counts the rows that pass through the networks of each name: evaluations are counted, never computed."""
     rows = dict.fromkeys(nets, 0)
 
-    def count(name: str, rows_of: Tensor) -> None:
-        rows[name] += len(rows_of)
+    def count(name: str, batch: Tensor) -> None:
+        rows[name] += len(batch)
 
     handles = [
-        net.register_forward_hook(lambda _net, given, _made, name=name: count(name, given[0]))
+        net.register_forward_hook(lambda _net, inputs, _output, name=name: count(name, inputs[0]))
         for name, group in nets.items()
         for net in group
     ]

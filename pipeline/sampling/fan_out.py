@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,16 +16,16 @@ from pipeline.context import RunContext, State
 from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.shards import Pictures, decode, encode, shard_files, write_parts
 from pipeline.errors import TrilemmaError
-from pipeline.sampling.counting import stored
-from pipeline.sampling.recording import LOG_RATIO, denoising_path, write_log_ratios
+from pipeline.sampling.counting import as_stored
+from pipeline.sampling.recording import denoising_path, write_log_ratios
 from pipeline.sampling.sampler import SamplerConfig, SamplerSpec, guided_sampler, images_per_task, sampler_spec
 
 
 @dataclass(frozen=True)
 class SamplingTask:
-    """A range of seeds, painted by whoever is free."""
+    """A range of seeds to sample, in any process."""
 
-    recipe: SamplerSpec
+    spec: SamplerSpec
     state: State
     seeds: range
 
@@ -35,67 +35,69 @@ class SamplingTask:
 
 
 class SampleCounts(NamedTuple):
-    """What a piece took."""
+    """The cost of a task."""
 
     counts: dict[str, float]  # network evaluations per image
-    seconds: float  # of painting alone, by whoever painted
+    seconds: float  # of sampling alone, in the process that sampled
 
 
 def sample_sets(
-    inputs: Mapping[str, Artifact], sampler: SamplerConfig, sets: Mapping[str, range], out: Draft, context: RunContext
+    inputs: Mapping[str, Artifact], config: SamplerConfig, sets: Mapping[str, range], out: Draft, context: RunContext
 ) -> None:
-    """Every set's pictures as shards of that name; network evaluations per image among the facts."""
-    facts = inputs["run"].manifest.facts
-    artist = guided_sampler(recipe := sampler_spec(inputs, sampler))  # what does not fit, fails here
-    size = images_per_task(sum(map(len, sets.values())), context.launch.workers)
-    pieces = {name: _pieces(recipe, context.state, seeds, size) for name, seeds in sets.items()}
-    counts = _sample([piece for of_set in pieces.values() for piece in of_set], context)
-    for name, of_set in pieces.items():
-        write_parts(out.path, name, (decode(context.state.load(piece.file) or b"") for piece in of_set))
+    """Write each set's samples as shards of that name; network evaluations per image become facts.
+
+    sets: seeds by set. inputs: the run, and its guides by name; ConfigError if they do not fit together.
+    """
+    sampler = guided_sampler(spec := sampler_spec(inputs, config))  # here, so that errors precede all sampling
+    images = sum(map(len, sets.values()))
+    size = images_per_task(images, context.launch.workers)
+    tasks = {
+        name: [SamplingTask(spec, context.state, seeds[i : i + size]) for i in range(0, len(seeds), size)]
+        for name, seeds in sets.items()
+    }
+    counts = _sample([task for of_set in tasks.values() for task in of_set], context)
+    for name, of_set in tasks.items():
+        write_parts(out.path, name, (decode(context.state.load(task.file) or b"") for task in of_set))
         context.watch.samples(name, decode(shard_files(out.path, name)[0]).images, 0)
-    if isinstance(artist.method, Diffusion):
-        path = stored(denoising_path(artist, next(iter(sets.values())).start), artist.data)
+    if isinstance(sampler.method, Diffusion):
+        first_seed = next(iter(sets.values())).start
+        path = as_stored(denoising_path(sampler, first_seed), sampler.data)
         np.save(out.path / "path.npy", path)
         context.watch.path(path)
-        write_log_ratios(artist, next(iter(sets.values())).start, out.path / LOG_RATIO)
-    out.facts.update(counts, shape=facts["shape"], classes=facts["classes"], images=sum(map(len, sets.values())))
+        write_log_ratios(sampler, first_seed, out.path)
+    facts = inputs["run"].manifest.facts
+    out.facts.update(counts, shape=facts["shape"], classes=facts["classes"], images=images)
     out.seeds.update({name: [seeds.start, seeds.stop] for name, seeds in sets.items()})
 
 
-def _pieces(recipe: SamplerSpec, state: Any, seeds: range, size: int) -> list[SamplingTask]:
-    starts = range(seeds.start, seeds.stop, size)
-    return [SamplingTask(recipe, state, range(start, min(start + size, seeds.stop))) for start in starts]
-
-
-def _sample(pieces: list[SamplingTask], context: RunContext) -> dict[str, float]:
-    """All pieces into the state, and the mean counts per image. The seconds are circumstance: they go to the watch."""
-    total, done, seconds, sums = sum(len(piece.seeds) for piece in pieces), 0, 0.0, Counter[str]()
-    for piece, tally in zip(pieces, context.launch.map(sample_task, pieces)):
-        done += len(piece.seeds)
-        seconds += tally.seconds
+def _sample(tasks: list[SamplingTask], context: RunContext) -> dict[str, float]:
+    """Run all tasks; return the mean counts per image. Seconds depend on the machine: only the watch gets them."""
+    total, done, seconds, sums = sum(len(task.seeds) for task in tasks), 0, 0.0, Counter[str]()
+    for task, cost in zip(tasks, context.launch.map(sample_task, tasks)):
+        done += len(task.seeds)
+        seconds += cost.seconds
         context.watch.progress(done, total)
-        sums.update({name: count * len(piece.seeds) for name, count in tally.counts.items()})
+        sums.update({name: count * len(task.seeds) for name, count in cost.counts.items()})
     context.watch.note_cost("seconds_per_image", seconds / total)
     return {name: count / total for name, count in sums.items()}
 
 
-def sample_task(piece: SamplingTask) -> SampleCounts:
-    """Paint a piece into the state, unless it is there already."""
-    tally = f"{piece.file}.json"
-    saved = piece.state.load(tally)
-    if saved is not None:
+def sample_task(task: SamplingTask) -> SampleCounts:
+    """Save the task's samples and their cost in its state, unless both are there already."""
+    if (saved := task.state.load(f"{task.file}.json")) is not None:
         return SampleCounts(*json.loads(saved))
-    artist = guided_sampler(piece.recipe)
+    sampler = guided_sampler(task.spec)
     started = time.perf_counter()
-    with artist.counting() as rows:
-        images = torch.cat([tile.cpu() for tile in artist.paint(piece.seeds)])  # .cpu() waits for the device
+    with sampler.counting() as rows:
+        images = torch.cat([tile.cpu() for tile in sampler.sample(task.seeds)])  # .cpu() waits for the device
     seconds = time.perf_counter() - started
-    tiles = -(-piece.seeds.stop // TILE) - piece.seeds.start // TILE
+    tiles = -(-task.seeds.stop // TILE) - task.seeds.start // TILE
     bad = ~images.isfinite().flatten(1).all(1)
     if bad.any():
-        raise TrilemmaError(f"sampling gave NaN or infinity, first at seed {piece.seeds[int(bad.int().argmax())]}")
-    labels = np.array([seed % artist.data.classes if artist.data.classes else -1 for seed in piece.seeds], np.int64)
-    piece.state.save(piece.file, encode(Pictures(stored(images, artist.data), labels, np.array(piece.seeds, np.int64))))
-    tallied = SampleCounts({name: value / (tiles * TILE) for name, value in rows.items()}, seconds)
-    piece.state.save(tally, json.dumps(tallied).encode())
-    return tallied
+        raise TrilemmaError(f"sampling gave NaN or infinity, first at seed {task.seeds[int(bad.int().argmax())]}")
+    classes, seeds = sampler.data.classes, np.array(task.seeds, np.int64)
+    labels = seeds % classes if classes else np.full_like(seeds, -1)
+    task.state.save(task.file, encode(Pictures(as_stored(images, sampler.data), labels, seeds)))
+    cost = SampleCounts({name: value / (tiles * TILE) for name, value in rows.items()}, seconds)
+    task.state.save(f"{task.file}.json", json.dumps(cost).encode())
+    return cost

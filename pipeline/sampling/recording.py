@@ -1,4 +1,4 @@
-"""What happens along a few denoising paths: what the denoiser makes of the pictures, and what discriminators say."""
+"""Recordings along a few denoising paths: the denoiser's predictions, and the discriminators' log density ratios."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from methods.core.guidance import OUTSIDE
+from methods.core.guidance import LOG_RATIO_OUTSIDE
 from methods.core.rng import TILE
 from methods.core.types import At, Denoiser, Prediction, Wrap
 
@@ -16,53 +16,56 @@ if TYPE_CHECKING:
     from pipeline.sampling.sampler import GuidedSampler
 
 
-PATHS = 8  # pictures whose denoising is kept
-LOG_RATIO = "log_ratio.parquet"  # of guided entries: what their discriminators say along the path
+RECORDED_PATHS = 8
+LOG_RATIO = "log_ratio.parquet"
 
 
-def denoising_path(artist: "GuidedSampler", seed: int) -> Tensor:
-    """What the denoiser makes of the first pictures at every step: [steps, n, *shape]."""
+def denoising_path(sampler: "GuidedSampler", seed: int) -> Tensor:
+    """Predictions of x_0 for the seeds from `seed` on, at every step: [steps, RECORDED_PATHS, *shape]."""
     states: list[Tensor] = []
 
     def recording(denoise: Denoiser) -> Denoiser:
         def recorded(x: Tensor, at: At) -> Prediction:
             prediction = denoise(x, at)
             if at.order == 1:
-                states.append(prediction.x0[:PATHS])
+                states.append(prediction.x0[:RECORDED_PATHS])
             return prediction
 
         return recorded
 
-    list(artist.paint(range(seed, seed + PATHS), recording))
+    list(sampler.sample(range(seed, seed + RECORDED_PATHS), recording))
     return torch.stack(states).cpu()
 
 
-def log_ratios(artist: "GuidedSampler", seed: int) -> list[dict[str, float | str]]:
-    """What the guiding discriminators say of a tile of pictures at every step, where they push it and where they only
-    look on: mean log density ratio and its standard error. A guided sample should look as real as the data, 0.
+def log_ratios(sampler: "GuidedSampler", seed: int) -> list[dict[str, float | str]]:
+    """Mean log density ratio of a tile of images and its standard error, at every step; 0 is as real as the data.
+
+    Path "guided": with the guidance applied; "unguided": the discriminators are evaluated, but have no effect.
     """
     rows: list[dict[str, float | str]] = []
 
-    def watching(path: str) -> Wrap:
-        def watch(denoise: Denoiser) -> Denoiser:
-            def watched(x: Tensor, at: At) -> Prediction:
-                said = denoise(x, at)
-                if at.order == 1 and said.log_ratio is not None and said.log_ratio.max() < OUTSIDE:
-                    mean, error = said.log_ratio.mean().item(), said.log_ratio.std().item() / len(x) ** 0.5
+    def recording(path: str) -> Wrap:
+        def record(denoise: Denoiser) -> Denoiser:
+            def recorded(x: Tensor, at: At) -> Prediction:
+                prediction = denoise(x, at)
+                ratio = prediction.log_ratio
+                if at.order == 1 and ratio is not None and ratio.max() < LOG_RATIO_OUTSIDE:
+                    mean, error = ratio.mean().item(), ratio.std().item() / len(x) ** 0.5
                     sigma = at.sigma.mean().item()
                     rows.append({"path": path, "step": at.step, "sigma": sigma, "mean": mean, "error": error})
-                return said if path == "guided" else said._replace(guidance_score=None, log_ratio=None)
+                return prediction if path == "guided" else prediction._replace(guidance_score=None, log_ratio=None)
 
-            return watched
+            return recorded
 
-        return watch
+        return record
 
     for path in ("guided", "unguided"):
-        list(artist.paint(range(seed, seed + TILE), watching(path)))
+        list(sampler.sample(range(seed, seed + TILE), recording(path)))
     return rows
 
 
-def write_log_ratios(artist: "GuidedSampler", seed: int, file: Path) -> None:
-    rows = log_ratios(artist, seed) if artist.guides else []
+def write_log_ratios(sampler: "GuidedSampler", seed: int, folder: Path) -> None:
+    """The file LOG_RATIO, where discriminators guide the sampler."""
+    rows = log_ratios(sampler, seed) if sampler.guides else []
     if rows:
-        pq.write_table(pa.Table.from_pylist(rows), file)
+        pq.write_table(pa.Table.from_pylist(rows), folder / LOG_RATIO)

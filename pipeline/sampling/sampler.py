@@ -1,4 +1,4 @@
-"""What `generate` and `sample` share: pictures by seed, painted in pieces wherever there is room, and counted."""
+"""Sampling from a trained run, guided or not: networks in memory, one image per seed."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.core.devices import current_device
-from methods.core.guidance import guided
+from methods.core.guidance import Guide, guided
 from methods.core.rng import TILE, ImageRng, SeededRng, sample_tiles
 from methods.core.types import At, Denoiser, Diffusion, Prediction, Trainable, Wrap, unwrapped
 from pipeline.config.build import Block, build, build_method
@@ -22,12 +22,12 @@ from pipeline.sampling.counting import counting
 from pipeline.training.networks import data_spec, load_networks
 
 TASKS_PER_WORKER = 4
-MOST_TILES = 8  # of a task: what a kill may cost
+MAX_TILES_PER_TASK = 8  # a kill loses at most the tasks that are running
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """One guide of a guided entry: the guide's method, and how it is used here."""
+    """One guide of a guided entry: the guide's method, and its settings for this entry."""
 
     guide: str
     method: str
@@ -38,7 +38,7 @@ class Guidance:
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """How to sample: a run's method and settings, and who guides it."""
+    """How to sample: a run's method and settings, and its guides."""
 
     method: str
     model: Block
@@ -48,40 +48,52 @@ class SamplerConfig:
 
 @dataclass(frozen=True)
 class SamplerSpec:
-    """Everything a guided_sampler needs, small enough to send anywhere and hashable."""
+    """All that a GuidedSampler is built from: hashable, and small when pickled."""
 
     settings: str  # JSON: a SamplerConfig, the run's facts, the digests of what it was trained on
     run: Path
     guides: tuple[Path, ...]
-    trunks: tuple[Path | None, ...]  # of the guides, where they have one
+    trunks: tuple[Path | None, ...]  # one per guide
+
+
+class TrainedGuide(NamedTuple):
+    """A guide's method and networks, and the settings of its use."""
+
+    name: str
+    method: Any
+    use: Any
+    nets: dict[str, nn.Module]
+
+    def guide(self, labels: Tensor | None) -> Guide:
+        return self.method.guide(self.nets, labels, self.use)
 
 
 class GuidedSampler:
-    """Networks in memory, and how to sample from them."""
+    """A run's networks in memory, those of its guides, and the settings to sample with."""
 
-    def __init__(self, recipe: SamplerSpec) -> None:
-        settings: dict[str, Any] = json.loads(recipe.settings)
+    def __init__(self, spec: SamplerSpec) -> None:
+        """ConfigError for a guide that has no effect on this method or with these settings."""
+        settings: dict[str, Any] = json.loads(spec.settings)
         self.device = current_device()
         self.data = data_spec(settings["facts"])
         self.method = build_method(settings["method"], settings["model"])
         self.sampling = build(self.method.Sampling, settings["sample"], f"{settings['method']}: sample")
-        self.nets = load_networks(recipe.run, self.method, self.data, self.device)
+        self.nets = load_networks(spec.run, self.method, self.data, self.device)
         self._loaded: dict[Path, dict[str, nn.Module]] = {}
-        places = zip(settings["guides"], recipe.guides, recipe.trunks)
-        self.guides = [self._adviser(block, folder, trunk) for block, folder, trunk in places]
+        guides = zip(settings["guides"], spec.guides, spec.trunks)
+        self.guides = [self._load_guide(block, folder, trunk) for block, folder, trunk in guides]
         if self.guides and not isinstance(self.method, Diffusion):
             raise ConfigError(f"{settings['method']} does not sample through a denoiser: it cannot be guided")
         self._check_windows()
 
-    def paint(self, seeds: range, wrap: Wrap = unwrapped) -> Iterator[Tensor]:
-        """Tile by tile. Classes are asked in turn, so that every set has as many of each."""
+    def sample(self, seeds: range, wrap: Wrap = unwrapped) -> Iterator[Tensor]:
+        """Samples [n, *shape], tile by tile. Seed s has class s modulo the number of classes."""
         classes = self.data.classes
-        label_of = (lambda seed: seed % classes) if classes else None
 
-        def sample(labels: Tensor | None, rng: ImageRng) -> Tensor:
+        def sample_tile(labels: Tensor | None, rng: ImageRng) -> Tensor:
             if not isinstance(self.method, Diffusion):
                 return self.method.sample(self.nets, self.sampling, labels, rng)
-            guides = [adviser.method.guide(adviser.nets, labels, adviser.use) for adviser in self.guides]
+            guides = [trained.guide(labels) for trained in self.guides]
 
             def wrapped(denoise: Denoiser) -> Denoiser:
                 denoise = finite(denoise, rng, "the network")
@@ -89,98 +101,90 @@ class GuidedSampler:
 
             return self.method.sample(self.nets, self.sampling, labels, rng, wrap=wrapped)
 
-        return sample_tiles(sample, seeds, label_of, self.device)
+        return sample_tiles(sample_tile, seeds, (lambda seed: seed % classes) if classes else None, self.device)
 
     def counting(self) -> AbstractContextManager[dict[str, int]]:
         """Counts rows through the generator's networks as `nfe`, through the guides' as `guide_calls`.
 
         A head and its trunk are two networks; a trunk that guides share is one, called once.
         """
-        guides = dict.fromkeys(net for adviser in self.guides for net in adviser.nets.values())
+        guides = dict.fromkeys(net for trained in self.guides for net in trained.nets.values())
         return counting({"nfe": list(self.nets.values()), "guide_calls": list(guides)})
 
     def _check_windows(self) -> None:
-        """One line for a guide that the sampler never hears, found on a walk of one image that asks no network."""
+        """ConfigError for a guide that is outside its window at every evaluation of the sampler.
+
+        The evaluations are those of one image, with a denoiser that returns zeros.
+        """
         if not self.guides:
             return
-        asked: list[At] = []
+        evaluations: list[At] = []
 
-        def walk(_: Denoiser) -> Denoiser:
-            def silent(x: Tensor, at: At) -> Prediction:
-                asked.append(at)
+        def recording(_: Denoiser) -> Denoiser:
+            def zeros(x: Tensor, at: At) -> Prediction:
+                evaluations.append(at)
                 return Prediction(torch.zeros_like(x), variance_share=torch.zeros_like(x))
 
-            return silent
+            return zeros
 
         labels = torch.zeros(1, dtype=torch.int64, device=self.device) if self.data.classes else None
-        self.method.sample(self.nets, self.sampling, labels, SeededRng([0], self.device), wrap=walk)
-        for adviser in self.guides:
-            guide = adviser.method.guide(adviser.nets, labels, adviser.use)
-            if guide.orders and not any(guide.inside(at).any() for at in asked if at.order in guide.orders):
-                sigmas = [float(at.sigma[0]) for at in asked]
+        self.method.sample(self.nets, self.sampling, labels, SeededRng([0], self.device), wrap=recording)
+        for trained in self.guides:
+            guide = trained.guide(labels)
+            if guide.orders and not any(guide.inside(at).any() for at in evaluations if at.order in guide.orders):
+                sigmas = [float(at.sigma[0]) for at in evaluations]
                 raise ConfigError(
-                    f"{adviser.name}: it speaks at sigma {guide.sigma_min:.3g} to {guide.sigma_max:.3g} in evaluations "
-                    f"of order {', '.join(map(str, guide.orders))}, but this sampler, whose {len(asked)} evaluations "
-                    f"go from sigma {max(sigmas):.3g} to {min(sigmas):.3g}, never asks there: widen the guide's window"
+                    f"{trained.name}: its window is sigma {guide.sigma_min:.3g} to {guide.sigma_max:.3g} in "
+                    f"evaluations of order {', '.join(map(str, guide.orders))}, but none of the sampler's "
+                    f"{len(sigmas)} evaluations, from sigma {max(sigmas):.3g} to {min(sigmas):.3g}, is inside: "
+                    "widen the guide's window"
                 )
 
-    def _adviser(self, block: Block, folder: Path, trunk: Path | None) -> "TrainedGuide":
+    def _load_guide(self, block: Block, folder: Path, trunk: Path | None) -> TrainedGuide:
         method = build_method(block["method"], block["model"])
         use = build(method.Use, block["use"], f"{block['guide']}: use")
-        given = {} if trunk is None else {"trunk": self._networks(trunk, method.trunk, {})["classifier"]}
-        return TrainedGuide(block["guide"], method, use, self._networks(folder, method, given))
+        ready = {} if trunk is None else {"trunk": self._load(trunk, method.trunk, {})["classifier"]}
+        return TrainedGuide(block["guide"], method, use, self._load(folder, method, ready))
 
-    def _networks(self, folder: Path, method: Trainable, given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-        """Of a guide, in memory once."""
+    def _load(self, folder: Path, method: Trainable, ready: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+        """A guide's networks; guides share those of one folder."""
         if folder not in self._loaded:
-            self._loaded[folder] = load_networks(folder, method, self.data, self.device, given)
+            self._loaded[folder] = load_networks(folder, method, self.data, self.device, ready)
         return self._loaded[folder]
 
 
-def finite(denoise: Denoiser, rng: ImageRng, who: str) -> Denoiser:
-    """As it was, but NaN and infinity are told where they first appear."""
+def finite(denoise: Denoiser, rng: ImageRng, source: str) -> Denoiser:
+    """The same denoiser; TrilemmaError with step and seed at its first NaN or infinity. source: for the message."""
 
-    def watched(x: Tensor, at: At) -> Prediction:
-        said = denoise(x, at)
-        parts = [part.flatten(1) for part in (said.x0, said.guidance_score) if part is not None]
+    def checked(x: Tensor, at: At) -> Prediction:
+        prediction = denoise(x, at)
+        parts = [part.flatten(1) for part in (prediction.x0, prediction.guidance_score) if part is not None]
         bad = ~torch.cat(parts, 1).isfinite().all(1)
         if bad.any():
             row = int(bad.int().argmax())
             seed = rng.generators[row].initial_seed() if isinstance(rng, SeededRng) else f"of row {row}"
-            where = f"step {at.step} (sigma {float(at.sigma[row]):.4g}), seed {seed}"
             raise TrilemmaError(
-                f"sampling: {who} gave NaN or infinity in {where}: "
-                "its weights are broken, or the steps too few for these settings"
+                f"sampling: {source} gave NaN or infinity in step {at.step} (sigma {float(at.sigma[row]):.4g}), "
+                f"seed {seed}: its weights are broken, or the steps too few for these settings"
             )
-        return said
+        return prediction
 
-    return watched
-
-
-class TrainedGuide(NamedTuple):
-    """A trained guide, and how it is used."""
-
-    name: str
-    method: Any
-    use: Any
-    nets: dict[str, nn.Module]
+    return checked
 
 
-def sampler_spec(inputs: Mapping[str, Artifact], sampler: SamplerConfig) -> SamplerSpec:
+def sampler_spec(inputs: Mapping[str, Artifact], config: SamplerConfig) -> SamplerSpec:
     """inputs: the run, and its guides by name."""
-    settings = asdict(sampler) | {"facts": inputs["run"].manifest.facts}
-    settings["digests"] = [inputs[role].digest for role in sorted(inputs)]  # other weights, other guided_sampler
-    guides = tuple(inputs[guide.guide].path for guide in sampler.guides)
-    trunks = tuple(None if guide.trunk is None else inputs[guide.trunk].path for guide in sampler.guides)
+    settings = asdict(config) | {"facts": inputs["run"].manifest.facts}
+    settings["digests"] = [inputs[role].digest for role in sorted(inputs)]  # other weights make another sampler
+    guides = tuple(inputs[guide.guide].path for guide in config.guides)
+    trunks = tuple(None if guide.trunk is None else inputs[guide.trunk].path for guide in config.guides)
     return SamplerSpec(json.dumps(settings), inputs["run"].path, guides, trunks)
 
 
 def images_per_task(images: int, workers: int) -> int:
-    """A multiple of TILE, on which no result depends: some tasks for each worker, and for what a kill may cost."""
+    """A multiple of TILE: TASKS_PER_WORKER tasks for each worker, within bounds. No result depends on it."""
     share = images // (max(workers, 1) * TASKS_PER_WORKER)
-    return TILE * min(max(share // TILE, 1), MOST_TILES)
+    return TILE * min(max(share // TILE, 1), MAX_TILES_PER_TASK)
 
 
-@lru_cache(maxsize=2)
-def guided_sampler(recipe: SamplerSpec) -> GuidedSampler:
-    return GuidedSampler(recipe)
+guided_sampler = lru_cache(maxsize=2)(GuidedSampler)  # by its SamplerSpec

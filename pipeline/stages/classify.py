@@ -1,4 +1,4 @@
-"""classify: train a guide to classify noisy pictures; the weights with the lowest held-out loss are kept."""
+"""classify: train a classifier of noisy images; the weights with the lowest validation loss are kept."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from pipeline.context import RunContext
 from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.loader import Prepared, distinct
 from pipeline.data.row_index import open_rows
-from pipeline.training.early_stopping import GuideTrain, held_out, note_best, split_validation, validation_batch
-from pipeline.training.loop import Job, outcome_of, train, write_trained
+from pipeline.training.early_stopping import GuideTrain, split_validation, train_guide, validation_batch
+from pipeline.training.loop import Job
 from pipeline.training.networks import data_spec
 
 
@@ -21,14 +21,9 @@ class Config:
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
-    method = build_method(config.method, config.model)
-    block = config.train
+    method, block = build_method(config.method, config.model), config.train
     data = data_spec(inputs["data"].manifest.facts)
-    kept, unseen = split_validation(open_rows(inputs["data"].path, "train"), block.held_out)
+    kept, held_out = split_validation(open_rows(inputs["data"].path, "train"), block.held_out)
     batches = distinct(Prepared(kept, data.classes > 0, block.batch, block.seed))
-    best = held_out(method, validation_batch(unseen, data.classes, len(unseen)), block)
-    job = Job(method, data, batches, block.steps, block.batch, block.seed, block.precision, best)
-    context.launch.fit(train, job, context.state, context.watch)
-    outcome = outcome_of(context.state)
-    write_trained(out, outcome, data, block.seed)
-    note_best(out, outcome)
+    job = Job(method, data, batches, block.steps, block.batch, block.seed, block.precision)
+    train_guide(job, validation_batch(held_out, data.classes, len(held_out)), block, out, context)

@@ -1,5 +1,4 @@
-"""discriminate: train a guide to tell real pictures from a run's fakes; the weights with the lowest held-out loss are
-kept."""
+"""discriminate: train a discriminator of real images against a run's samples, with early stopping."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from pipeline.context import RunContext
 from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.loader import Pairs, Prepared, distinct
 from pipeline.data.row_index import open_rows
-from pipeline.training.early_stopping import GuideTrain, held_out, note_best, split_validation, validation_batch
-from pipeline.training.loop import Job, outcome_of, train, write_trained
+from pipeline.training.early_stopping import GuideTrain, split_validation, train_guide, validation_batch
+from pipeline.training.loop import Job
 from pipeline.training.networks import data_spec, load_weights
 
 
@@ -24,24 +23,17 @@ class Config:
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
     """A trunk among the inputs is a classifier: its weights are frozen, and not saved again."""
-    method = build_method(config.method, config.model)
-    block = config.train
+    method, block = build_method(config.method, config.model), config.train
     data = data_spec(inputs["data"].manifest.facts)
-    real, real_unseen = split_validation(open_rows(inputs["data"].path, "train"), block.held_out)
-    fake, fake_unseen = split_validation(open_rows(inputs["fakes"].path, "samples"), block.held_out)
+    real, real_held_out = split_validation(open_rows(inputs["data"].path, "train"), block.held_out)
+    fake, fake_held_out = split_validation(open_rows(inputs["fakes"].path, "samples"), block.held_out)
     pairs = Pairs(
         distinct(Prepared(real, data.classes > 0, block.batch, block.seed)),
         distinct(Prepared(fake, data.classes > 0, block.batch, block.seed + 1)),
     )
-    smaller = min(len(real_unseen), len(fake_unseen))
-    parts = [validation_batch(part, data.classes, smaller) for part in (real_unseen, fake_unseen)]
-    unseen = Batch(parts[0].images, parts[0].labels, parts[1].images, parts[1].labels)
-    given = {"trunk": load_weights(inputs["trunk"].path)["classifier"]} if "trunk" in inputs else {}
-    best = held_out(method, unseen, block)
-    job = Job(method, data, pairs, block.steps, block.batch, block.seed, block.precision, best, given=given)
-    context.launch.fit(train, job, context.state, context.watch)
-    outcome = outcome_of(context.state)
-    for name in given:
-        del outcome.weights[name]
-    write_trained(out, outcome, data, block.seed)
-    note_best(out, outcome)
+    smaller = min(len(real_held_out), len(fake_held_out))
+    halves = [validation_batch(half, data.classes, smaller) for half in (real_held_out, fake_held_out)]
+    validation = Batch(halves[0].images, halves[0].labels, halves[1].images, halves[1].labels)
+    trunk = {"trunk": load_weights(inputs["trunk"].path)["classifier"]} if "trunk" in inputs else {}
+    job = Job(method, data, pairs, block.steps, block.batch, block.seed, block.precision, pretrained=trunk)
+    train_guide(job, validation, block, out, context)

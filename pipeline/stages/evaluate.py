@@ -1,4 +1,4 @@
-"""evaluate: metrics of every sampled set, each value with its card and the real-vs-real value."""
+"""evaluate: metrics of every set of samples, each value with its card and the real-vs-real value."""
 
 import json
 from collections.abc import Mapping
@@ -21,16 +21,20 @@ class Config: ...
 
 @dataclass(frozen=True)
 class Bench:
-    """Where the judge's things lie, and what they are: a folder may be made anew."""
+    """What an evaluator is built from. Digests tell apart folders that were replaced."""
 
     data: Path
     features: Path
     digests: tuple[str, str]
 
+    @classmethod
+    def of(cls, data: Artifact, features: Artifact) -> "Bench":
+        return cls(data.path, features.path, (data.digest, features.digest))
+
 
 @dataclass(frozen=True)
 class Item:
-    """One set to measure, anywhere."""
+    """One set to measure, in any process."""
 
     bench: Bench
     samples: Path
@@ -38,48 +42,39 @@ class Item:
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
+    """Write metrics.json. Measured sets are kept in the state, so that a killed evaluation resumes."""
     data, features, samples = (inputs[role] for role in ("prepare", "features", "samples"))
-    bench = Bench(data.path, features.path, (data.digest, features.digest))
+    bench = Bench.of(data, features)
     sets = list(samples.manifest.seeds)
-    saved = {split: _saved(context.state.load(f"{split}.json")) for split in sets}
-    missing = [Item(bench, samples.path, split) for split in sets if not saved[split]]
-    fresh = context.launch.map(measure, missing)
-    by_set: list[dict[Card, MetricValue]] = []
-    for split in sets:
-        if not saved[split]:
-            saved[split] = next(fresh)
-            context.state.save(f"{split}.json", _to_save(saved[split]))
-        by_set.append(saved[split])
-        context.watch.progress(len(by_set), len(sets))
-    rows = result_rows(by_set, read_real_vs_real(features.path))
-    content = {
-        "sets": sets,
-        "counts": {name: samples.manifest.facts[name] for name in ("nfe", "guide_calls")},
-        "metrics": rows,
-    }
+    measured = {name: _parsed(context.state.load(f"{name}.json")) for name in sets}
+    missing = [name for name in sets if not measured[name]]
+    results = context.launch.map(measure, [Item(bench, samples.path, name) for name in missing])
+    for done, (name, values) in enumerate(zip(missing, results), len(sets) - len(missing) + 1):
+        measured[name] = values
+        text = json.dumps([[asdict(card), *value] for card, value in values.items()])
+        context.state.save(f"{name}.json", text.encode())
+        context.watch.progress(done, len(sets))
+    rows = result_rows([measured[name] for name in sets], read_real_vs_real(features.path))
+    counts = {name: samples.manifest.facts[name] for name in ("nfe", "guide_calls")}
+    content = {"sets": sets, "counts": counts, "metrics": rows}
     (out.path / METRICS_FILE).write_text(json.dumps(content, indent=1) + "\n")
     out.facts.update(images=samples.manifest.facts["images"])
     context.watch.results(
-        {f"{row['metric']} {row['card']['extractor']}": float(np.mean(row["values"])) for row in rows}
-        | {name: content["counts"][name] for name in content["counts"]}
+        {f"{row['metric']} {row['card']['extractor']}": float(np.mean(row["values"])) for row in rows} | counts
     )
 
 
-def _to_save(measured: dict[Card, MetricValue]) -> bytes:
-    return json.dumps([[asdict(card), *value] for card, value in measured.items()]).encode()
-
-
-def _saved(text: bytes | None) -> dict[Card, MetricValue]:
-    """Empty if this set has not been measured."""
+def _parsed(text: bytes | None) -> dict[Card, MetricValue]:
+    """The saved values of a set; empty if there are none."""
     rows = json.loads(text or b"[]")
-    return {Card.from_json(card): MetricValue(value, tuple(told), spread) for card, value, told, spread in rows}
+    return {Card.from_json(card): MetricValue(value, tuple(warnings), std) for card, value, warnings, std in rows}
 
 
 def measure(item: Item) -> dict[Card, MetricValue]:
-    judge = judge_at(item.bench)
-    return judge.measure(judge.open(item.samples, item.split))
+    evaluator = evaluator_at(item.bench)
+    return evaluator.measure(evaluator.open(item.samples, item.split))
 
 
 @lru_cache(maxsize=1)
-def judge_at(bench: Bench) -> Evaluator:
+def evaluator_at(bench: Bench) -> Evaluator:
     return evaluator_of(bench.data, bench.features)

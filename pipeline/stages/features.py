@@ -1,4 +1,4 @@
-"""features: the dataset's own feature network, trained and frozen, and the real side of every comparison.
+"""features: the dataset's own feature network, trained, and the precomputed statistics of the real data.
 
 Real-vs-real values depend on the dataset and n alone, so they are computed here, once for all evaluations.
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.context import RunContext
 from pipeline.data.artifacts import Artifact, Draft
-from pipeline.data.row_index import ShardedRows, evenly, open_rows
+from pipeline.data.row_index import ShardedRows, even_positions, open_rows
 from pipeline.data.shards import read_pictures
 from pipeline.errors import UserError
 from pipeline.metrics.card import SPATIAL
@@ -26,18 +26,18 @@ from pipeline.metrics.image_evaluator import NETWORK
 from pipeline.metrics.mixture_metrics import COORDINATES, raw, reference
 
 SPLITS = ("train", "held_out")
-FITTED = 2**30  # values of all pictures that the feature network is trained on: of more, evenly spaced ones
-KEPT = 50_000  # samples of a split whose features are kept, evenly spaced: as many as papers compare neighbourhoods of
+MAX_TRAINING_VALUES = 2**30  # numbers in the images that the feature network is trained on; of more, evenly spaced ones
+MAX_REFERENCE_ROWS = 50_000  # of a split, evenly spaced: as many as papers compare neighbourhoods of
 
 
 @dataclass(frozen=True)
 class Config:
-    """The `features` block of a dataset, and how many images of a run are measured."""
+    """The `features` block of a dataset, and how many images of a run are evaluated."""
 
     images: int  # n of the real-vs-real values
     seed: int = 0
     epochs: int = 60
-    inception: str | None = None  # SHA-256 of its weights; written `auto` in params.yaml: if they are at hand
+    inception: str | None = None  # SHA-256 of its weights; `auto` in params.yaml: if they are installed
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
@@ -45,22 +45,18 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
     if len(data.manifest.facts["shape"]) == 3:
         _write_pictures({split: open_rows(data.path, split) for split in SPLITS}, data.manifest.facts, config, out)
     else:
-        _write_points(data, out)
+        for split in SPLITS:
+            points = raw(read_pictures(data.path, split).images, data.manifest.facts["affine"])
+            reference(points).save(out.path / reference_file(COORDINATES, split))
+        out.facts.update(extractors=[COORDINATES], inception=None)
     write_real_vs_real(evaluator_of(data.path, out.path, out.facts).real_vs_real(config.images), out.path)
-
-
-def _write_points(data: Artifact, out: Draft) -> None:
-    for split in SPLITS:
-        found = reference(raw(read_pictures(data.path, split).images, data.manifest.facts["affine"]))
-        found.save(out.path / reference_file(COORDINATES, split))
-    out.facts.update(extractors=[COORDINATES], inception=None)
 
 
 def _write_pictures(splits: Mapping[str, ShardedRows], facts: Mapping[str, Any], config: Config, out: Draft) -> None:
     values, extractors = int(np.prod(facts["shape"])), list[Extractor]()
     if facts["classes"]:
-        fitted = splits["train"].spread(max(1, FITTED // values)).read()
-        network = SmallNetwork.train(fitted.images, fitted.labels, config.seed, config.epochs)
+        train = splits["train"].evenly_spaced(max(1, MAX_TRAINING_VALUES // values)).read()
+        network = SmallNetwork.train(train.images, train.labels, config.seed, config.epochs)
         network.save(out.path / NETWORK)
         extractors.append(network)
         out.facts.update(digest=network.digest, held_out_accuracy=recognised(network, splits["held_out"]))
@@ -71,33 +67,33 @@ def _write_pictures(splits: Mapping[str, ShardedRows], facts: Mapping[str, Any],
         extractors.append(inception(config.inception))
     if not extractors:
         raise UserError(
-            f"unlabelled pictures of {values} values have no features of their own: write "
+            f"unlabelled images of {values} values have no features of their own: write "
             f"`features: {{inception: auto}}` and fetch its weights (trilemma weights fetch {INCEPTION})"
         )
     for extractor in extractors:
         for split, rows in splits.items():
-            found, spatial = _gathered(extractor, rows)
-            found.save(out.path / reference_file(extractor.name, split))
+            features, spatial = _references(extractor, rows)
+            features.save(out.path / reference_file(extractor.name, split))
             if spatial is not None and split == "train":
                 spatial.save(out.path / reference_file(SPATIAL, split))
     out.facts.update(extractors=[extractor.name for extractor in extractors], inception=config.inception)
 
 
-def _gathered(extractor: Extractor, rows: ShardedRows) -> tuple[Reference, Reference | None]:
-    """Of a split, shard by shard: statistics of all, features of at most `KEPT`; and statistics of spatial features."""
+def _references(extractor: Extractor, rows: ShardedRows) -> tuple[Reference, Reference | None]:
+    """Statistics of all rows, features of at most `MAX_REFERENCE_ROWS`; and the same of spatial features, if any."""
     stats, spatial, kept = Gathered(), Gathered(), list[np.ndarray]()
     is_kept = np.zeros(len(rows), bool)
-    is_kept[evenly(len(rows), KEPT)] = True
-    for places, piece in rows.pieces():
-        given = outputs(extractor, piece)
-        stats.add(given.features)
-        kept.append(given.features[is_kept[places]])
-        if given.spatial is not None:
-            spatial.add(given.spatial)
-    found = Reference.of(np.concatenate(kept), stats.stats())
-    return found, _moments(spatial.stats()) if spatial else None
+    is_kept[even_positions(len(rows), MAX_REFERENCE_ROWS)] = True
+    for positions, part in rows.by_shard():
+        features = outputs(extractor, part)
+        stats.add(features.features)
+        kept.append(features.features[is_kept[positions]])
+        if features.spatial is not None:
+            spatial.add(features.spatial)
+    reference = Reference.of(np.concatenate(kept), stats.stats())
+    return reference, _moments(spatial.stats()) if spatial else None
 
 
 def _moments(stats: FeatureStats) -> Reference:
-    """Without the features themselves, which sFID does not need."""
+    """Statistics without features, which sFID does not need."""
     return Reference(np.empty((0, len(stats.mean)), np.float32), stats, stats.factor(), np.empty((0, 0)))

@@ -1,4 +1,4 @@
-"""generate: fakes for guides to train against, on seeds that no evaluated picture has."""
+"""generate: samples that discriminators are trained against, with other seeds than those that are evaluated."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,5 +18,4 @@ class Config:
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
-    sets = {"samples": range(FIRST_SEED, FIRST_SEED + config.images)}
-    sample_sets(inputs, config.sampler, sets, out, context)
+    sample_sets(inputs, config.sampler, {"samples": range(FIRST_SEED, FIRST_SEED + config.images)}, out, context)

@@ -1,4 +1,4 @@
-"""import_checkpoint: a network that somebody else trained, from an official file, in place of a training."""
+"""import-checkpoint: the weights of a published checkpoint, in place of a training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
-"""prepare: a source's records, checked, decoded and written as shards; memory stays flat whatever their number.
+"""prepare: check and decode a source's records and write them as shards, with one shard in memory at a time.
 
-Finished shards are kept in the state, so that a killed preparation goes on where it was.
+Finished shards are kept in the state, so that a killed preparation resumes after the last one.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ from pipeline.data.shards import Pictures, decode, encode_arrow, rows_per_shard
 from pipeline.errors import UserError
 
 SPLITS = ("train", "held_out")
-PREVIEW = 64  # pictures
-NAMED = 100  # bad records whose names are kept
+PREVIEW_IMAGES = 64
+MAX_LISTED_BAD_RECORDS = 100
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,11 @@ class Config:
     on_bad_record: Literal["stop", "skip"] = "stop"
 
 
-class Numbered(NamedTuple):
-    record: Record
-    number: int  # in the source
-
-
-class Shard(NamedTuple):
-    pictures: Pictures
-    bad: list[str]  # what was left out, and why
+Numbered = tuple[int, Record]  # a record and its number in the source
 
 
 class Kind(NamedTuple):
-    """What every record must be: like the first one, and of a known class."""
+    """The shape and type of the first record, which all others must have, and the number of classes."""
 
     source: str
     classes: int
@@ -56,7 +49,7 @@ class Kind(NamedTuple):
 
     @classmethod
     def of(cls, source: Source, name: str) -> "Kind":
-        """By the first record that can be used."""
+        """From the first usable record; UserError if there is none."""
         first = ""
         for record in source.records():
             try:
@@ -68,9 +61,9 @@ class Kind(NamedTuple):
         raise UserError(f"{name}: no record can be used: {first or 'there are none'}; see its options")
 
     def checked(self, item: Numbered) -> np.ndarray | str:
-        """The picture, or why it cannot be used."""
-        record = item.record
-        came = record.where or f"{self.source}, record {item.number}"
+        """The image, or why it cannot be used."""
+        number, record = item
+        came = record.where or f"{self.source}, record {number}"
         try:
             image = record.load()
         except BadRecord as error:
@@ -86,30 +79,29 @@ class Kind(NamedTuple):
 
 
 @dataclass
-class Tally:
-    """What is known of a split after some of its shards."""
+class SplitFacts:
+    """Counts and moments of the shards of a split so far."""
 
-    shards: int = 0
     count: int = 0
     total: float = 0.0  # of all values in model coordinates
     squares: float = 0.0
     labels: Counter[int] = field(default_factory=Counter)
-    digests: list[np.ndarray] = field(default_factory=list)  # uint64 of each picture
+    digests: list[np.ndarray] = field(default_factory=list)  # uint64, one per image
     bad: list[str] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)  # of each shard
 
-    def add(self, shard: Shard) -> None:
-        pictures = shard.pictures
-        self.shards, self.count, self.bad = self.shards + 1, self.count + len(pictures), self.bad + shard.bad
+    def add(self, pictures: Pictures, bad: list[str]) -> None:
+        """A shard, and why each of the other records was left out."""
+        self.count, self.bad = self.count + len(pictures), self.bad + bad
         self.rows.append(len(pictures))
         total, squares = moments(pictures.images)
         self.total, self.squares = self.total + total, self.squares + squares
         self.labels.update(pictures.labels.tolist())
-        found = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in pictures.images]
-        self.digests.append(np.frombuffer(b"".join(found), np.uint64))
+        digests = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in pictures.images]
+        self.digests.append(np.frombuffer(b"".join(digests), np.uint64))
 
     def std(self, values: int) -> float:
-        """Of all values; values: of one picture."""
+        """Standard deviation of all numbers. values: how many numbers an image has."""
         mean = self.total / (self.count * values)
         return round(float(np.sqrt(max(self.squares / (self.count * values) - mean**2, 0.0))), 6)
 
@@ -119,41 +111,42 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
     outside = {"path": str(inputs["files"].path)} if "files" in inputs else {}
     source: Source = build(module.Source, config.options | outside, "options")
     names = source.label_names
-    tallies = {split: Tally() for split in SPLITS}
+    by_split = {split: SplitFacts() for split in SPLITS}
     kind = Kind.of(source, config.source)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for split, items in _shards(source, kind):
-            tally = tallies[split]
-            shard = _made(f"{split}-{tally.shards:05d}.arrow", items, kind, config, out, context, pool)
-            if split == "train" and tally.shards == 0:
-                _preview(shard.pictures, out, context)
-            tally.add(shard)
-    for split, tally in tallies.items():
-        if tally.count == 0:
+            facts = by_split[split]
+            name = f"{split}-{len(facts.rows):05d}.arrow"
+            pictures, bad = _load_or_make(name, items, kind, config, out, context, pool)
+            if split == "train" and not facts.rows:
+                _preview(pictures, out, context)
+            facts.add(pictures, bad)
+    for split, facts in by_split.items():
+        if facts.count == 0:
             raise UserError(f"{config.source}: no usable record for {split}: see its options")
-    train, held_out = (np.unique(np.concatenate(tallies[split].digests)) for split in SPLITS)
-    bad = [line for tally in tallies.values() for line in tally.bad]
+    train, held_out = (np.unique(np.concatenate(by_split[split].digests)) for split in SPLITS)
+    bad = [line for facts in by_split.values() for line in facts.bad]
     out.facts.update(
-        {split: tally.count for split, tally in tallies.items()},
+        {split: facts.count for split, facts in by_split.items()},
         shape=list(kind.shape),
         classes=len(names),
         label_names=list(names),
-        std=tallies["train"].std(int(np.prod(kind.shape))),
-        class_counts={split: [tally.labels[i] for i in range(len(names))] for split, tally in tallies.items()},
+        std=by_split["train"].std(int(np.prod(kind.shape))),
+        class_counts={split: [facts.labels[i] for i in range(len(names))] for split, facts in by_split.items()},
         duplicates={
-            "train": tallies["train"].count - len(train),
+            "train": by_split["train"].count - len(train),
             "across": len(np.intersect1d(train, held_out, assume_unique=True)),
         },
         bad_records=len(bad),
-        rows={split: tally.rows for split, tally in tallies.items()},
+        rows={split: facts.rows for split, facts in by_split.items()},
         **getattr(source, "facts", {}),
     )
     if bad:
-        (out.path / "bad_records.json").write_text(json.dumps(bad[:NAMED], indent=1) + "\n")
+        (out.path / "bad_records.json").write_text(json.dumps(bad[:MAX_LISTED_BAD_RECORDS], indent=1) + "\n")
 
 
 def moments(images: np.ndarray) -> tuple[float, float]:
-    """Sum and sum of squares of all values in model coordinates; exact for uint8, by counting grey levels."""
+    """Sum and sum of squares of all numbers, uint8 scaled to [-1, 1]: exact, by counting grey levels."""
     if images.dtype == np.uint8:
         counts = np.bincount(images.ravel(), minlength=256)
         levels = np.arange(256) / 127.5 - 1
@@ -167,24 +160,24 @@ def _shards(source: Source, kind: Kind) -> Iterator[tuple[str, list[Numbered]]]:
     waiting: dict[str, list[Numbered]] = {split: [] for split in SPLITS}
     rows = rows_per_shard(kind.shape, kind.dtype)
     for number, record in enumerate(source.records()):
-        waiting[record.split].append(Numbered(record, number))
+        waiting[record.split].append((number, record))
         if len(waiting[record.split]) == rows:
             yield record.split, waiting[record.split]
             waiting[record.split] = []
     yield from ((split, rest) for split, rest in waiting.items() if rest)
 
 
-def _made(
+def _load_or_make(
     name: str, items: list[Numbered], kind: Kind, config: Config, out: Draft, context: RunContext, pool: Executor
-) -> Shard:
-    """The shard of these records, in `out`; from the state if it was made before."""
-    kept, notes = context.state.load(name), context.state.load(f"{name}.json")
-    if kept is None or notes is None:
-        kept, notes = _encoded(name, items, kind, config, pool)
-        context.state.save(name, kept)
-        context.state.save(f"{name}.json", notes)
-    (out.path / name).write_bytes(kept)
-    return Shard(decode(out.path / name), json.loads(notes))
+) -> tuple[Pictures, list[str]]:
+    """The shard of these records, written to `out`; taken from the state if it was made before."""
+    content, bad = context.state.load(name), context.state.load(f"{name}.json")
+    if content is None or bad is None:
+        content, bad = _encoded(name, items, kind, config, pool)
+        context.state.save(name, content)
+        context.state.save(f"{name}.json", bad)
+    (out.path / name).write_bytes(content)
+    return decode(out.path / name), json.loads(bad)
 
 
 def _encoded(name: str, items: list[Numbered], kind: Kind, config: Config, pool: Executor) -> tuple[bytes, bytes]:
@@ -202,15 +195,14 @@ def _encoded(name: str, items: list[Numbered], kind: Kind, config: Config, pool:
             f"{bad[0]}; {len(bad)} of {len(items)} records of {name} cannot be used: repair them, leave them out, "
             "or set options.on_bad_record: skip"
         )
-    labels = [-1 if item.record.label is None else item.record.label for item in good]
-    numbers = np.array([item.number for item in good], np.int64)
+    labels = [-1 if record.label is None else record.label for _, record in good]
+    numbers = np.array([number for number, _ in good], np.int64)
     return encode_arrow(Pictures(images[: len(good)], np.array(labels, np.int64), numbers)), json.dumps(bad).encode()
 
 
 def _preview(pictures: Pictures, out: Draft, context: RunContext) -> None:
-    """A grid of the first pictures, for those who look on and beside the data."""
-    if pictures.images.ndim != 4 or pictures.images.shape[1] not in (1, 3) or len(pictures) == 0:
-        return
-    shown = pictures.images[:PREVIEW]
-    Image.fromarray(grid(shown, 8)).save(out.path / "preview.png")
-    context.watch.samples("preview", shown, 0)
+    """A grid of the first images: to the watch, and as preview.png."""
+    images = pictures.images[:PREVIEW_IMAGES]
+    if images.ndim == 4 and images.shape[1] in (1, 3) and len(images):
+        Image.fromarray(grid(images, 8)).save(out.path / "preview.png")
+        context.watch.samples("preview", images, 0)

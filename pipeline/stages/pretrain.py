@@ -1,7 +1,7 @@
-"""pretrain: a generator, from prepared data."""
+"""pretrain: train a generator on prepared data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,8 +27,8 @@ class Train:
     batch: int = 128  # images per step, over all workers
     seed: int = 0
     precision: Precision = "float32"
-    flip: bool = False  # mirror half of the pictures (EDM's augmentation does so already)
-    collapse: float | None = 0.02  # adversarial methods: stop when images differ by a smaller share than real ones
+    flip: bool = False  # mirror each image with probability 1/2 (EDM's augmentation does so already)
+    collapse: float | None = 0.02  # adversarial methods: stop below this share of the real images' spread
 
     def __post_init__(self) -> None:
         check_at_least_one(steps=self.steps, batch=self.batch)
@@ -44,35 +44,27 @@ class Config:
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
-    method = build_method(config.method, config.model)
+    method, block = build_method(config.method, config.model), config.train
     data = data_spec(inputs["data"].manifest.facts)
-    block = config.train
     if block.flip and len(data.shape) != 3:
         raise UserError(f"train.flip: these data have shape {list(data.shape)}: leave it out")
 
     def batches(split: str) -> Prepared:
         return Prepared(open_rows(inputs["data"].path, split), data.classes > 0, block.batch, block.seed, block.flip)
 
-    adversarial = any(player.name == "discriminator" for player in method.players())
-    job = Job(
-        method,
-        data,
-        distinct(batches("train")),
-        block.steps,
-        block.batch,
-        block.seed,
-        block.precision,
-        unseen=batches("held_out") if adversarial else None,
-        collapse=block.collapse if adversarial else None,
-        preview=Preview(method, data) if len(data.shape) == 3 else None,
-    )
+    train_batches = distinct(batches("train"))
+    job = Job(method, data, train_batches, block.steps, block.batch, block.seed, block.precision)
+    if any(player.name == "discriminator" for player in method.players()):
+        job = replace(job, unseen=batches("held_out"), collapse=block.collapse)
+    if len(data.shape) == 3:
+        job = replace(job, preview=Preview(method, data))
     context.launch.fit(train, job, context.state, context.watch)
     write_trained(out, outcome_of(context.state), data, block.seed)
 
 
 @dataclass(frozen=True)
 class Preview:
-    """A tile of samples with the method's default sampling, to log."""
+    """A tile of samples with the method's default sampling, to log: uint8 [TILE, C, H, W]."""
 
     method: Generator
     data: DataSpec

@@ -1,4 +1,4 @@
-"""sample: the pictures that are evaluated, of a run or of a guided entry; several sets, one per sampling seed."""
+"""sample: the images of a run or a guided entry that are evaluated; one set per sampling seed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from pipeline.data.artifacts import Artifact, Draft
 from pipeline.sampling.fan_out import sample_sets
 from pipeline.sampling.sampler import SamplerConfig
 
-STRIDE = 1_000_000  # seeds between two sets
+SEEDS_BETWEEN_SETS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,6 @@ class Config:
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
-    sets = {
-        f"samples-{number}": range(number * STRIDE, number * STRIDE + config.images)
-        for number in range(config.sample_seeds)
-    }
+    starts = range(0, config.sample_seeds * SEEDS_BETWEEN_SETS, SEEDS_BETWEEN_SETS)
+    sets = {f"samples-{number}": range(start, start + config.images) for number, start in enumerate(starts)}
     sample_sets(inputs, config.sampler, sets, out, context)

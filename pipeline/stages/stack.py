@@ -1,4 +1,4 @@
-"""stack: many small models at once, from prepared data: every member of a stack with every training seed."""
+"""stack: train many small models at once: every member of a stack with every training seed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,23 +21,23 @@ from pipeline.training.stacked import StackTrain, jobs_of, members_of, train_job
 @dataclass(frozen=True)
 class Config:
     method: str
-    model: Block  # fields that all members have
-    members: dict[str, Block]  # by name, what differs
+    model: Block  # fields that all members share
+    members: dict[str, Block]  # the other fields, by member
     train: StackTrain
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
-    """A folder of weights per member and training seed, and history.parquet."""
+    """Write a folder of weights per member and training seed, and history.parquet."""
     members = members_of(config.method, config.model, config.members)
     data = data_spec(inputs["data"].manifest.facts)
     pictures = read_pictures(inputs["data"].path, "train")
     batches = SeededEpochs(pictures.images, pictures.labels if data.classes else None, config.train.batch)
     history = []
-    jobs = jobs_of(members, data, batches, config.train, context.state, context.watch)
+    jobs = jobs_of(members, data, batches, config.train, context)
     for trained in context.launch.fit_each(train_job, jobs):
         history += trained.history
-        for trainee, weights in trained.weights.items():
-            folder = out.path / trainee.folder
+        for stacked, weights in trained.weights.items():
+            folder = out.path / stacked.folder
             folder.mkdir(parents=True)
             save_weights(folder, weights)
     pq.write_table(pa.Table.from_pylist(same_keys(history)), out.path / "history.parquet")
@@ -49,7 +49,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
 
 @dataclass(frozen=True)
 class SeededEpochs:
-    """The batch of a step for any training seed, as `pretrain` would have it."""
+    """The batch of a step for any training seed, equal to that of `pretrain`."""
 
     images: np.ndarray
     labels: np.ndarray | None

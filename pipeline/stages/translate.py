@@ -1,12 +1,11 @@
-"""translate: corrupted held-out pictures made real again by SDEdit, with and without the guides of a guided entry.
+"""translate: restore corrupted held-out images by SDEdit, with and without the guides of a guided entry.
 
-Realism against faithfulness over the noise level that it starts from. The guide is the one that was trained against
-the run's own samples; the paper's for image-to-image is trained against translated pictures.
+Realism and faithfulness are measured at each starting noise level. The guide is trained against the run's own samples;
+the paper's guide for image-to-image is trained against translated images.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +20,6 @@ from methods.core.types import Denoiser, Source
 from pipeline.context import RunContext
 from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.row_index import open_rows
-from pipeline.data.shards import Pictures
 from pipeline.errors import UserError
 from pipeline.metrics.features.extractors import SmallNetwork
 from pipeline.metrics.features.reference import Reference
@@ -31,9 +29,9 @@ from pipeline.sampling.sampler import GuidedSampler, SamplerConfig, guided_sampl
 from pipeline.stages.features import NETWORK, reference_file
 
 ROWS, EXAMPLES = "translations.parquet", "examples.npy"
-SHOWN = 8  # pictures among the examples
-FIRST_SEED, STRIDE = 2_000_000_000, 1_000_000  # of the noise: no other stage's, and between two sets
-BLOCK = 2  # pixels per side that the corruption makes one
+EXAMPLE_IMAGES = 8
+FIRST_SEED, SEEDS_BETWEEN_SETS = 2_000_000_000, 1_000_000  # of the noise; no other stage uses these seeds
+BLOCK = 2  # the corruption replaces blocks of so many pixels per side by their mean
 GUIDANCE = (True, False)
 
 
@@ -46,61 +44,60 @@ class Config:
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
+    """Write the table ROWS and the array EXAMPLES: originals, corrupted ones, then one row per start and guidance."""
     held_out = open_rows(inputs["prepare"].path, "held_out")
     if not 1 < config.images <= len(held_out):
         raise UserError(f"images: {config.images} came, but 2 to {len(held_out)} can be: so many are held out")
-    chosen = held_out.rows(slice(config.images)).read()
+    chosen = held_out.take(slice(config.images)).read()
     source = from_uint8(torch.from_numpy(blocky(chosen.images)))
     network = SmallNetwork.load(inputs["features"].path / NETWORK)
     real = Reference.load(inputs["features"].path / reference_file(network.name, "train"))
-    artist = guided_sampler(
+    sampler = guided_sampler(
         sampler_spec({role: inputs[role] for role in inputs if role not in ("prepare", "features")}, config.sampler)
     )
 
-    def measured(made: Tensor) -> dict[str, float]:
-        pictures = to_uint8(made).numpy()
-        distance = frechet_distance(FeatureStats.of(network.outputs(pictures).features), real.stats, real.factor).value
-        return {"distance": (made - source).square().mean().item(), "fd": distance}
+    def measured(images: Tensor) -> dict[str, float]:
+        stats = FeatureStats.of(network.outputs(to_uint8(images).numpy()).features)
+        fd = frechet_distance(stats, real.stats, real.factor).value
+        return {"distance": (images - source).square().mean().item(), "fd": fd}
 
     clean = measured(from_uint8(torch.from_numpy(chosen.images)))
     rows: list[dict[str, float | bool]] = []
-    examples = [chosen.images[:SHOWN], to_uint8(source[:SHOWN]).numpy()]
+    examples = [chosen.images[:EXAMPLE_IMAGES], to_uint8(source[:EXAMPLE_IMAGES]).numpy()]
     for start in config.starts:
         for is_guided in GUIDANCE:
             for number in range(config.sets):
-                seed = FIRST_SEED + number * STRIDE
-                made = torch.cat(list(_translated(artist, source, chosen, start, seed, is_guided)))[: len(source)]
-                rows.append({"start": start, "is_guided": is_guided, "set": number} | measured(made))
+                seed = FIRST_SEED + number * SEEDS_BETWEEN_SETS
+                tiles = _translated(sampler, source, chosen.labels, start, seed, is_guided)
+                images = torch.cat(list(tiles))[: len(source)]
+                rows.append({"start": start, "is_guided": is_guided, "set": number} | measured(images))
                 if number == 0:
-                    examples.append(to_uint8(made[:SHOWN]).numpy())
+                    examples.append(to_uint8(images[:EXAMPLE_IMAGES]).numpy())
         context.watch.progress(len(rows), len(config.starts) * len(GUIDANCE) * config.sets)
     pq.write_table(pa.Table.from_pylist(rows), out.path / ROWS)
     np.save(out.path / EXAMPLES, np.stack(examples))
     out.facts.update(images=config.images, source_fd=measured(source)["fd"], real_fd=clean["fd"])
-    out.seeds.update(noise=[FIRST_SEED, FIRST_SEED + (config.sets - 1) * STRIDE + config.images])
+    out.seeds.update(noise=[FIRST_SEED, FIRST_SEED + (config.sets - 1) * SEEDS_BETWEEN_SETS + config.images])
 
 
 def blocky(images: np.ndarray) -> np.ndarray:
-    """uint8 [n, C, H, W] at half the resolution, in blocks."""
-    pictures = torch.from_numpy(images).double()
-    coarse = torch.nn.functional.avg_pool2d(pictures, BLOCK)
+    """images: uint8 [n, C, H, W]; each block of BLOCK x BLOCK pixels becomes its mean."""
+    coarse = torch.nn.functional.avg_pool2d(torch.from_numpy(images).double(), BLOCK)
     return coarse.repeat_interleave(BLOCK, 2).repeat_interleave(BLOCK, 3).round().to(torch.uint8).numpy()
 
 
 def _translated(
-    artist: GuidedSampler, source: Tensor, chosen: Pictures, start: float, seed: int, is_guided: bool
+    sampler: GuidedSampler, source: Tensor, classes: np.ndarray, start: float, seed: int, is_guided: bool
 ) -> Iterator[Tensor]:
-    """Tile by tile, the last one filled up from the beginning. Classes are the pictures' own."""
+    """Tile by tile; the last one is filled up with the first images. Each image keeps its own class."""
     for first in range(0, len(source), TILE):
         index = torch.arange(first, first + TILE) % len(source)
-        labels = torch.from_numpy(chosen.labels[index.numpy()]).to(artist.device) if artist.data.classes else None
-        advisers = artist.guides if is_guided else []
-        guides = [adviser.method.guide(adviser.nets, labels, adviser.use) for adviser in advisers]
-        rng = SeededRng(range(seed + first, seed + first + TILE), artist.device)
-        begin = Source(source[index].to(artist.device), start)
-        wrap = partial(_steered, guides)
-        yield artist.method.sample(artist.nets, artist.sampling, labels, rng, wrap, begin).cpu()
+        labels = torch.from_numpy(classes[index.numpy()]).to(sampler.device) if sampler.data.classes else None
+        guides = [trained.guide(labels) for trained in sampler.guides] if is_guided else []
+        rng = SeededRng(range(seed + first, seed + first + TILE), sampler.device)
+        begin = Source(source[index].to(sampler.device), start)
 
+        def wrap(denoise: Denoiser, guides: Sequence[Guide] = guides) -> Denoiser:
+            return guided(denoise, *guides)
 
-def _steered(guides: Sequence[Guide], denoise: Denoiser) -> Denoiser:
-    return guided(denoise, *guides)
+        yield sampler.method.sample(sampler.nets, sampler.sampling, labels, rng, wrap, begin).cpu()

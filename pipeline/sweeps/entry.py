@@ -1,28 +1,30 @@
-"""What a sweep varies: an entry under `sweeps:`, on top of the shipped one of that name."""
+"""The definition of a sweep: an entry under `sweeps:`, on top of the shipped one of the same name."""
 
 import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.config.build import Block, build, pick
 from pipeline.config.entries import RunEntry, StackEntry
-from pipeline.config.study import Study
+from pipeline.config.study import Study, read_yaml
 from pipeline.errors import ConfigError
 from pipeline.metrics.card import METRICS
-from pipeline.sweeps.shipped import SHIPPED
 
 Value = bool | int | float | str | list[Any] | None
 
 
 @dataclass(frozen=True)
 class Paper:
-    """The published numbers that stand beside ours."""
+    """Published numbers, shown beside the measured ones."""
 
     source: str  # such as "SIDDM, Table 5"
-    metric: str  # theirs, such as FID: seldom the same measure as ours
+    metric: str  # the paper's, such as FID: seldom computed as the measured one
     rows: list[list[Any]]  # [value of each axis..., number]
 
 
@@ -31,14 +33,14 @@ class Sweep:
     """Points are the product of the entries, the values and the further axes; seeds are the inner axis of each."""
 
     table: str  # reports/tables/<table>.csv
-    field: str  # "guides.0.weight"; or any word, where `changes` says what each value means
+    field: str  # "guides.0.weight"; or any word, where `changes` has the fields that each value sets
     of: str | list[str] = ""  # runs or guided entries; STACK.MEMBER: all points train as one stack, from that member
-    method: str = ""  # what a run must be trained by, to be swept so
+    method: str = ""  # only runs of this method can be swept
     values: list[Value] = dataclasses.field(default_factory=list)  # empty: those of `changes`
-    changes: dict[str, Block] = dataclasses.field(default_factory=dict)  # by value: fields it sets in place of `field`
+    changes: dict[str, Block] = dataclasses.field(default_factory=dict)  # by value: fields set in place of `field`
     also: dict[str, list[Value]] = dataclasses.field(default_factory=dict)  # further axes: field -> values
-    seeds: int = 3  # trainings per point where it changes what is trained, else sets of pictures
-    metric: str = ""  # by which points are compared; fd, or of mixtures mode_kl, unless said otherwise
+    seeds: int = 3  # trainings per point where it changes what is trained, else sets of images
+    metric: str = ""  # by which points are compared; empty: fd, or mode_kl where the distribution is known
     paper: Paper | None = None
 
     def __post_init__(self) -> None:
@@ -53,20 +55,16 @@ class Sweep:
 
     @property
     def axes(self) -> dict[str, list[Value]]:
-        """Column of the table -> its values, without the entry swept."""
+        """Column of the table -> its values; without the column of the entry."""
         first = self.values or [_parsed(text) for text in self.changes]
         return {column(name): values for name, values in {self.field: first, **self.also}.items()}
 
     def points(self) -> list["Point"]:
-        fields = [self.field, *self.also]
-        found = []
-        for of in self.entries:
-            for values in product(*self.axes.values()):
-                changes: Block = {}
-                for name, value in zip(fields, values):
-                    changes |= self.changes.get(written(value), {name: value}) if name == self.field else {name: value}
-                found.append(Point(of, dict(zip(self.axes, values)), changes))
-        return found
+        points = []
+        for of, (first, *others) in product(self.entries, product(*self.axes.values())):
+            changes = self.changes.get(written(first), {self.field: first}) | dict(zip(self.also, others))
+            points.append(Point(of, dict(zip(self.axes, [first, *others])), changes))
+        return points
 
     def paper_value(self, point: "Point") -> float | None:
         values = list(point.values.values())
@@ -86,46 +84,55 @@ class Point(NamedTuple):
         return " ".join([self.of, *(f"{name}={written(value)}" for name, value in self.values.items())])
 
 
-def find_sweep(study: Study, name: str, of: str | None, values: str | None, seeds: int | None) -> Sweep:
-    """With what the command line says in place of what the entry says; `of` and `values`: with commas."""
-    blocks = {known: SHIPPED.get(known, {}) | study.sweeps.get(known, {}) for known in [*study.sweeps, *SHIPPED]}
-    block = pick(blocks, name, "sweep")
-    said = {"of": of and of.split(","), "values": values and [_parsed(part) for part in values.split(",")]}
-    block = block | {key: value for key, value in said.items() if value} | ({} if seeds is None else {"seeds": seeds})
+@cache
+def shipped() -> dict[str, Block]:
+    return read_yaml(Path(__file__).with_name("shipped.yaml"))
+
+
+def _blocks(study: Study) -> dict[str, Block]:
+    """The sweeps of params.yaml, then the shipped ones that it does not name."""
+    return {name: shipped().get(name, {}) | study.sweeps.get(name, {}) for name in [*study.sweeps, *shipped()]}
+
+
+def find_sweep(
+    study: Study, name: str, of: str | None = None, values: str | None = None, seeds: int | None = None
+) -> Sweep:
+    """The sweep of that name; of, values (with commas) and seeds replace what the entry has."""
+    given = {"of": of and of.split(","), "values": values and [_parsed(part) for part in values.split(",")]}
+    given |= {"seeds": seeds}
+    block = pick(_blocks(study), name, "sweep") | {key: value for key, value in given.items() if value}
     sweep = build(Sweep, block, f"sweeps.{name}")
     if not sweep.of:
-        raise ConfigError(f"sweeps.{name}: {_wanted(study, sweep)}: say which with --of, or `of:` in params.yaml")
+        raise ConfigError(f"sweeps.{name}: {_wanted(study, sweep)}: name one with --of, or `of:` in params.yaml")
+    members = {f"{stack}.{member}": entry for stack, entry in study.stacks.items() for member in entry.members}
     for entry in sweep.entries:
-        pick(sweepable(study), entry, "run, guided entry or STACK.MEMBER")
+        pick({**study.runs, **study.guided, **members}, entry, "run, guided entry or STACK.MEMBER")
     if not all(sweep.axes.values()):
-        raise ConfigError(f"sweeps.{name}: no values: say which with --values, or `values:` in params.yaml")
-    is_mixture = study.datasets[trained_entry(study, sweep.entries[0]).dataset].source == "mog25"
-    return dataclasses.replace(sweep, metric=sweep.metric or ("mode_kl" if is_mixture else "fd"))
+        raise ConfigError(f"sweeps.{name}: no values: give them with --values, or `values:` in params.yaml")
+    return sweep if sweep.metric else dataclasses.replace(sweep, metric=_usual_metric(study, sweep.entries[0]))
 
 
-def sweepable(study: Study) -> dict[str, Any]:
-    """By the names that `of` knows."""
-    stacks = study.stacks.items()
-    members = {f"{name}.{member}": fields for name, entry in stacks for member, fields in entry.members.items()}
-    return {**study.runs, **study.guided, **members}
+def _usual_metric(study: Study, of: str) -> str:
+    source = study.datasets[trained_entry(study, of).dataset].source
+    has_known_distribution = hasattr(import_module(f"pipeline.data.datasets.{source}").Source, "facts")
+    return "mode_kl" if has_known_distribution else "fd"
 
 
 def is_stacked(study: Study, of: str) -> bool:
-    """Whether it is STACK.MEMBER."""
+    """Whether `of` is STACK.MEMBER."""
     return of not in study.runs and of not in study.guided
 
 
 def trained_entry(study: Study, of: str) -> RunEntry | StackEntry:
-    """Whose method and data the points of an entry have."""
+    """The entry that has the method and the dataset of the points of `of`."""
     if is_stacked(study, of):
         return study.stacks[of.partition(".")[0]]
     return study.runs[study.guided[of].run if of in study.guided else of]
 
 
 def list_sweeps(study: Study) -> Iterator[dict[str, Any]]:
-    """Those of params.yaml, then the shipped ones it does not name."""
-    for name in [*study.sweeps, *(name for name in SHIPPED if name not in study.sweeps)]:
-        sweep = build(Sweep, SHIPPED.get(name, {}) | study.sweeps.get(name, {}), f"sweeps.{name}")
+    for name, block in _blocks(study).items():
+        sweep = build(Sweep, block, f"sweeps.{name}")
         yield {
             "sweep": name,
             "of": [entry for entry in sweep.entries if entry],
@@ -138,7 +145,7 @@ def list_sweeps(study: Study) -> Iterator[dict[str, Any]]:
 
 
 def _wanted(study: Study, sweep: Sweep) -> str:
-    """Which entries of the study the sweep can be made of."""
+    """The kind of entry that the sweep needs, and the study's entries of that kind."""
     kind = "guided entry" if sweep.field.startswith("guide") else "run"
     of_method = [name for name, run in study.runs.items() if sweep.method in ("", run.method)]
     fitting = of_method if kind == "run" else [name for name in study.guided if study.guided[name].run in of_method]
@@ -155,12 +162,12 @@ def column(name: str) -> str:
 
 
 def written(value: Value) -> str:
-    """As it is read on the command line."""
+    """The value as text, as on the command line."""
     return value if isinstance(value, str) else json.dumps(value).replace("Infinity", "inf").removesuffix(".0")
 
 
 def _parsed(text: str) -> Value:
-    """A number, true, false, null, inf, or else the word itself."""
+    """The value of a text: a number, true, false, null, inf, or else the text itself."""
     text = text.strip()
     try:
         return json.loads(text.replace("inf", "Infinity") if text in ("inf", "-inf") else text)

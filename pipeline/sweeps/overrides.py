@@ -1,6 +1,6 @@
-"""From a point of a sweep to a study: the entry and what it stands on, with the point's settings in place.
+"""From a point of a sweep to a study in which the entry, and the entries that it needs, have the point's settings.
 
-Entries keep their names, so that what a trial computes is to the bit what the study itself would.
+Entries keep their names, so that a trial computes the same bits as the study would.
 """
 
 import dataclasses
@@ -10,17 +10,16 @@ from typing import Any
 
 from pipeline.config.build import build, build_method
 from pipeline.config.study import Study
-from pipeline.dag.graph import STAGES, Call, chain, stage_module
+from pipeline.dag.graph import Call, chain, stage_module
 from pipeline.errors import ConfigError
 from pipeline.sweeps.entry import Point, is_stacked
 
-TRAINED = tuple(name for name, stage in STAGES.items() if stage.trains)
-OF_GUIDE = ("method", "model", "train", "trunk")  # of `guides.0`: its own settings; any other is how it is used here
-GUIDANCE = "guidance"  # stands for the strength of the entry's first guide, whatever its method calls it
+GUIDE_SETTINGS = ("method", "model", "train", "trunk")  # of `guides.0`: of the guide itself; others: of its use
+GUIDANCE = "guidance"  # the strength of the entry's first guide; methods have different names for it
 
 
 def changed(study: Study, of: str, field: str, value: Any) -> Study:
-    """With one field of an entry, or of what it stands on, set to a value.
+    """The study with one field of an entry, or of an entry that it needs, set to a value.
 
     field: of a run `model.*`, `train.*`, `sample.*`, `method`; of a guided entry `sample.*`, `guides.0.*` (how a guide
     is used, or its own `model.*`, `train.*`, `method`) and `run.*`; of both `dataset.*`.
@@ -34,7 +33,7 @@ def changed(study: Study, of: str, field: str, value: Any) -> Study:
 
 
 def with_seed(study: Study, number: int, stages: set[tuple[str, str]]) -> Study:
-    """The number-th training seed of the trained stages named (stage, entry): 0 is the study's own."""
+    """The study with the number-th training seed of these trainings (stage, entry); 0 is the study's own seed."""
     for stage, name in stages:
         kind = "runs" if stage == "pretrain" else _kind(study, name)
         entry = getattr(study, kind)[name]
@@ -43,13 +42,8 @@ def with_seed(study: Study, number: int, stages: set[tuple[str, str]]) -> Study:
     return study
 
 
-def with_sets(study: Study, of: str, sets: int) -> Study:
-    """Sampling seeds, for a sweep that trains nothing."""
-    return changed(study, of, "dataset.evaluate.sample_seeds", sets)
-
-
 def stacked(study: Study, of: str, points: list[Point], seeds: int) -> Study:
-    """All points of STACK.MEMBER as the members of that stack; they may differ in `model.*`."""
+    """The study with all points of STACK.MEMBER as the members of that stack; they may differ in `model.*`."""
     name, _, member = of.partition(".")
     entry, members = study.stacks[name], {}
     for point in points:
@@ -63,10 +57,9 @@ def stacked(study: Study, of: str, points: list[Point], seeds: int) -> Study:
 
 
 def check(calls: list[Call]) -> None:
-    """Every setting of these calls against its dataclass, before any of them runs."""
+    """Check every setting of these calls against its dataclass, before any of them runs."""
     for call in calls:
-        stage = import_module(stage_module(call.stage))
-        build(stage.Config, call.config, call.stage)
+        build(import_module(stage_module(call.stage)).Config, call.config, call.stage)
         if "sampler" in call.config:
             sampler = call.config["sampler"]
             method = build_method(sampler["method"], sampler["model"])
@@ -79,13 +72,12 @@ def check(calls: list[Call]) -> None:
 
 def evaluated(study: Study, of: str) -> list[Call]:
     """All calls that a trial of this entry may need."""
-    if is_stacked(study, of):
-        return chain(study, "evaluate-stack", of.partition(".")[0])
-    return chain(study, "evaluate", of)
+    stage, name = ("evaluate-stack", of.partition(".")[0]) if is_stacked(study, of) else ("evaluate", of)
+    return chain(study, stage, name)
 
 
 def _target(study: Study, of: str, field: str) -> tuple[str, str, list[str]]:
-    """Kind and name of the entry of params.yaml that a field lies in, and the path in it."""
+    """Section and name of the entry of params.yaml that has the field, and the field's path in it."""
     if of in study.guided and field == GUIDANCE:
         field = f"guides.0.{_strength(study, of)}"
     head, *rest = field.split(".")
@@ -95,7 +87,7 @@ def _target(study: Study, of: str, field: str) -> tuple[str, str, list[str]]:
             return "datasets", study.runs[run].dataset, rest
         case "run", [_, *_]:
             return "runs", run, rest
-        case "guides", [number, setting, *_] if of in study.guided and setting in OF_GUIDE:
+        case "guides", [number, setting, *_] if of in study.guided and setting in GUIDE_SETTINGS:
             guide = _guide(study, of, number)
             return _kind(study, guide), guide, rest[1:]
         case ("guides", []) | ("sample", [_, *_]) if of in study.guided:
@@ -118,12 +110,12 @@ def _guide(study: Study, of: str, number: str) -> str:
 
 
 def _kind(study: Study, guide: str) -> str:
-    """Under which of the study's parts a guide is."""
+    """The section of params.yaml that has the guide."""
     return "guides" if guide in study.guides else "classifiers"
 
 
 def _strength(study: Study, of: str) -> str:
-    """What its first guide's method calls its weight."""
+    """The name of the weight in the method of the entry's first guide."""
     name = _guide(study, of, "0")
     guide = getattr(study, _kind(study, name))[name]
     names = [field.name for field in dataclasses.fields(build_method(guide.method, guide.model).Use)]
@@ -131,7 +123,7 @@ def _strength(study: Study, of: str) -> str:
 
 
 def _with(block: Any, parts: list[str], value: Any, where: str) -> Any:
-    """A copy of nested blocks and lists with one place changed."""
+    """A copy of nested blocks and lists with one value replaced."""
     if not parts:
         return value
     first, *rest = parts

@@ -1,7 +1,7 @@
 """Ray Tune for the trials of a sweep: so many at a time, each in one process that is used again for the next.
 
-A trial holds one CPU and its training runs inside it, so there is nothing to wait for that another trial holds. Tune
-starts the trials, and once more what a killed process left; results and what is resumed are the store's.
+A trial holds one CPU and its training runs inside it, so no trial waits for what another one holds. Tune starts the
+trials, and restarts those whose process was killed; results and training state are in the store.
 """
 
 import os
@@ -19,34 +19,31 @@ from pipeline.console import one_line
 from pipeline.launch.cluster import check_room, joined_cluster, machine_room, own_folder, private_ray, wait_for_room
 from pipeline.launch.launcher import InProcess
 from pipeline.launch.ray_errors import stoppable
-from pipeline.sweeps.trial import Outcome, Sweeping, run_trial
+from pipeline.sweeps.trial import Report, SweepContext, TrialResult, run_trial
 from pipeline.sweeps.trials import Trial
 
 os.environ |= {  # read when Tune is imported or starts
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C stays Python's
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # so that Python handles Ctrl-C
     "TUNE_MAX_PENDING_TRIALS_PG": "1000000",
 }
 
 OPTION = "--concurrent"
-TRIES = 2  # of a trial whose process dies
-SHARE = 1e-4  # Ray's least part of a GPU
+MAX_PROCESSES = 2  # of one trial, if they die
+LEAST_GPU = 1e-4  # Ray's smallest fraction of a GPU
 
 
 @contextmanager
-def tune_trials(
-    concurrent: int, address: str | None
-) -> Iterator[Callable[[list[Trial], Sweeping, Callable[[Outcome], None]], None]]:
-    """With a private Ray, or in the cluster at `address`: runs trials and tells of each as it ends."""
+def tune_trials(concurrent: int, address: str | None) -> Iterator[Callable[[list[Trial], SweepContext, Report], None]]:
+    """A function that runs trials on a private Ray, or on the cluster at `address`, and reports each as it ends."""
     with ExitStack() as stack:
+        folder = stack.enter_context(own_folder())
         if address is None:
             gpus = torch.cuda.device_count()
             check_room(concurrent, machine_room(gpus), "this machine has", False, OPTION)
-            folder = stack.enter_context(own_folder())
             stack.enter_context(private_ray(folder, concurrent, gpus))
         else:
-            folder = stack.enter_context(own_folder())
             room = stack.enter_context(joined_cluster(address))
             check_room(concurrent, room, f"the cluster at {address} has", False, OPTION)
             wait_for_room(1, f"the cluster at {address}", False, OPTION)
@@ -55,23 +52,18 @@ def tune_trials(
 
 
 def _run(
-    concurrent: int,
-    gpus: float,
-    folder: Path,
-    trials: list[Trial],
-    sweeping: Sweeping,
-    done: Callable[[Outcome], None],
+    concurrent: int, gpus: float, folder: Path, trials: list[Trial], context: SweepContext, report: Report
 ) -> None:
-    resources = {"CPU": 1.0, "GPU": min(1.0, gpus / concurrent // SHARE * SHARE)}
-    trainable = tune.with_resources(tune.with_parameters(_Actor, trials=trials, sweeping=sweeping), resources)
+    resources = {"CPU": 1.0, "GPU": min(1.0, gpus / concurrent // LEAST_GPU * LEAST_GPU)}
+    trainable = tune.with_resources(tune.with_parameters(_Actor, trials=trials, context=context), resources)
     tuner = tune.Tuner(
         trainable,
         param_space={"trial": tune.grid_search(list(range(len(trials))))},
         tune_config=tune.TuneConfig(max_concurrent_trials=concurrent, reuse_actors=True),
         run_config=tune.RunConfig(
             storage_path=str(folder / "tune"),
-            failure_config=tune.FailureConfig(max_failures=TRIES - 1),
-            callbacks=[_Told(trials, done)],
+            failure_config=tune.FailureConfig(max_failures=MAX_PROCESSES - 1),
+            callbacks=[_Reporter(trials, report)],
             verbose=0,
         ),
     )
@@ -83,9 +75,9 @@ class _Actor(tune.Trainable):
     """Runs one trial after the other."""
 
     def setup(  # type: ignore[override]  # `with_parameters` passes the rest
-        self, config: dict[str, Any], trials: list[Trial], sweeping: Sweeping
+        self, config: dict[str, Any], trials: list[Trial], context: SweepContext
     ) -> None:
-        self.trials, self.sweeping = trials, sweeping
+        self.trials, self.context = trials, context
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -93,25 +85,26 @@ class _Actor(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        return {"done": True, "outcome": list(run_trial(self.trial, self.sweeping, InProcess()))}
+        return {"done": True, "result": list(run_trial(self.trial, self.context, InProcess()))}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: the store has everything."""
+        """Nothing: training state is in the store."""
 
     def load_checkpoint(self, checkpoint: object) -> None:
         """Nothing."""
 
 
-class _Told(tune.Callback):
-    """Passes on what trials leave."""
+class _Reporter(tune.Callback):
+    """Reports the results of trials."""
 
-    def __init__(self, trials: list[Trial], done: Callable[[Outcome], None]) -> None:
-        self.trials, self.done = trials, done
+    def __init__(self, trials: list[Trial], report: Report) -> None:
+        self.trials, self.report = trials, report
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self.done(Outcome(*trial.last_result["outcome"]))
+        self.report(TrialResult(*trial.last_result["result"]))
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         error = trial.pickled_error_file and trial.get_error()
         reason = one_line(error) if isinstance(error, BaseException) else "killed from outside, or out of memory"
-        self.done(Outcome(self.trials[trial.config["trial"]].id, None, f"its process died {TRIES} times: {reason}"))
+        died = f"its process died {MAX_PROCESSES} times: {reason}"
+        self.report(TrialResult(self.trials[trial.config["trial"]].id, None, died))

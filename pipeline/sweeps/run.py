@@ -1,11 +1,11 @@
-"""`trilemma sweep`: every point and seed of a sweep that is not there already; its table, figure and verdict."""
+"""`trilemma sweep`: every point and seed of a sweep that is not stored yet; its table, figure and verdict."""
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from filelock import FileLock, Timeout
 
@@ -18,134 +18,118 @@ from pipeline.launch.signals import on_sigterm
 from pipeline.metrics.card import METRICS
 from pipeline.store.open import open_store
 from pipeline.sweeps.entry import Sweep, find_sweep, trained_entry
-from pipeline.sweeps.trials import Trial, as_json, description, plan, trials_of
+from pipeline.sweeps.trials import Trial, description, trials_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from pipeline.sweeps.selection import Asked
-    from pipeline.sweeps.summary import Verdict
-    from pipeline.sweeps.trial import Outcome, Sweeping
+    from pipeline.sweeps.selection import PointSeeds
+    from pipeline.sweeps.summary import SweepVerdict
+    from pipeline.sweeps.trial import Report, SweepContext, TrialResult
+    from pipeline.tracking.mlflow_run import Run, Tracker
+
+Execute: TypeAlias = "Callable[[list[Trial], SweepContext, Report], None]"
+Write: TypeAlias = "Callable[[pd.DataFrame, Sweep, SweepVerdict, Path], tuple[list[Path], Figure]]"
+SWEEP, PLAN = "trilemma.sweep", "trilemma.plan"  # tags of the parent run: the same sweep continues in the same run
 
 
-Execute: TypeAlias = "Callable[[list[Trial], Sweeping, Callable[[Outcome], None]], None]"
-Write: TypeAlias = "Callable[[pd.DataFrame, Sweep, Verdict, Path], tuple[list[Path], Figure]]"
-SWEEP, PLAN = "trilemma.sweep", "trilemma.plan"  # tags of the parent: the same sweep goes on in the same run
+class PlannedSweep(NamedTuple):
+    """A sweep of a study before it runs, its settings checked."""
+
+    study: Study
+    name: str
+    sweep: Sweep
+    trials: list[Trial]
+    races: bool
 
 
-def run_sweep(
-    name: str,
-    of: str | None,
-    values: str | None,
-    seeds: int | None,
-    races: bool,
-    concurrent: int,
-    address: str | None,
-    dry_run: bool,
-    as_text: Callable[[dict[str, Any]], None],
-    write: "Write",
-) -> None:
-    """Run a sweep of the study in this folder. write: leaves the table, the figure and the page."""
+def plan_sweep(name: str, of: str | None, values: str | None, seeds: int | None, races: bool) -> PlannedSweep:
+    """A sweep of the study in this folder."""
     on_sigterm()
     study = own_study(Path.cwd())
     sweep = find_sweep(study, name, of, values, seeds)
-    trials = trials_of(study, sweep, f"sweeps.{name}", races)
-    folder = study.root / ".trilemma" / "sweeps" / study.name / name
-    store = open_store(study)
-    if dry_run:
-        as_text(as_json(trials, plan(trials, store).values(), store))
-        return
-    with _alone(folder, name), _closing_runs(study), _executor(concurrent, address) as execute:
-        as_text(_run(study, name, sweep, trials, folder, _racing(sweep, execute) if races else execute, write))
+    return PlannedSweep(study, name, sweep, trials_of(study, sweep, f"sweeps.{name}", races), races)
 
 
-def _run(
-    study: Study,
-    name: str,
-    sweep: Sweep,
-    trials: list[Trial],
-    folder: Path,
-    execute: "Execute",
-    write: "Write",
-) -> dict[str, Any]:
-    from pipeline.sweeps.summary import table, verdict
-    from pipeline.sweeps.trial import Sweeping
+def run_sweep(planned: PlannedSweep, concurrent: int, address: str | None, write: "Write") -> dict[str, Any]:
+    """Run the trials; the sweep's verdict and files. write: writes the table, the figure and the page."""
+    from pipeline.sweeps.trial import SweepContext, TrialResult
     from pipeline.tracking.mlflow_run import connect
 
+    study, name, sweep, trials, races = planned
+    folder = study.root / ".trilemma" / "sweeps" / study.name / name
+    with ExitStack() as stack:
+        stack.enter_context(_locked(folder, name))
+        stack.callback(connect, study.root)  # closes the runs of trials whose process was killed, or ended with Ray
+        execute = stack.enter_context(_executor(concurrent, address))
+        execute = _racing(sweep, execute) if races else execute
+        tracker, results = connect(study.root), dict[str, TrialResult]()
+        with _parent_run(tracker, planned) as run:
+            context = SweepContext(name, tracker, run.spec.run_id, open_store(study).uri, folder / "results")
+            execute(trials, context, partial(_note, results, f"sweep {name}", len(trials)))
+            summary = _summarise(planned, context, results, run, write)
+            shutil.rmtree(context.results, ignore_errors=True)
+            if failed := [result for result in results.values() if result.error]:
+                raise TrilemmaError(
+                    f"{len(failed)} of {len(trials)} trials failed, first {failed[0].trial}: {failed[0].error}; the "
+                    f"others are in {study.folder / summary['files'][0]}; run it again"
+                )
+    return summary
+
+
+def _parent_run(tracker: "Tracker", planned: PlannedSweep) -> "AbstractContextManager[Run]":
+    """The MLflow run above those of the trials."""
+    study, name, sweep, trials, _ = planned
     of = sweep.entries[0]
-    dataset = trained_entry(study, of).dataset
-    tracker = connect(study.root)
-    tags = {SWEEP: name, PLAN: digest_of(description(trials))}
+    experiment = f"{study.name}/{trained_entry(study, of).dataset}"
     params = {"sweep": name, "field": sweep.field, "trials": len(trials)}
-    outcomes: dict[str, Outcome] = {}
-    opened = tracker.open_run(f"{study.name}/{dataset}", f"sweep {name}", params, {"of": of}, {}, again=tags)
-    with opened as run:
-        sweeping = Sweeping(name, tracker, run.spec.run_id, _uri(study), folder / "results")
-        execute(trials, sweeping, partial(_note, outcomes, f"sweep {name}", len(trials)))
-        keys = {trial: found.key for trial, found in outcomes.items() if found.key}
-        contents = {trial.id: sweeping.measured(trial, keys[trial.id]) for trial in trials if trial.id in keys}
-        errors = [found for found in outcomes.values() if found.error]
-        if not contents:
-            raise TrilemmaError(f"all {len(trials)} trials failed, first {errors[0].trial}: {errors[0].error}")
-        rows, says = table(sweep, trials, contents), verdict(sweep, trials, contents)
-        files, figure = write(rows, sweep, says, study.folder / "reports")
-        run.table("table.json", rows)
-        run.picture("figure.png", figure)
-        run.tag("verdict", says.text)
-        shutil.rmtree(folder / "results", ignore_errors=True)
-        if errors:
-            raise TrilemmaError(
-                f"{len(errors)} of {len(trials)} trials failed, first {errors[0].trial}: {errors[0].error}; the others "
-                f"are in {files[0]}; run it again"
-            )
+    again = {SWEEP: name, PLAN: digest_of(description(trials))}
+    return tracker.open_run(experiment, f"sweep {name}", params, {"of": of}, {}, again=again)
+
+
+def _summarise(
+    planned: PlannedSweep, context: "SweepContext", results: "dict[str, TrialResult]", run: "Run", write: "Write"
+) -> dict[str, Any]:
+    """Table, figure and verdict of the trials that did not fail, as files and in the tracker."""
+    from pipeline.sweeps.summary import table, verdict
+    from pipeline.sweeps.trial import metrics_of
+
+    study, name, sweep, trials, _ = planned
+    keys = {trial: result.key for trial, result in results.items() if result.key}
+    contents = {t.id: metrics_of(t, context.artifact(keys[t.id]).path) for t in trials if t.id in keys}
+    if not contents:
+        first = next(iter(results.values()))
+        raise TrilemmaError(f"all {len(trials)} trials failed, first {first.trial}: {first.error}")
+    rows, conclusion = table(sweep, trials, contents), verdict(sweep, trials, contents)
+    files, figure = write(rows, sweep, conclusion, study.folder / "reports")
+    run.table("table.json", rows)
+    run.picture("figure.png", figure)
+    run.tag("verdict", conclusion.text)
+    names = [str(file.relative_to(study.folder)) for file in files]
     return {
-        "sweep": name,
-        "trials": list(outcomes),
-        "verdict": says.text,
-        "winner": says.winner,
-        "files": [str(file.relative_to(study.folder)) for file in files],
-    }
+        "sweep": name, "trials": list(results), "verdict": conclusion.text, "winner": conclusion.winner, "files": names
+    }  # fmt: skip
 
 
 @contextmanager
-def _alone(folder: Path, name: str) -> Iterator[None]:
-    """Another run of the same sweep would remove the results of this one."""
+def _locked(folder: Path, name: str) -> Iterator[None]:
+    """Excludes another run of the same sweep, which would remove the results of this one."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(blocking=False)
+        lock = FileLock(folder / ".lock").acquire(blocking=False)
     except Timeout:
         raise UserError(
             f"sweep {name} runs in this study already: wait for it, or stop it; --concurrent N has N trials at once"
         ) from None
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
-@contextmanager
-def _closing_runs(study: Study) -> Iterator[None]:
-    """Afterwards, the runs of trials whose process was killed, or ended with Ray, are closed."""
-    try:
-        yield
-    finally:
-        from pipeline.tracking.mlflow_run import connect
-
-        connect(study.root)
-
-
-def _note(outcomes: "dict[str, Outcome]", label: str, trials: int, outcome: "Outcome") -> None:
-    outcomes[outcome.trial] = outcome
-    end = f"failed: {outcome.error}" if outcome.error else "done"
-    say(f"{label}: {len(outcomes)} of {trials}: {outcome.trial}: {end}")
-
-
-def _uri(study: Study) -> str:
-    """The same store for every process, wherever it runs."""
-    uri = open_store(study).uri
-    return uri if "://" in uri else str(Path(uri).absolute())
+def _note(results: "dict[str, TrialResult]", label: str, trials: int, result: "TrialResult") -> None:
+    results[result.trial] = result
+    end = f"failed: {result.error}" if result.error else "done"
+    say(f"{label}: {len(results)} of {trials}: {result.trial}: {end}")
 
 
 @contextmanager
@@ -155,7 +139,7 @@ def _executor(concurrent: int, address: str | None) -> "Iterator[Execute]":
         raise UserError(f"--concurrent {concurrent}: 0 runs in this process, N has Ray Tune run N trials at a time")
     if concurrent == 0:
         if address is not None:
-            raise UserError(f"the cluster at {address} was given: say with --concurrent how many trials run at a time")
+            raise UserError(f"the cluster at {address} was given: set with --concurrent how many trials run at a time")
         yield _one_by_one
         return
     from pipeline.sweeps.ray_tune import tune_trials
@@ -164,40 +148,38 @@ def _executor(concurrent: int, address: str | None) -> "Iterator[Execute]":
         yield execute
 
 
-def _one_by_one(trials: list[Trial], sweeping: "Sweeping", done: "Callable[[Outcome], None]") -> None:
+def _one_by_one(trials: list[Trial], context: "SweepContext", report: "Report") -> None:
     from pipeline.launch.launcher import InProcess
     from pipeline.sweeps.trial import run_trial
 
     for trial in trials:
-        done(run_trial(trial, sweeping, InProcess()))
+        report(run_trial(trial, context, InProcess()))
 
 
 def _racing(sweep: Sweep, execute: Execute) -> Execute:
-    """As many trials as `seeds` for every point, but given where the best is in doubt."""
+    """As many trials as `seeds` for every point, but with more seeds where the best point is in doubt."""
     from pipeline.sweeps.selection import race
     from pipeline.sweeps.summary import headline
+    from pipeline.sweeps.trial import metrics_of
 
     better = METRICS[sweep.metric].better
     if better is None:
         raise UserError(f"--race: no value of {sweep.metric} is better than another: choose another `metric:`")
 
-    def run(trials: list[Trial], sweeping: "Sweeping", done: "Callable[[Outcome], None]") -> None:
+    def run(trials: list[Trial], context: "SweepContext", report: "Report") -> None:
         by_point = {(trial.point.label, trial.seed): trial for trial in trials}
         points = list(dict.fromkeys(trial.point.label for trial in trials))
 
-        def measure(asked: "Asked") -> list[float | None]:
-            keys: dict[str, str | None] = {}
+        def measure(seeded: "PointSeeds") -> list[float | None]:
+            chosen, keys = [by_point[point] for point in seeded], dict[str, str | None]()
 
-            def told(outcome: "Outcome") -> None:
-                keys[outcome.trial] = outcome.key
-                done(outcome)
+            def note(result: "TrialResult") -> None:
+                keys[result.trial] = result.key
+                report(result)
 
-            chosen = [by_point[point] for point in asked]
-            execute(chosen, sweeping, told)
-            found = [(trial, keys[trial.id]) for trial in chosen]
-            return [
-                None if key is None else headline(sweep, trial, sweeping.measured(trial, key)) for trial, key in found
-            ]
+            execute(chosen, context, note)
+            stored = [(trial, context.artifact(key).path if (key := keys[trial.id]) else None) for trial in chosen]
+            return [None if path is None else headline(sweep, trial, metrics_of(trial, path)) for trial, path in stored]
 
         race(points, measure, sweep.seeds * len(points), len(trials) // len(points), better)
 

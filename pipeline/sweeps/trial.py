@@ -1,10 +1,10 @@
-"""One trial of a sweep, in whatever process: what is missing of it is computed, the rest comes from the store."""
+"""One trial of a sweep, in any process: the missing results are computed, the others come from the store."""
 
 import json
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock
 
-from pipeline.console import say
+from pipeline.console import one_line, say
 from pipeline.context import Launch
 from pipeline.dag.graph import STAGES, Call
 from pipeline.dag.resolve import key_if_known
-from pipeline.dag.run import compute, outside, stage_config, tidy_up
-from pipeline.dag.usage import Meter
-from pipeline.data.artifacts import MANIFEST, Artifact, Manifest, digest_of, read_artifact
+from pipeline.dag.run import Execution, Finished, external_inputs, finish
+from pipeline.data.artifacts import MANIFEST, Artifact, digest_of, read_artifact
 from pipeline.errors import TrilemmaError
 from pipeline.metrics.card import METRICS_FILE
 from pipeline.store.store import Store
@@ -28,28 +27,31 @@ from pipeline.sweeps.trials import Trial
 
 if TYPE_CHECKING:
     from pipeline.tracking.mlflow_run import Run, Tracker
+    from pipeline.tracking.watch import Watch
+
+TRIAL = "trilemma.trial"  # tag of a child run: its value is unique below the parent
 
 
-TRIAL = "trilemma.trial"  # tag of a child: one of a kind below its parent
-
-
-class Outcome(NamedTuple):
-    """What a trial left: the key of what `evaluate` made, or what went wrong twice."""
+class TrialResult(NamedTuple):
+    """The key of the evaluation, or the error of the second try."""
 
     trial: str
     key: str | None
     error: str | None = None
 
 
+Report = Callable[[TrialResult], None]
+
+
 @dataclass(frozen=True)
-class Sweeping:
+class SweepContext:
     """What all trials of a sweep share; can be sent to other processes."""
 
-    name: str
+    sweep: str
     tracker: "Tracker"
     parent: str  # run id
     store_uri: str
-    shelf: Path  # results of this machine, by key
+    results: Path  # a folder of this machine: artifacts by key
 
     @cached_property
     def store(self) -> Store:
@@ -57,118 +59,79 @@ class Sweeping:
 
     def artifact(self, key: str) -> Artifact:
         """The result of a key, fetched once for all trials."""
-        path = self.shelf / key
-        self.shelf.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.shelf / f".{key}.lock"):
-            found = read_artifact(path) if (path / MANIFEST).is_file() else self.store.fetch(key, path)
-        if found is None:
+        path = self.results / key
+        self.results.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.results / f".{key}.lock"):
+            artifact = read_artifact(path) if (path / MANIFEST).is_file() else self.store.fetch(key, path)
+        if artifact is None:
             raise TrilemmaError(f"the store lost the result {key[:12]}: run the sweep again")
-        return found
-
-    def measured(self, trial: Trial, key: str) -> dict[str, Any]:
-        return content_of(trial, self.artifact(key).path)
+        return artifact
 
 
-def content_of(trial: Trial, evaluated: Path) -> dict[str, Any]:
-    """What `evaluate` found; of a stack, of this trial's point and seed."""
-    content = json.loads((evaluated / METRICS_FILE).read_text())
-    if not is_stacked(trial.study, trial.point.of):
-        return content
-    return content[trial.point.label][trial.seed]
+def metrics_of(trial: Trial, evaluation: Path) -> dict[str, Any]:
+    """The content of metrics.json; of a stack, the part of this trial's point and seed."""
+    content = json.loads((evaluation / METRICS_FILE).read_text())
+    return content[trial.point.label][trial.seed] if is_stacked(trial.study, trial.point.of) else content
 
 
-def run_trial(trial: Trial, sweeping: Sweeping, launch: Launch, has_failed: bool = False) -> Outcome:
-    """Tried twice; nothing but an end of the process leaves this function as an exception."""
+def run_trial(trial: Trial, context: SweepContext, launch: Launch) -> TrialResult:
+    """Run a trial, try once more if it fails, and return the error's text instead of raising the second error."""
     try:
-        with _child(trial, sweeping) as run:
-            work = _Work(trial, sweeping, launch, run)
-            key = work.evaluation()
-            _log_once(run, sweeping.measured(trial, key), work)
-            return Outcome(trial.id, key)
+        return _run_once(trial, context, launch)
     except Exception as error:
-        line = f"{type(error).__name__}: {error}" if not isinstance(error, TrilemmaError) else str(error)
         where = "".join(traceback.format_exception(error)[-2:-1]).strip().replace("\n", "; ")
-        if not has_failed:
-            say(f"trial {trial.id} failed ({line}; {where}): once more")
-            return run_trial(trial, sweeping, launch, has_failed=True)
-        return Outcome(trial.id, None, line)
+        say(f"trial {trial.id} failed ({one_line(error)}; {where}): once more")
+    try:
+        return _run_once(trial, context, launch)
+    except Exception as error:
+        return TrialResult(trial.id, None, one_line(error))
 
 
-class _Work:
-    """The chain of one trial, call by call."""
+def _run_once(trial: Trial, context: SweepContext, launch: Launch) -> TrialResult:
+    study, calls = trial.study, evaluated(trial.study, trial.point.of)
+    finished: dict[Path, Finished] = {}  # by `out` of the study's call
 
-    def __init__(self, trial: Trial, sweeping: Sweeping, launch: Launch, run: "Run") -> None:
-        self.trial, self.sweeping, self.launch, self.run = trial, sweeping, launch, run
-        self.keys: dict[Path, str] = {}  # by the out that a call has in the study
-        self.manifests: dict[Path, Manifest] = {}
-        self.reused: list[str] = []
-        self.cost = {"seconds": 0.0, "cpu_seconds": 0.0}
+    def inputs(call: Call) -> dict[str, Artifact]:
+        made = {role: context.artifact(finished[path].key) for role, path in call.made.items()}
+        return external_inputs(study, call) | made
 
-    def evaluation(self) -> str:
-        """Its key."""
-        calls = evaluated(self.trial.study, self.trial.point.of)
-        for call in calls:
-            inputs = {role: self.manifests[path] for role, path in call.made.items()}
-            key = key_if_known(self.trial.study, call, inputs)
-            assert key is not None
-            self.keys[call.out], self.manifests[call.out] = key, self._result(call, key)
-        return self.keys[calls[-1].out]
-
-    def _result(self, call: Call, key: str) -> Manifest:
-        store = self.sweeping.store
-        found = store.manifest(key)
-        if found is None:
-            with store.lease(key):
-                found = store.manifest(key)  # somebody else may have finished it while we waited
-                if found is None:
-                    return self._compute(call, key)
-        tidy_up(self.trial.study.root, call, key, store)
-        self.reused.append(f"{call.stage} {call.name}")
-        return found
-
-    def _compute(self, call: Call, key: str) -> Manifest:
-        from pipeline.launch.determinism import reproducible
+    def watch(call: Call, key: str, launch: Launch) -> "AbstractContextManager[Watch]":
         from pipeline.tracking.watch import Watch
 
-        sweeping, meter = self.sweeping, Meter()
-        inputs = outside(self.trial.study, call)
-        inputs |= {role: sweeping.artifact(self.keys[path]) for role, path in call.made.items()}
-        here = replace(call, out=sweeping.shelf / key)
-        label, unit = f"{self.trial.id}: {call.stage}", STAGES[call.verb].unit
-        watch = Watch(self.run.spec, label, unit, call.stage)
-        told = {"sweep": sweeping.name, "trial": self.trial.id}
-        with reproducible(), watch.opened(self.run):
-            config = stage_config(call)
-            spent = compute(here, config, key, sweeping.store, inputs, meter, self.launch, watch, told)
-        self.cost = {name: value + (spent[name] or 0.0) for name, value in self.cost.items()}
-        made = sweeping.store.manifest(key)
-        assert made is not None, "it was just put there"
-        return made
+        return Watch(run.spec, f"{trial.id}: {call.stage}", STAGES[call.verb].unit, call.stage).opened(run)
+
+    words = {"sweep": context.sweep, "trial": trial.id}
+    execution = Execution(study, context.store, inputs, lambda call: nullcontext(launch), watch, context.results, words)
+    with _child_run(trial, context, calls) as run:
+        for call in calls:
+            key = key_if_known(study, call, {role: finished[path].manifest for role, path in call.made.items()})
+            assert key is not None, "all inputs are finished"
+            finished[call.out] = finish(call, key, execution)
+        evaluation, costs = finished[calls[-1].out].key, [one.cost for one in finished.values() if one.cost]
+        _log_once(run, metrics_of(trial, context.artifact(evaluation).path), costs)
+        run.tag("reused", ", ".join(f"{call.stage} {call.name}" for call in calls if finished[call.out].cost is None))
+    return TrialResult(trial.id, evaluation)
 
 
-@contextmanager
-def _child(trial: Trial, sweeping: Sweeping) -> Iterator["Run"]:
-    """The trial's run below the sweep's: made, or gone on with after a kill."""
-    study, of = trial.study, trial.point.of
-    run = trained_entry(study, of)
-    params = {"method": run.method, "dataset": run.dataset, "entry": of, "seed": trial.seed}
+def _child_run(trial: Trial, context: SweepContext, calls: list[Call]) -> "AbstractContextManager[Run]":
+    """The trial's run below the sweep's: new, or the same one after a kill."""
+    of, entry = trial.point.of, trained_entry(trial.study, trial.point.of)
+    params = {"method": entry.method, "dataset": entry.dataset, "entry": of, "seed": trial.seed}
     values = {name: str(value) if isinstance(value, list) else value for name, value in trial.point.values.items()}
-    calls = {f"{call.stage} {call.name}": call.config for call in evaluated(study, of)}
-    with sweeping.tracker.open_run(
-        f"{study.name}/{run.dataset}",
+    return context.tracker.open_run(
+        f"{trial.study.name}/{entry.dataset}",
         trial.id,
         params | values,
-        calls,
-        {"sweep": sweeping.name},
-        sweeping.parent,
+        {f"{call.stage} {call.name}": call.config for call in calls},
+        {"sweep": context.sweep},
+        context.parent,
         {TRIAL: digest_of(trial.id)},
-    ) as opened:
-        yield opened
+    )
 
 
-def _log_once(run: "Run", content: dict[str, Any], work: _Work) -> None:
-    if not any(name.startswith("eval/") for name in run.has):
-        values = {f"{row['metric']} {row['card']['extractor']}": fmean(row["values"]) for row in content["metrics"]}
-        run.log({f"eval/{name}": value for name, value in (values | content["counts"]).items()}, 0)
-        run.log({f"cost/{name}": value for name, value in work.cost.items()}, 0)
-    run.tag("reused", ", ".join(work.reused))
+def _log_once(run: "Run", content: dict[str, Any], costs: list[dict[str, Any]]) -> None:
+    if any(name.startswith("eval/") for name in run.has):
+        return
+    values = {f"{row['metric']} {row['card']['extractor']}": fmean(row["values"]) for row in content["metrics"]}
+    run.log({f"eval/{name}": value for name, value in (values | content["counts"]).items()}, 0)
+    run.log({f"cost/{name}": sum(cost[name] or 0.0 for cost in costs) for name in ("seconds", "cpu_seconds")}, 0)

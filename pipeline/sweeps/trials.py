@@ -1,24 +1,24 @@
-"""What a sweep needs, what of it is there already, and what is left to run; nothing is computed twice."""
+"""The trials of a sweep, which of their stages are stored, and which are left to run."""
 
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config.study import Study
 from pipeline.dag.code_version import code_version
-from pipeline.dag.graph import Call
-from pipeline.dag.resolve import Cost, Planned, identities, past_costs, planned_calls
+from pipeline.dag.graph import STAGES, Call
+from pipeline.dag.resolve import identities, past_costs, planned_calls
 from pipeline.errors import ConfigError, naming
-from pipeline.store.store import Store
+from pipeline.store.open import open_store
 from pipeline.sweeps.entry import Point, Sweep, find_sweep, is_stacked
-from pipeline.sweeps.overrides import TRAINED, changed, check, evaluated, stacked, with_seed, with_sets
+from pipeline.sweeps.overrides import changed, check, evaluated, stacked, with_seed
 
-MOST_SEEDS = 3  # times `seeds`, for a point that a race cannot tell from others
+RACE_SEEDS = 3  # times `seeds`: the most that a race gives to one point
+TRAINED = tuple(name for name, stage in STAGES.items() if stage.trains)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One point with one training seed: a study of its own, down to what `evaluate` makes."""
+    """One point with one training seed: a study of its own, up to the stage `evaluate`."""
 
     point: Point
     seed: int
@@ -31,23 +31,19 @@ class Trial:
 
 
 def trials_of(study: Study, sweep: Sweep, where: str, races: bool = False) -> list[Trial]:
-    """Points in the order of the table, the seeds of each one after the other; settings checked.
+    """Points in the order of the table, and the seeds of each; their settings checked.
 
-    races: with the seeds that a race may give a point; it spends as many trials as there were without it.
+    races: with the additional seeds that a race may give to a point.
     """
-    found = []
+    trials = []
     for of in sweep.entries:
         points = [point for point in sweep.points() if point.of == of]
-        found += (
-            _stacked(study, points, sweep, where, races)
-            if is_stacked(study, of)
-            else _apart(study, points, sweep, where, races)
-        )
-    return found
+        trials += (_stacked if is_stacked(study, of) else _separate)(study, points, sweep, where, races)
+    return trials
 
 
 def _stacked(study: Study, points: list[Point], sweep: Sweep, where: str, races: bool) -> list[Trial]:
-    """One study for all: whichever trial comes first trains every point."""
+    """One study for all: the first trial that runs trains every point."""
     if races:
         raise ConfigError(f"{where}: --race is for trials that train apart; a stack trains all at once: leave it out")
     with naming(where):
@@ -55,21 +51,19 @@ def _stacked(study: Study, points: list[Point], sweep: Sweep, where: str, races:
     return [Trial(point, seed, together, True) for point in points for seed in range(sweep.seeds)]
 
 
-def _apart(study: Study, points: list[Point], sweep: Sweep, where: str, races: bool) -> list[Trial]:
+def _separate(study: Study, points: list[Point], sweep: Sweep, where: str, races: bool) -> list[Trial]:
     studies = []
     for point in points:
         with naming(f"{where}: {point.label}"):
             studies.append(_study_of(study, point))
-    found, trained = [], _what_varies(studies, points[0].of)
-    for point, own in zip(points, studies):
-        if races and not trained:
+    trained = _varied_trainings(studies, points[0].of)
+    if not trained:
+        if races:
             raise ConfigError(f"{where}: --race is for training seeds; here only sampling differs: leave it out")
-        if trained:
-            seeds = MOST_SEEDS * sweep.seeds if races else sweep.seeds
-            found += [Trial(point, n, with_seed(own, n, trained), True) for n in range(seeds)]
-        else:
-            found.append(Trial(point, 0, with_sets(own, point.of, sweep.seeds), False))
-    return found
+        sets = "dataset.evaluate.sample_seeds"
+        return [Trial(p, 0, changed(own, p.of, sets, sweep.seeds), False) for p, own in zip(points, studies)]
+    seeds = range(RACE_SEEDS * sweep.seeds if races else sweep.seeds)
+    return [Trial(p, seed, with_seed(own, seed, trained), True) for p, own in zip(points, studies) for seed in seeds]
 
 
 def _study_of(study: Study, point: Point) -> Study:
@@ -79,58 +73,49 @@ def _study_of(study: Study, point: Point) -> Study:
     return study
 
 
-def _what_varies(studies: list[Study], of: str) -> set[tuple[str, str]]:
-    """The trainings that are not the same at every point of an entry: only their seeds are worth varying."""
-    ids: dict[tuple[str, str], set[str]] = {}
+def _varied_trainings(studies: list[Study], of: str) -> set[tuple[str, str]]:
+    """The trainings, as (stage, entry), that differ between the points of an entry: only their seeds are varied."""
+    identities_of: dict[tuple[str, str], set[str]] = {}
     for study in studies:
         calls = evaluated(study, of)
         names = identities(study, calls)
         for call in calls:
             if call.stage in TRAINED:
-                ids.setdefault((call.stage, call.name), set()).add(names[call.out])
-    return {trained for trained, found in ids.items() if len(found) > 1}
+                identities_of.setdefault((call.stage, call.name), set()).add(names[call.out])
+    return {training for training, different in identities_of.items() if len(different) > 1}
 
 
-def plan(trials: list[Trial], store: Store) -> dict[str, Planned]:
-    """Every call of these trials."""
-    return planned_calls([(trial.study, evaluated(trial.study, trial.point.of)) for trial in trials], store)
-
-
-def as_json(trials: list[Trial], planned: Iterable[Planned], store: Store) -> dict[str, Any]:
-    """What `--dry-run --json` prints."""
-    costs = past_costs(store)
-    return {
-        "points": [
-            {"id": trial.id, "of": trial.point.of, "seed": trial.seed, **trial.point.values} for trial in trials
-        ],
-        "run": [
-            {"stage": p.call.stage, "name": p.call.name, "key": p.key, "seconds": _seconds(costs, p.call)}
-            for p in planned
-            if p.manifest is None
-        ],
-        "reused": [
-            {"stage": p.call.stage, "name": p.call.name, "key": p.key} for p in planned if p.manifest is not None
-        ],
-    }
+def list_calls(study: Study, trials: list[Trial]) -> dict[str, Any]:
+    """The trials ("points"), and their calls: those that have to "run", with seconds, and those to be "reused"."""
+    store = open_store(study)
+    planned, costs = planned_calls(_chains(trials), store).values(), past_costs(store)
+    calls: dict[str, list[dict[str, Any]]] = {"run": [], "reused": []}
+    for _, call, _, key, manifest in planned:
+        listed = {"stage": call.stage, "name": call.name, "key": key}
+        if manifest is None:
+            cost = costs.get((call.stage, call.name), costs.get((call.stage,)))
+            calls["run"].append(listed | {"seconds": None if cost is None else cost.seconds})
+        else:
+            calls["reused"].append(listed)
+    points = [{"id": trial.id, "of": trial.point.of, "seed": trial.seed, **trial.point.values} for trial in trials]
+    return {"points": points, **calls}
 
 
 def description(trials: list[Trial]) -> dict[str, Any]:
-    """Settings and code of every stage, by trial: its digest tells one plan from another in the tracker."""
-    return {trial.id: dict(_described(trial)) for trial in trials}
-
-
-def _described(trial: Trial) -> Iterator[tuple[str, Any]]:
-    for call in evaluated(trial.study, trial.point.of):
-        code = code_version(call.modules, trial.study.root)
-        yield f"{call.stage} {call.name}", {"config": call.config, "code": code}
-
-
-def _seconds(costs: Mapping[tuple[str, ...], Cost], call: Call) -> float | None:
-    cost = costs.get((call.stage, call.name), costs.get((call.stage,)))
-    return None if cost is None else cost.seconds
+    """Settings and code of every stage, by trial: its digest distinguishes sweeps of one name in the tracker."""
+    return {
+        trial.id: {
+            f"{call.stage} {call.name}": {"config": call.config, "code": code_version(call.modules, study.root)}
+            for call in calls
+        }
+        for trial, (study, calls) in zip(trials, _chains(trials))
+    }
 
 
 def chains_of(study: Study, sweep: str) -> list[tuple[Study, list[Call]]]:
     """The calls of a sweep of params.yaml, by trial."""
-    trials = trials_of(study, find_sweep(study, sweep, None, None, None), f"sweeps.{sweep}")
+    return _chains(trials_of(study, find_sweep(study, sweep), f"sweeps.{sweep}"))
+
+
+def _chains(trials: list[Trial]) -> list[tuple[Study, list[Call]]]:
     return [(trial.study, evaluated(trial.study, trial.point.of)) for trial in trials]

@@ -141,4 +141,4 @@ def _point(point: Point) -> str:
 
 
 def sweep_of(study: Study, name: str) -> Sweep:
-    return find_sweep(study, name, None, None, None)
+    return find_sweep(study, name)

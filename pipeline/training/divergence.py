@@ -1,4 +1,4 @@
-"""A training that diverges is stopped: metrics that are not finite, generated images that are all alike."""
+"""Stop a training that diverges: metrics that are not finite, generated images that are all alike."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 from pipeline.errors import TrilemmaError
 
-GRACE_STEPS = 1000  # in which a fresh network, whose first images are all alike, must begin to make different ones
+GRACE_STEPS = 1000  # a fresh network's first images are all alike: until then this is no collapse
 
 
 def check_finite(window: Sequence[Mapping[str, Tensor]], step: int, replay: str) -> None:
-    """window: the metrics of the steps up to `step`, each by name; `replay` ends the message."""
+    """TrilemmaError if a metric of the steps up to `step` is NaN or infinite. replay: the end of its message."""
     if torch.stack([value for metrics in window for value in metrics.values()]).isfinite().all():
         return
     for offset, metrics in enumerate(window):
@@ -24,14 +24,13 @@ def check_finite(window: Sequence[Mapping[str, Tensor]], step: int, replay: str)
 
 
 def check_spread(history: Sequence[Mapping[str, float]], share: float, replay: str) -> None:
-    """Stop if, in the last row, the spread of generated images is below `share` of that of real ones.
+    """TrilemmaError if, in the last row, the spread of generated images is below `share` of that of real ones.
 
     In the first GRACE_STEPS only if it was above that in an earlier row.
     """
     last = history[-1]
-    if not _alike(last, share):
-        return
-    if last["step"] <= GRACE_STEPS and all(_alike(row, share) for row in history if "fake_spread" in row):
+    is_fresh = last["step"] <= GRACE_STEPS and all(_alike(row, share) for row in history if "fake_spread" in row)
+    if is_fresh or not _alike(last, share):
         return
     raise TrilemmaError(
         f"the generator has collapsed by step {last['step']}: its images differ by {last['fake_spread']:.2g} where "

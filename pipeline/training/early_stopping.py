@@ -1,30 +1,30 @@
-"""Early stopping of `classify` and `discriminate`: part of the training pictures is held out, and the weights with the
-lowest loss there are kept."""
+"""Early stopping of `classify` and `discriminate`, by the loss on a part of the training split."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from methods.core.rng import StepRng
-from methods.core.types import Batch, Trainable
+from methods.core.types import Batch
+from pipeline.context import RunContext
 from pipeline.data.artifacts import Draft
 from pipeline.data.loader import Epochs
 from pipeline.data.row_index import ShardedRows
 from pipeline.errors import UserError
-from pipeline.training.loop import HeldOut, Outcome, Precision, check_at_least_one
+from pipeline.training.loop import HeldOut, Job, Precision, check_at_least_one, outcome_of, train, write_trained
 
-MAX_VALIDATION_VALUES = 2**28  # of all the pictures of one check together: 1 GiB in float32
+MAX_VALIDATION_VALUES = 2**28  # numbers in the images of one check: 1 GiB in float32
 
 
 @dataclass(frozen=True)
 class GuideTrain:
-    """The `train` block of a guide. Held-out pictures come from the training split, never from the evaluated one."""
+    """The `train` block of a guide. Validation images come from the training split, never from the evaluated one."""
 
     steps: int = 2000  # at most
-    batch: int = 128  # real images per step, and for a discriminator as many fakes
+    batch: int = 128  # real images per step, and for a discriminator as many generated ones
     seed: int = 0
     precision: Precision = "float32"
-    held_out: float = 0.1  # share of the real and of the fake pictures
+    held_out: float = 0.1  # share of the real and of the generated images
     check_every: int = 100  # steps
     patience: int = 5  # checks without a lower held-out loss
 
@@ -35,35 +35,37 @@ class GuideTrain:
 
 
 def split_validation(pictures: ShardedRows, share: float) -> tuple[ShardedRows, ShardedRows]:
-    """The pictures to train on, and the last ones, to validate with: the same for any guide on this data.
+    """Training and validation images, the same for any guide on this data; UserError if either has none.
 
-    Of the last ones as many as `MAX_VALIDATION_VALUES` allows, evenly spaced.
+    The last `share` of them is held out; of these, as many evenly spaced ones as `MAX_VALIDATION_VALUES` allows.
     """
     kept = len(pictures) - round(share * len(pictures))
     if not 0 < kept < len(pictures):
-        raise UserError(
-            f"train.held_out: {share} of {len(pictures)} pictures leaves none to train on, or none to check"
-        )
-    unseen = pictures.rows(slice(kept, None))
+        raise UserError(f"train.held_out: {share} of {len(pictures)} images leaves none to train on, or none to check")
     most = max(1, MAX_VALIDATION_VALUES // int(np.prod(pictures.shape[1:])))
-    return pictures.rows(slice(kept)), unseen.spread(most)
+    return pictures.take(slice(kept)), pictures.take(slice(kept, None)).evenly_spaced(most)
 
 
 def validation_batch(pictures: ShardedRows, classes: int, count: int) -> Batch:
-    """`count` of the pictures as one batch."""
+    """`count` of the images as one batch, in a fixed random order."""
     images, labels, _ = pictures.read()
     return Epochs(images, labels if classes else None, count, 0)(0)
 
 
-def held_out(method: Trainable, batch: Batch, block: GuideTrain) -> HeldOut:
-    """With draws fixed once, so that checks differ by the weights alone."""
-    (player,) = method.players()
-    draws = method.draw(player.name, batch, StepRng(block.seed, 0, "held out"))
-    return HeldOut(player.name, batch, draws, block.check_every, block.patience)
+def train_guide(job: Job, validation: Batch, block: GuideTrain, out: Draft, context: RunContext) -> None:
+    """Train with early stopping; write the weights with the lowest validation loss, and note loss and accuracy there.
 
-
-def note_best(out: Draft, outcome: Outcome) -> None:
-    """Held-out loss and accuracy of the kept weights, over all noise levels."""
+    The draws on the validation batch are fixed, so that checks differ by the weights alone. Pretrained networks are
+    not written.
+    """
+    (player,) = job.method.players()
+    draws = job.method.draw(player.name, validation, StepRng(block.seed, 0, "held out"))
+    held_out = HeldOut(player.name, validation, draws, block.check_every, block.patience)
+    context.launch.fit(train, replace(job, held_out=held_out), context.state, context.watch)
+    outcome = outcome_of(context.state)
+    for name in job.pretrained:
+        del outcome.weights[name]
+    write_trained(out, outcome, job.data, block.seed)
     best = next(row for row in outcome.history if row["step"] == outcome.best_step)
     out.facts.update(
         best_step=outcome.best_step, held_out_loss=outcome.best_loss, held_out_accuracy=best["held_out_accuracy"]

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, Protocol
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,14 +26,15 @@ from pipeline.errors import Interrupted, TrilemmaError
 from pipeline.training.divergence import check_finite, check_spread
 from pipeline.training.networks import save_weights
 
-RECORD_EVERY = 20  # steps averaged into one row of the history; checkpoints in time fall on its multiples
+RECORD_EVERY = 20  # steps averaged into one row of the history; timed checkpoints are made at its multiples
+PREVIEWS = 5  # in a training
 CHECKPOINT_SECONDS = 5.0  # between saves, if one takes CHEAP_SECONDS or less
 CHEAP_SECONDS = 0.001
 CHECKPOINT = "training.pt"
 
 Row = dict[str, float]
 Window = list[dict[str, Tensor]]  # metrics of the steps since the last row
-Precision = Literal["float32", "float64", "bf16"]  # bf16: products and sums of a loss only; weights are float32
+Precision = Literal["float32", "float64", "bf16"]  # bf16: autocast of the loss; weights stay float32
 
 
 class HeldOut(NamedTuple):
@@ -47,7 +49,7 @@ class HeldOut(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """What to train: the same on every worker."""
+    """What to train; equal on every worker. batches: one per step, of `batch` images over all workers."""
 
     method: Trainable
     data: DataSpec
@@ -57,24 +59,14 @@ class Job:
     seed: int
     precision: Precision
     held_out: HeldOut | None = None
-    given: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # weights of networks trained elsewhere
-    unseen: Batches | None = None  # never trained on: how a discriminator's logits differ there
-    collapse: float | None = None  # stop when generated images differ by less than this share of what real ones do
+    pretrained: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # weights by network, loaded at first
+    unseen: Batches | None = None  # held-out data, on which a discriminator's logits are recorded
+    collapse: float | None = None  # stop when the spread of generated images is below this share of the real ones'
     preview: Callable[[Nets], np.ndarray] | None = None  # samples to log, uint8 [n, C, H, W]
-
-    @property
-    def preview_every(self) -> int:
-        """Five previews in a training."""
-        return max(self.steps // 5 // RECORD_EVERY, 1) * RECORD_EVERY
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of weights."""
-        return torch.float64 if self.precision == "float64" else torch.float32
 
 
 def check_at_least_one(**counts: int) -> None:
-    """Settings of a `train` block, by name."""
+    """ValueError for the first of these settings that is below 1."""
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{name}: {count} came, at least 1 was wanted")
@@ -82,7 +74,7 @@ def check_at_least_one(**counts: int) -> None:
 
 @dataclass
 class Outcome:
-    """The result of a training so far."""
+    """The result of a training so far; plain values and tensors, as checkpoints keep them."""
 
     weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # by network; where held out, the best ones
     history: list[Row] = field(default_factory=list)
@@ -91,12 +83,45 @@ class Outcome:
     checks_without_gain: int = 0  # since then
     steps: int = 0
     finished: bool = False
+    window: Window = field(default_factory=list)
+
+
+class Checkpoint:
+    """The last saved state of a training (with `state_dict` and `load_state_dict`), and when the next save is due."""
+
+    def __init__(self, state: State, name: str) -> None:
+        self.state, self.name = state, name
+        self._saved_at, self._pause = time.monotonic(), CHECKPOINT_SECONDS
+
+    def load(self, device: torch.device | str) -> dict[str, Any]:
+        """All that was saved; empty without a checkpoint."""
+        saved = self.state.load(self.name)
+        return {} if saved is None else torch.load(io.BytesIO(saved), weights_only=True, map_location=device)
+
+    def resume(self, training: Any, device: torch.device) -> dict[str, Any]:
+        """Restore the training; return the other values that were saved with it."""
+        if content := self.load(device):
+            training.load_state_dict(content.pop("training"))
+        return content
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self._saved_at > self._pause
+
+    def save(self, training: Any, **others: Any) -> None:
+        """others: plain values and tensors, which `resume` returns."""
+        started, buffer = time.monotonic(), io.BytesIO()
+        torch.save({"training": training.state_dict(), **others}, buffer)
+        self.state.save(self.name, buffer.getvalue())
+        self._saved_at = time.monotonic()
+        # Young's rule (1974): sqrt(2 T save_seconds), for a failure every T = 3.5 hours; after 5 s, 6 minutes.
+        self._pause = CHECKPOINT_SECONDS * math.sqrt(max((self._saved_at - started) / CHEAP_SECONDS, 1.0))
 
 
 def train(worker: Worker, job: Job, state: State, watch: Watch) -> None:
-    """Train to the end, or on from the last checkpoint; rank 0 leaves the outcome in `state`."""
-    training = TrainState.fresh(job.method, job.data, job.seed, worker.device, job.dtype)
-    for name, weights in job.given.items():
+    """Train to the end or from the last checkpoint on; rank 0 saves the outcome in `state`. May raise `Interrupted`."""
+    dtype = torch.float64 if job.precision == "float64" else torch.float32
+    training = TrainState.fresh(job.method, job.data, job.seed, worker.device, dtype)
+    for name, weights in job.pretrained.items():
         training.nets[name].load_state_dict(weights)
     checkpoint = Checkpoint(state, CHECKPOINT)
     saved = checkpoint.resume(training, worker.device)
@@ -107,44 +132,29 @@ def train(worker: Worker, job: Job, state: State, watch: Watch) -> None:
             for row in outcome.history:
                 view.metrics(row, int(row["step"]))
         if not outcome.finished:
-            _run(worker, job, training, outcome, saved.get("window", []), checkpoint, view)
+            _run(worker, job, training, outcome, checkpoint, view)
 
 
 def _run(
-    worker: Worker,
-    job: Job,
-    training: TrainState,
-    outcome: Outcome,
-    window: Window,
-    checkpoint: "Checkpoint",
-    view: Watch | None,
+    worker: Worker, job: Job, training: TrainState, outcome: Outcome, checkpoint: Checkpoint, view: Watch | None
 ) -> None:
     saved_step = training.step
-    for metrics in train_steps(
-        job.method,
-        training,
-        job.batches,
-        seed=job.seed,
-        batch=job.batch,
-        steps=job.steps,
-        all_reduce=worker.all_reduce,
-        rank=worker.rank,
-        world=worker.world,
-        autocast=torch.bfloat16 if job.precision == "bf16" else None,
-    ):
-        window.append(metrics)
+    autocast = torch.bfloat16 if job.precision == "bf16" else None
+    steps = partial(train_steps, job.method, training, job.batches, seed=job.seed, batch=job.batch, steps=job.steps)
+    for metrics in steps(all_reduce=worker.all_reduce, rank=worker.rank, world=worker.world, autocast=autocast):
+        outcome.window.append(metrics)
         step = outcome.steps = training.step
         is_last = step == job.steps
         is_recorded = step % RECORD_EVERY == 0 or is_last
         if is_recorded:
             replay = f"key {checkpoint.state.key[:12]}, which the same command replays exactly from step {saved_step}"
-            _record(job, training, outcome, window, view, replay)
-            window = []
+            _record(job, training, outcome, view, replay)
+            outcome.window = []
             if job.held_out is not None and outcome.checks_without_gain >= job.held_out.patience:
                 break
         must_stop = worker.must_stop() and not is_last
         if view is not None and (must_stop or (is_recorded and checkpoint.is_due())):
-            checkpoint.save(training, outcome=vars(outcome), window=window)
+            checkpoint.save(training, outcome=vars(outcome))
             saved_step = step
         if must_stop:
             raise Interrupted(f"step {step} of {job.steps}")
@@ -152,15 +162,15 @@ def _run(
         if job.held_out is None:
             outcome.weights = training.weights(job.method.players())
         outcome.finished = True
-        checkpoint.save(training, outcome=vars(outcome), window=[])
+        checkpoint.save(training, outcome=vars(outcome))
 
 
-def _record(job: Job, training: TrainState, outcome: Outcome, window: Window, view: Watch | None, replay: str) -> None:
+def _record(job: Job, training: TrainState, outcome: Outcome, view: Watch | None, replay: str) -> None:
     """Append a row to the history; validate, log and check for collapse where it is time to."""
     step = training.step
     is_last = step == job.steps
-    check_finite(window, step, replay)
-    row = _averaged(window, step)
+    check_finite(outcome.window, step, replay)
+    row = _averaged(outcome.window, step)
     if job.unseen is not None and view is not None and "real_logit" in row:
         _compare_unseen(job, training, row, job.unseen(step))
     if job.held_out is not None and (step % job.held_out.every == 0 or is_last):
@@ -169,62 +179,17 @@ def _record(job: Job, training: TrainState, outcome: Outcome, window: Window, vi
     if view is not None:
         view.metrics(row, step)
         view.progress(step, job.steps)
-        if job.preview is not None and (step % job.preview_every == 0 or is_last):
+        preview_every = max(job.steps // PREVIEWS // RECORD_EVERY, 1) * RECORD_EVERY
+        if job.preview is not None and (step % preview_every == 0 or is_last):
             view.samples("samples", job.preview(_averaged_networks(job, training)), step)
     if job.collapse is not None:
         check_spread(outcome.history, job.collapse, replay)
 
 
-class Resumable(Protocol):
-    """A training, without what its job describes."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-class Checkpoint:
-    """The last saved state of a training, under one name, and when the next save is due."""
-
-    def __init__(self, state: State, name: str) -> None:
-        self.state, self.name = state, name
-        self._saved_at, self._pause = time.monotonic(), CHECKPOINT_SECONDS
-
-    def load(self, device: torch.device | str) -> dict[str, Any] | None:
-        saved = self.state.load(self.name)
-        return None if saved is None else torch.load(io.BytesIO(saved), weights_only=True, map_location=device)
-
-    def resume(self, training: Resumable, device: torch.device) -> dict[str, Any]:
-        """Restore the training; return what else was saved. Without a checkpoint, change and return nothing."""
-        content = self.load(device)
-        if content is None:
-            return {}
-        training.load_state_dict(content.pop("training"))
-        return content
-
-    def is_due(self) -> bool:
-        return time.monotonic() - self._saved_at > self._pause
-
-    def save(self, training: Resumable, **others: Any) -> None:
-        """others: plain values and tensors, which `resume` returns."""
-        began, buffer = time.monotonic(), io.BytesIO()
-        torch.save({"training": training.state_dict(), **others}, buffer)
-        self.state.save(self.name, buffer.getvalue())
-        self._saved_at = time.monotonic()
-        self._pause = pause_after(self._saved_at - began)
-
-
-def pause_after(save_seconds: float) -> float:
-    """Seconds to the next save: Young's rule (1974), sqrt(2 save_seconds T), for a failure every T = 3.5 hours.
-
-    Saving, and repeating what a failure loses, then cost the same; a state that takes 5 s is saved every 6 minutes.
-    """
-    return CHECKPOINT_SECONDS * math.sqrt(max(save_seconds / CHEAP_SECONDS, 1.0))
-
-
 def outcome_of(state: State) -> Outcome:
     """The outcome that `train` saved, on the CPU."""
     saved = Checkpoint(state, CHECKPOINT).load("cpu")
-    if saved is None:
+    if not saved:
         raise TrilemmaError("the training left no checkpoint: run the same command again")
     return Outcome(**saved["outcome"])
 
@@ -237,10 +202,10 @@ def _averaged(window: Window, step: int) -> Row:
 
 
 def _compare_unseen(job: Job, training: TrainState, row: Row, batch: Batch) -> None:
-    """Add a discriminator's logit on data it was never trained on, and the gap to that on training data."""
+    """Add a discriminator's logit on held-out data, and the gap to that on training data."""
     draws = job.method.draw("discriminator", batch, StepRng(job.seed, training.step, "unseen"))
-    placed, placed_draws = _placed(batch, draws, training.nets)
-    _, metrics = job.method.loss("discriminator", training.nets, placed, placed_draws, 1)  # step 1: seldom R1's
+    batch, draws = _on_device(batch, draws, training.nets)
+    _, metrics = job.method.loss("discriminator", training.nets, batch, draws, 1)  # at step 1 R1 is seldom computed
     row["held_out_real_logit"] = float(metrics["real_logit"])
     row["logit_gap"] = row["real_logit"] - row["held_out_real_logit"]
 
@@ -251,8 +216,7 @@ def _validate(outcome: Outcome, job: Job, training: TrainState, row: Row) -> Non
     assert job.held_out is not None
     player, batch, draws, _, _ = job.held_out
     nets = _averaged_networks(job, training)
-    placed, placed_draws = _placed(batch, draws, nets)
-    loss, metrics = job.method.loss(player, nets, placed, placed_draws, training.step)
+    loss, metrics = job.method.loss(player, nets, *_on_device(batch, draws, nets), training.step)
     row.update({f"held_out_{name}": float(value) for name, value in metrics.items()})
     if float(loss) < outcome.best_loss:
         outcome.best_loss, outcome.best_step, outcome.checks_without_gain = float(loss), training.step, 0
@@ -261,14 +225,14 @@ def _validate(outcome: Outcome, job: Job, training: TrainState, row: Row) -> Non
         outcome.checks_without_gain += 1
 
 
-def _placed(batch: Batch, draws: Draws, nets: Nets) -> tuple[Batch, Draws]:
+def _on_device(batch: Batch, draws: Draws, nets: Nets) -> tuple[Batch, Draws]:
     """On the networks' device, in their precision."""
     sample = next(next(iter(nets.values())).parameters())
     return batch.each(lambda part: like(part, sample)), {name: like(value, sample) for name, value in draws.items()}
 
 
 def _averaged_networks(job: Job, training: TrainState) -> dict[str, nn.Module]:
-    """Copies to validate or sample with: averaged weights, evaluation mode."""
+    """Copies with averaged weights, in evaluation mode, to validate or sample with."""
     nets = copy.deepcopy(training.nets)
     for name, weights in training.weights(job.method.players()).items():
         nets[name].load_state_dict(weights)
@@ -277,7 +241,7 @@ def _averaged_networks(job: Job, training: TrainState) -> dict[str, nn.Module]:
 
 
 def write_trained(out: Draft, outcome: Outcome, data: DataSpec, seed: int) -> None:
-    """weights.safetensors and history.parquet."""
+    """Write weights.safetensors and history.parquet; note steps, shape, classes, standard deviation and seed."""
     save_weights(out.path, outcome.weights)
     pq.write_table(pa.Table.from_pylist(same_keys(outcome.history)), out.path / "history.parquet")
     out.facts.update(steps=outcome.steps, shape=list(data.shape), classes=data.classes, std=data.std)

@@ -12,6 +12,7 @@ from methods.core.types import DataSpec, Trainable
 from pipeline.errors import TrilemmaError
 
 FILE = "weights.safetensors"
+EMPTY: Mapping[str, nn.Module] = {}
 
 
 def save_weights(folder: Path, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -20,7 +21,7 @@ def save_weights(folder: Path, weights: Mapping[str, Mapping[str, Tensor]]) -> N
 
 
 def load_weights(folder: Path, device: torch.device | str = "cpu") -> dict[str, dict[str, Tensor]]:
-    """By network and name."""
+    """Tensors by network and parameter name."""
     weights: dict[str, dict[str, Tensor]] = {}
     for key, value in load_file(folder / FILE, device=str(device)).items():
         net, _, name = key.partition("/")
@@ -29,26 +30,22 @@ def load_weights(folder: Path, device: torch.device | str = "cpu") -> dict[str, 
 
 
 def load_networks(
-    folder: Path,
-    method: Trainable,
-    data: DataSpec,
-    device: torch.device,
-    given: Mapping[str, nn.Module] | None = None,
+    folder: Path, method: Trainable, data: DataSpec, device: torch.device, ready: Mapping[str, nn.Module] = EMPTY
 ) -> dict[str, nn.Module]:
-    """Ready to sample with: weights loaded, evaluation mode, nothing to be trained. given: networks ready already."""
-    weights, nets, ready = load_weights(folder, device), method.build(data), dict(given or {})
+    """Networks in evaluation mode, no gradients; TrilemmaError for weights of another shape. ready: loaded before."""
+    weights, nets = load_weights(folder, device), method.build(data)
     for name in nets.keys() - ready.keys():
         own = weights.get(name, {})
         _check_shapes(own, nets[name].state_dict(), f"{folder / FILE}: {name}")
         dtype = next(value.dtype for value in own.values() if value.is_floating_point())
         nets[name].to(device, dtype).eval().requires_grad_(False)
         nets[name].load_state_dict(own)
-    return nets | ready
+    return nets | dict(ready)
 
 
-def _check_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str) -> None:
-    for name in sorted(found.keys() | wanted.keys()):
-        came, needed = (list(of[name].shape) if name in of else "nothing" for of in (found, wanted))
+def _check_shapes(saved: Mapping[str, Tensor], built: Mapping[str, Tensor], where: str) -> None:
+    for name in sorted(saved.keys() | built.keys()):
+        came, needed = (list(of[name].shape) if name in of else "nothing" for of in (saved, built))
         if came != needed:
             raise TrilemmaError(
                 f"{where}: {name} is {came}, {needed} was wanted: it was trained with another `model` block or code"
@@ -56,5 +53,5 @@ def _check_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], whe
 
 
 def data_spec(facts: Mapping[str, Any]) -> DataSpec:
-    """From what `prepare` noted of its data."""
+    """facts: of prepared data, or of a run trained on them."""
     return DataSpec(tuple(facts["shape"]), facts["classes"], facts["std"])

@@ -1,4 +1,7 @@
-"""What `stack` and `appraise` share: the members of a stack, and the training of those that fit into one job."""
+"""The members of a stack, and the training of those with equal structure as one job.
+
+A stack holds the weights of many small models as one tensor with a leading dimension (torch's `stack_module_state`).
+"""
 
 import math
 from collections.abc import Callable
@@ -6,27 +9,27 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
 
 from methods.core.training.stacked import Model, StackState, Tensors, groups, train_stack
 from methods.core.types import Batch, DataSpec
 from pipeline.config.build import Block, build_method
-from pipeline.context import State, Watch, Worker
+from pipeline.context import RunContext, State, Watch, Worker
 from pipeline.errors import ConfigError, Interrupted, TrilemmaError, naming
 from pipeline.training.loop import RECORD_EVERY, Checkpoint, Window, check_at_least_one
 
-HIDDEN = {"float32": None, "bf16": torch.bfloat16}
+SeededBatches = Callable[[int, int], Batch]  # by training seed and step
+HIDDEN_DTYPES = {"float32": None, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class StackTrain:
-    """The `train` block of a stack: every member is trained with each of the seeds first_seed, first_seed + 1, ..."""
+    """The `train` block of a stack: each member is trained with the seeds first_seed, first_seed + 1, ..."""
 
     steps: int = 2000
     batch: int = 512  # images per step of each model
     seeds: int = 1
-    first_seed: int = 0  # recipes are chosen with other seeds than those they are reported with
-    precision: Literal["float32", "bf16"] = "float32"  # bf16: of hidden layers; weights stay float32
+    first_seed: int = 0  # settings are chosen with other seeds than those they are reported with
+    precision: Literal["float32", "bf16"] = "float32"  # bf16: in hidden layers; weights stay float32
 
     def __post_init__(self) -> None:
         check_at_least_one(steps=self.steps, batch=self.batch, seeds=self.seeds)
@@ -38,8 +41,8 @@ class StackTrain:
         return range(self.first_seed, self.first_seed + self.seeds)
 
 
-class Trainee(NamedTuple):
-    """One model of a stack."""
+class StackedModel(NamedTuple):
+    """A member trained with one seed."""
 
     member: str
     seed: int
@@ -50,26 +53,26 @@ class Trainee(NamedTuple):
 
 
 def members_of(method: str, model: Block, members: dict[str, Block]) -> dict[str, Any]:
-    """By name, each with the common fields and its own; one line for a field that does not exist or fit."""
+    """Methods by name, each with the common fields and its own; ConfigError for a field that does not fit."""
     if not members:
         raise ConfigError("members: none came, at least one was wanted: NAME: {fields}")
-    made = {}
+    methods = {}
     for name, fields in members.items():
         with naming(f"members.{name}"):
-            made[name] = build_method(method, model | fields)
-    if not hasattr(next(iter(made.values())), "terms"):
+            methods[name] = build_method(method, model | fields)
+    if not hasattr(next(iter(methods.values())), "terms"):
         raise ConfigError(f"{method} cannot be stacked: its loss is no weighted sum of terms; give its entries as runs")
-    return made
+    return methods
 
 
 @dataclass(frozen=True)
 class StackJob:
-    """Models of one structure, trained as one wherever there is room."""
+    """Models of one structure, trained as one."""
 
-    trainees: tuple[Trainee, ...]
+    members: tuple[StackedModel, ...]
     models: tuple[Model, ...]
     data: DataSpec
-    batches: Callable[[int, int], Batch]
+    batches: SeededBatches
     train: StackTrain
     state: State
     watch: Watch
@@ -78,36 +81,34 @@ class StackJob:
 
 
 class Trained(NamedTuple):
-    """By trainee."""
+    """The result of a job."""
 
-    weights: dict[Trainee, dict[str, Tensors]]
-    history: list[dict[str, Any]]  # a row per trainee and record
+    weights: dict[StackedModel, dict[str, Tensors]]
+    history: list[dict[str, Any]]  # a row per model and record
 
 
 def jobs_of(
-    members: dict[str, Any], data: DataSpec, batches: Callable[[int, int], Batch], train: StackTrain, state: State,
-    watch: Watch,
-) -> list[StackJob]:  # fmt: skip
-    """One per structure."""
-    trainees = [Trainee(name, seed) for name in members for seed in train.training_seeds]
-    alike = groups([members[trainee.member] for trainee in trainees])
-    total = len(alike) * train.steps
-    made = []
-    for before, numbers in enumerate(alike):
-        chosen = tuple(trainees[number] for number in numbers)
-        models = tuple(Model(members[trainee.member], trainee.seed) for trainee in chosen)
-        job = StackJob(chosen, models, data, batches, train, state, watch, before * train.steps, total)
-        made.append(job)
-    return made
+    members: dict[str, Any], data: DataSpec, batches: SeededBatches, train: StackTrain, context: RunContext
+) -> list[StackJob]:
+    """One job per structure. members: methods by name."""
+    stack = [StackedModel(name, seed) for name in members for seed in train.training_seeds]
+    by_structure = groups([members[stacked.member] for stacked in stack])
+    total, jobs = len(by_structure) * train.steps, []
+    for position, indices in enumerate(by_structure):
+        chosen = tuple(stack[index] for index in indices)
+        models = tuple(Model(members[stacked.member], stacked.seed) for stacked in chosen)
+        before = position * train.steps
+        jobs.append(StackJob(chosen, models, data, batches, train, context.state, context.watch, before, total))
+    return jobs
 
 
 def train_job(worker: Worker, job: StackJob) -> Trained:
-    """To the end, or on from the last checkpoint."""
+    """Train to the end, from the last checkpoint if there is one; `Interrupted` when the worker must stop."""
     training = StackState.fresh(job.models, job.data, worker.device)
     checkpoint = Checkpoint(job.state, f"stack-{job.before}.pt")
     saved = checkpoint.resume(training, worker.device)
     history, window = saved.get("history", []), saved.get("window", [])
-    options = {"batch": job.train.batch, "steps": job.train.steps, "hidden": HIDDEN[job.train.precision]}
+    options = {"batch": job.train.batch, "steps": job.train.steps, "hidden": HIDDEN_DTYPES[job.train.precision]}
     options["compiled"] = worker.device.type == "cuda"
     with job.watch.opened() as view:
         for terms in train_stack(job.models, training, job.batches, **options):
@@ -123,7 +124,8 @@ def train_job(worker: Worker, job: StackJob) -> Trained:
             if must_stop:
                 raise Interrupted(f"step {job.before + training.step} of {job.total}")
     weights = training.weights(job.models[0].method.players())
-    return Trained(dict(zip(job.trainees, _on_cpu(weights))), history)
+    on_cpu = [{net: {k: v.cpu() for k, v in values.items()} for net, values in nets.items()} for nets in weights]
+    return Trained(dict(zip(job.members, on_cpu)), history)
 
 
 def _rows(job: StackJob, window: Window, step: int) -> list[dict[str, Any]]:
@@ -131,20 +133,13 @@ def _rows(job: StackJob, window: Window, step: int) -> list[dict[str, Any]]:
     names = {name: None for terms in window for name in terms}
     means = {name: torch.stack([t[name] for t in window if name in t]).double().mean(0).tolist() for name in names}
     rows = []
-    for number, trainee in enumerate(job.trainees):
-        values = {name: means[name][number] for name in names}
+    for index, stacked in enumerate(job.members):
+        values = {name: means[name][index] for name in names}
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         if bad:
             raise TrilemmaError(
-                f"{trainee.member}, seed {trainee.seed}: {', '.join(bad)} is no longer finite between steps "
+                f"{stacked.member}, seed {stacked.seed}: {', '.join(bad)} is no longer finite between steps "
                 f"{step - len(window)} and {step}: lower its learning rates; the same command replays it exactly"
             )
-        rows.append({"member": trainee.member, "seed": trainee.seed, "step": step, **values})
+        rows.append({"member": stacked.member, "seed": stacked.seed, "step": step, **values})
     return rows
-
-
-def _on_cpu(weights: list[dict[str, Tensors]]) -> list[dict[str, Tensors]]:
-    def moved(values: dict[str, Tensor]) -> Tensors:
-        return {key: value.cpu() for key, value in values.items()}
-
-    return [{net: moved(values) for net, values in found.items()} for found in weights]

@@ -87,7 +87,7 @@ def test_labels_are_hidden_for_the_share_of_images_that_label_dropout_gives(name
 
 
 @every_method
-def test_what_it_cannot_do_is_named_before_sampling(name: str) -> None:
+def test_impossible_settings_raise_an_error_before_sampling(name: str) -> None:
     method = METHODS[name]
     nets, guide = method.build(POINTS), method.Sampling(**SAMPLING[name], cfg_weight=1.0)
     without_dropout = dataclasses.replace(method, label_dropout=0.0)

@@ -248,7 +248,7 @@ def test_with_norm_scaling_its_score_has_the_norm_of_the_classifiers():
         guided(MODEL.denoise, ratio)
 
 
-def test_what_a_use_would_ignore_is_named():
+def test_a_use_with_settings_that_have_no_effect_raises_an_error():
     for settings in ({"boost_factor": 3.0}, {"switch_time": 0.5}, {"boost": True, "boost_factor": 0.0}):
         with pytest.raises(ValueError, match=f"{list(settings)[-1]}: .* came, .* wanted"):
             Use(**settings)

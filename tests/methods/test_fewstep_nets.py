@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from methods.core.training.adversarial import squared_gradient
 from methods.nets.adm.ddpm_unet import DDPMUNet
-from methods.nets.fir import Fir, FirConv, conv_down
+from methods.nets.fir import FirConv, conv_down, fir
 from methods.nets.minibatch_std import with_deviation
 from methods.nets.ncsnpp.blocks import NormAfter
 from methods.nets.ncsnpp.discriminator import DDGANDiscriminator
@@ -76,22 +76,22 @@ def filtered(x: Tensor, kernel: Tensor, before: int, after: int) -> Tensor:
 
 
 def test_upsampling_equals_zeros_between_pixels_and_a_filter():
-    x, layer = torch.randn(2, 3, 6, 6), Fir("up")
-    assert_close(layer(x), filtered(zeros_between(x), 4 * layer.kernel, 2, 1))
+    x, layer = torch.randn(2, 3, 6, 6), fir("up")
+    assert_close(layer(x), filtered(zeros_between(x), 4 * layer.resample_filter, 2, 1))
 
 
 def test_a_convolution_while_upsampling_equals_zeros_between_pixels_and_both_filters():
     torch.manual_seed(0)
     x, layer = torch.randn(2, 3, 6, 6, dtype=torch.float64), FirConv(3, 5, "up").double()
     wide = F.pad(zeros_between(x), (4,) * 4)  # wide enough for the whole support of both filters
-    plain = filtered(F.conv2d(wide, layer.weight), 4 * layer.kernel, 0, 0)
+    plain = filtered(F.conv2d(wide, layer.weight), 4 * layer.resample_filter, 0, 0)
     assert_close(layer(x), plain[:, :, 1:13, 1:13])
 
 
 @pytest.mark.parametrize("width", [1, 3])
 def test_a_convolution_while_downsampling_equals_a_filter_and_every_second_pixel(width: int):
     torch.manual_seed(0)
-    x, weight, kernel = torch.randn(2, 3, 6, 6), torch.randn(5, 3, width, width), Fir("down").kernel
+    x, weight, kernel = torch.randn(2, 3, 6, 6), torch.randn(5, 3, width, width), fir("down").resample_filter
     smooth = filtered(x, kernel, 1 + width // 2, 1 + width // 2)
     assert_close(conv_down(x, weight, kernel), F.conv2d(smooth, weight)[:, :, ::2, ::2])
 
@@ -136,12 +136,12 @@ def test_a_fresh_generators_output_is_almost_zero_and_within_its_range():
     torch.manual_seed(0)
     x, index, z = play()
     assert generator()(x, index, z).abs().max() < 1e-3
-    loud = generator()
-    for parameter in loud.parameters():
+    scaled = generator()
+    for parameter in scaled.parameters():
         nn.init.normal_(parameter)
-    assert loud(x, index, z).abs().max() <= 1
-    loud.tanh = False
-    assert loud(x, index, z).abs().max() > 1
+    assert scaled(x, index, z).abs().max() <= 1
+    scaled.tanh = False
+    assert scaled(x, index, z).abs().max() > 1
 
 
 def test_networks_with_classes_depend_on_labels_and_others_refuse_them():

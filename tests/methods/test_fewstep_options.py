@@ -193,13 +193,13 @@ def test_coordinates_enter_at_five_octaves_of_the_datas_own_scale() -> None:
     torch.testing.assert_close(output, torch.cat([x, phases.sin(), phases.cos()], dim=1))
 
 
-def test_the_loud_network_is_the_papers_but_for_the_weights_of_its_coordinates() -> None:
+def test_mixture_mlp_loud_differs_from_mixture_mlp_only_by_the_initial_weights_of_coordinates() -> None:
     data = DataSpec((2,), 0, 3.5)
-    plain, loud = (
+    plain, scaled = (
         TrainState.fresh(SIDDM(net=net, sees_pair=True), data, seed=0) for net in ("mixture-mlp", "mixture-mlp-loud")
     )
     for net, first in {"generator": "decode.0.weight", "discriminator": "encode.0.weight"}.items():
-        a, b = (dict(state.nets[net].named_parameters()) for state in (plain, loud))
+        a, b = (dict(state.nets[net].named_parameters()) for state in (plain, scaled))
         assert [name for name in a if not torch.equal(a[name], b[name])] == [first]
         ratio = b[first] / a[first]
         coordinates = ratio[:, [0, 1]] if net == "generator" else ratio[:, [0, 1, -2, -1]]

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from methods.core.density.mixtures import Mixture, log_ratio
-from methods.core.guidance import OUTSIDE, Guide, boosted, constant, guided
+from methods.core.guidance import LOG_RATIO_OUTSIDE, Guide, boosted, constant, guided
 from methods.core.process.noise import edm_grid
 from methods.core.rng import StepRng
 from methods.core.sampling.samplers import heun
@@ -109,7 +109,7 @@ def test_two_guides_make_one_backward_pass():
     assert passes == 1
 
 
-def test_outside_its_window_a_guide_is_not_called_and_doubts_nobody():
+def test_outside_its_window_a_guide_is_not_called_and_its_log_ratio_is_large():
     def never(x: Tensor, at: At) -> Tensor:
         raise AssertionError("called")
 
@@ -117,7 +117,7 @@ def test_outside_its_window_a_guide_is_not_called_and_doubts_nobody():
     for sigma in (0.05, 2.0):
         prediction = guided(MODEL.denoise, guide)(NOISE, At(torch.full((64,), sigma, dtype=torch.float64), 0))
         assert prediction.guidance_score is None
-        assert (prediction.log_ratio == OUTSIDE).all()
+        assert (prediction.log_ratio == LOG_RATIO_OUTSIDE).all()
 
 
 def test_each_sample_has_its_own_window_unless_the_batch_stays_together():
@@ -126,7 +126,7 @@ def test_each_sample_has_its_own_window_unless_the_batch_stays_together():
     alone = guided(MODEL.denoise, guide)(NOISE, At(sigma, 0))
     assert alone.guidance_score[:32].ne(0).any()
     assert alone.guidance_score[32:].eq(0).all()
-    assert (alone.log_ratio[32:] == OUTSIDE).all()
+    assert (alone.log_ratio[32:] == LOG_RATIO_OUTSIDE).all()
     together = Guide(guide.log_weight, guide.weight, sigma_max=1.0, is_density_ratio=True, together=True)
     assert guided(MODEL.denoise, together)(NOISE, At(sigma, 0)).guidance_score[32:].ne(0).any()
 
@@ -142,7 +142,7 @@ def test_a_guide_of_first_orders_is_not_called_in_second_ones():
     assert orders == [1] * 40
 
 
-def test_boosting_doubles_the_weight_of_doubted_samples_in_every_other_step():
+def test_boosting_doubles_the_weight_where_the_log_ratio_is_negative_in_every_other_step():
     law = boosted(constant(1.5), factor=2.0, period=2)
     doubt, sigma = torch.tensor([-0.1, 0.0, 3.0]), torch.ones(3, dtype=torch.float64)
     assert law(At(sigma, 0), doubt).tolist() == [3.0, 1.5, 1.5]

@@ -200,7 +200,7 @@ def test_networks_can_be_sent_to_another_process(body: str):
     ids=["embedding", "encoder", "decoder", "pool"],
 )
 def test_a_misspelt_option_is_refused(build: Callable[[], nn.Module]):
-    with pytest.raises(ValueError, match="choose one of"):
+    with pytest.raises(ValueError, match=r"one of .* was wanted"):
         build()
 
 

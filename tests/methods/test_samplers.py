@@ -106,7 +106,7 @@ def test_zero_churn_changes_nothing_but_still_draws_its_noise():
     assert torch.equal(rng.normal(2), untouched.normal(2))
 
 
-def test_only_doubted_samples_are_stirred_more():
+def test_boosted_churn_adds_noise_only_where_the_log_ratio_is_negative():
     law = BoostedChurn(Churn(1.0, sigma_max=50.0), churn=4.0, period=5)
     at = At(torch.full((3,), 10.0, dtype=torch.float64), 5)
     doubt = torch.tensor([-1.0, 0.0, 2.0])

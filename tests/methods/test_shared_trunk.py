@@ -112,7 +112,7 @@ def test_scales_of_zero_change_no_bit(pair: Pair) -> None:
     assert not torch.equal(images(pair.by_class(), pair.by_ratio()), images())
 
 
-def test_an_image_is_guided_the_same_in_any_company(pair: Pair) -> None:
+def test_an_image_is_guided_the_same_in_any_batch(pair: Pair) -> None:
     rows = slice(2, 4)
     some = guided(plain, pair.by_class(rows=rows), pair.by_ratio(rows=rows))(
         X[rows], At(AT.sigma[rows], 0)

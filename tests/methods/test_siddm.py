@@ -36,7 +36,7 @@ def test_c_minimises_its_regression_and_the_generator_maximises_it() -> None:
     assert_close(without - loss, metrics["regression"])
 
 
-def test_without_afd_only_the_game_is_left() -> None:
+def test_without_afd_only_the_adversarial_loss_is_left() -> None:
     nets, draws = game(METHOD)
     loss, metrics = replace(METHOD, afd_weight=0.0).loss("generator", nets, BATCH, draws, 0)
     assert_close(loss.detach(), metrics["generator_adversarial"])
@@ -77,7 +77,7 @@ def test_c_is_trained_on_fakes_and_r_on_reals() -> None:
     assert_close(metrics["regression"], (weight * (verdict.noisier - made.renoised).square().mean(1)).mean())
 
 
-def test_the_regulariser_also_joins_ddgans_game() -> None:
+def test_the_regulariser_can_be_added_to_ddgans_losses() -> None:
     """SIDDM on pairs without the forward terms is DDGAN in continuous time."""
     ddgan = replace(METHOD, sees_pair=True, afd_weight=0.0, c_target=None)
     nets, draws = game(ddgan)

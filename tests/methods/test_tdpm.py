@@ -59,7 +59,7 @@ def test_three_players_share_one_network_and_each_has_its_own_optimiser() -> Non
     assert state.averages.keys() == {"denoiser"}
 
 
-def test_the_average_is_taken_before_the_game_moves_the_network() -> None:
+def test_the_average_is_taken_before_the_adversarial_step_changes_the_network() -> None:
     still = TDPM(kept=5, width=16, depth=1, ema=0.0, prior_lr=0.0)
     moving = TDPM(kept=5, width=16, depth=1, ema=0.0)
     (one, _), (other, _) = trained(still, steps=1), trained(moving, steps=1)

@@ -1,4 +1,4 @@
-"""One stage, run in this process with nobody looking on: no keys, no tracker, no DVC."""
+"""Run one stage in this process, without keys, tracker and DVC."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -16,17 +16,17 @@ from pipeline.store.publish import new_artifact
 from pipeline.store.store import Store
 
 
-class Onlooker:
-    """Keeps what a stage tells."""
+class RecordingWatch:
+    """Keeps the results and costs that a stage reports."""
 
     def __init__(self) -> None:
-        self.told: dict[str, Any] = {}
+        self.reported: dict[str, Any] = {}
 
     def results(self, values: Mapping[str, float]) -> None:
-        self.told.update(values)
+        self.reported.update(values)
 
     def note_cost(self, name: str, value: float) -> None:
-        self.told[name] = value
+        self.reported[name] = value
 
     def progress(self, done: int, total: int) -> None: ...
 
@@ -34,7 +34,7 @@ class Onlooker:
 
 
 def run_stage_alone(
-    stage: str, config: dict[str, Any], inputs: Mapping[str, Artifact], out: Path, watch: Onlooker | None = None
+    stage: str, config: dict[str, Any], inputs: Mapping[str, Artifact], out: Path, watch: RecordingWatch | None = None
 ) -> Artifact:
     module = import_module(stage_module(stage))
     digests = {role: artifact.digest for role, artifact in inputs.items()}
@@ -43,6 +43,6 @@ def run_stage_alone(
         new_artifact(out, stage=stage, name=out.name, config=config, inputs=digests) as draft,
     ):
         state = Store(str(out.parent / "store")).state("key")
-        context = RunContext(launch, state, cast(Any, watch or Onlooker()))
+        context = RunContext(launch, state, cast(Any, watch or RecordingWatch()))
         module.run(inputs, build(module.Config, config, stage), draft, context)
     return draft.artifact

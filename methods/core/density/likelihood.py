@@ -30,9 +30,7 @@ class BitsPerDim(NamedTuple):
     """Each [B]; their means over images are what papers print."""
 
     nll: Tensor  # of the flow, truncated
-    nelbo: (
-        Tensor  # of the reverse process, truncated: as large as nll where the score is that of a diffused distribution
-    )
+    nelbo: Tensor  # of the reverse process, truncated; equals nll where the score is that of a diffused distribution
 
 
 def bits_per_dim(

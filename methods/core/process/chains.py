@@ -4,6 +4,7 @@ Index 0 is the least noisy state and already carries beta_0; the state before it
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal
@@ -144,22 +145,16 @@ def _betas_between(alpha_bar: Tensor) -> Tensor:
 Schedule = Literal["linear", "cosine", "quadratic", "sigmoid", "constant", "harmonic"]
 
 
+BETAS: dict[Schedule, Callable[[int], Tensor]] = {
+    **{"linear": linear_betas, "cosine": cosine_betas, "quadratic": quadratic_betas},
+    **{"sigmoid": sigmoid_betas, "constant": constant_betas, "harmonic": harmonic_betas},
+}
+
+
 @lru_cache
 def chain_of(schedule: Schedule, steps: int) -> Chain:
     """A fine chain with the papers' end points."""
-    match schedule:
-        case "linear":
-            return Chain.of(linear_betas(steps))
-        case "cosine":
-            return Chain.of(cosine_betas(steps))
-        case "quadratic":
-            return Chain.of(quadratic_betas(steps))
-        case "sigmoid":
-            return Chain.of(sigmoid_betas(steps))
-        case "constant":
-            return Chain.of(constant_betas(steps))
-        case "harmonic":
-            return Chain.of(harmonic_betas(steps))
+    return Chain.of(BETAS[schedule](steps))
 
 
 # --- spacings -------------------------------------------------------------------------------------------------------

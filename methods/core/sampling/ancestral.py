@@ -36,12 +36,7 @@ class StepNet(nn.Module):
     """
 
     def __init__(
-        self,
-        body: nn.Module,
-        shape: tuple[int, ...],
-        classes: int = 0,
-        time_scale: float = 1.0,
-        has_null: bool = False,
+        self, body: nn.Module, shape: tuple[int, ...], classes: int = 0, time_scale: float = 1.0, has_null: bool = False
     ) -> None:
         super().__init__()
         self.body, self.shape, self.classes, self.time_scale, self.has_null = body, shape, classes, time_scale, has_null

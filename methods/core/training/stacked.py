@@ -108,7 +108,7 @@ def _step(
     models: Sequence[Model],
     players: tuple[Player, ...],
     state: StackState,
-    whole: list[Batch],
+    batches: list[Batch],
     progress: Progress,
     hidden: torch.dtype | None,
     compiled: bool,
@@ -117,7 +117,8 @@ def _step(
     name, net, adam, ema = players[0].name, players[0].net, players[0].optimiser, players[0].ema
     flat = state.parameters[net]
     draws = [
-        model.method.draw(name, batch, StepRng(model.seed, progress.step, name)) for model, batch in zip(models, whole)
+        model.method.draw(name, batch, StepRng(model.seed, progress.step, name))
+        for model, batch in zip(models, batches)
     ]
     weights = [model.method.weights(name, progress.step) for model in models]
     wanted = {key: None for of_model in weights for key in of_model}
@@ -129,7 +130,7 @@ def _step(
         return models[0].method.terms(name, cast(Nets, nets), Batch(**batch), draws, wanted)
 
     lowered = {key: _lowered(named, state.skeletons[key], hidden) for key, named in parameters.items()}
-    local = [{key: part for key, part in batch._asdict().items() if part is not None} for batch in whole]
+    local = [{key: part for key, part in batch._asdict().items() if part is not None} for batch in batches]
     evaluate = torch.compile(vmap(terms), dynamic=False) if compiled else vmap(terms)
     losses = evaluate(lowered, _stacked(local, flat), _stacked(draws, flat))
     loss = torch.stack([term @ flat.new_tensor([w.get(key, 0.0) for w in weights]) for key, term in losses.items()])

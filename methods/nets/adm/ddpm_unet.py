@@ -4,6 +4,7 @@ Parameter names and shapes are those of the official code of DDIM and TDPM.
 """
 
 import math
+from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from methods.core.shapes import per_channel
 from methods.nets.adm.blocks import GROUPS, Upsample
-from methods.nets.adm.trunk import level_widths
+from methods.nets.adm.trunk import attends_at, level_widths
 from methods.nets.edm.trunk import add_condition
 from methods.nets.embeddings import sinusoids
 from methods.nets.layers import EPS, Conv2d, GroupNorm, Linear, attend
@@ -41,12 +42,14 @@ class DDPMUNet(nn.Module):
         widths = level_widths(size, model_channels, channel_mult)
         if any(width % GROUPS for width in (model_channels, *widths)):
             raise ValueError(f"levels of {widths} channels: multiples of {GROUPS} were wanted")
-        self.shape, self.classes = tuple(shape), classes
+        self.shape, self.model_channels, self.classes = tuple(shape), model_channels, classes
         emb_channels = 4 * model_channels
-        self.temb = TimeEmbedding(model_channels, emb_channels)
+        first, second = Linear(model_channels, emb_channels), Linear(emb_channels, emb_channels)
+        dense = nn.Sequential(OrderedDict({"0": first, "silu": nn.SiLU(), "1": second}))  # the official code's names
+        self.temb = nn.Sequential(OrderedDict(dense=dense))
         self.label_emb = Linear(classes, emb_channels, bias=None) if classes else None
         self.conv_in = Conv2d(channels, model_channels, 3)
-        attends = [size >> level in attn_resolutions for level in range(len(widths))]
+        attends = attends_at(size, len(widths), attn_resolutions)
         down, up, skips = [], [], [model_channels]
         for level, width in enumerate(widths):
             inputs = [skips[-1], *[width] * (num_res_blocks - 1)]
@@ -65,7 +68,7 @@ class DDPMUNet(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
         """x [B, C, H, W], time [B] or [1] (a step's index), labels [B] int or None -> [B, out_channels, H, W]."""
-        emb = self.temb(time.to(self.conv_in.weight.dtype))
+        emb = self.temb(sinusoids(time.to(self.conv_in.weight.dtype), self.model_channels))
         emb = F.silu(add_condition(emb, self.label_emb, labels, "labels", gain=math.sqrt(self.classes)))
         skips = [self.conv_in(x)]
         for level in self.down:
@@ -74,19 +77,6 @@ class DDPMUNet(nn.Module):
         for level in reversed(self.up):
             h = level(h, skips, emb)
         return self.conv_out(F.silu(self.norm_out(h)))
-
-
-class TimeEmbedding(nn.Module):
-    """[B] float -> [B, outputs]."""
-
-    def __init__(self, width: int, outputs: int) -> None:
-        super().__init__()
-        self.width = width
-        self.dense = nn.ModuleList([Linear(width, outputs), Linear(outputs, outputs)])
-
-    def forward(self, time: Tensor) -> Tensor:
-        first, second = self.dense
-        return second(F.silu(first(sinusoids(time, self.width))))
 
 
 class LevelDown(nn.Module):

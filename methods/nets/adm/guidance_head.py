@@ -22,19 +22,10 @@ def guidance_head(
     num_classes: rows of the label embedding (LABEL_ROWS to load a released conditional head); None: unconditional.
     """
     return EncoderUNetModel(
-        image_size,
-        in_channels,
-        model_channels,
-        out_channels=1,
-        num_res_blocks=num_res_blocks,
-        attention_resolutions=(image_size,),
-        channel_mult=(1,),
-        num_classes=num_classes,
-        num_head_channels=num_head_channels,
-        use_scale_shift_norm=True,
-        resblock_updown=True,
-        pool="attention",
-    )
+        image_size, in_channels, model_channels, 1, num_res_blocks=num_res_blocks, attention_resolutions=(image_size,),
+        channel_mult=(1,), num_classes=num_classes, num_head_channels=num_head_channels, use_scale_shift_norm=True,
+        resblock_updown=True, pool="attention",
+    )  # fmt: skip
 
 
 def guidance_features(extractor: EncoderUNetModel, x: Tensor, t: Tensor) -> Tensor:

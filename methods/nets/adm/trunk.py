@@ -8,6 +8,11 @@ from methods.nets.layers import Conv2d, Linear
 from methods.nets.shapes import require_halvings
 
 
+def attends_at(image_size: int, levels: int, attention_resolutions: tuple[int, ...]) -> list[bool]:
+    """Whether each level, finest first, has attention."""
+    return [image_size >> level in attention_resolutions for level in range(levels)]
+
+
 def level_widths(image_size: int, model_channels: int, channel_mult: tuple[float, ...]) -> list[int]:
     """Channels of every level, finest first."""
     require_halvings(image_size, len(channel_mult) - 1)
@@ -33,19 +38,14 @@ def embed(time_embed: nn.Sequential, label_emb: nn.Embedding | None, timesteps: 
 
 
 def way_down(
-    image_size: int,
-    in_channels: int,
-    widths: list[int],
-    num_res_blocks: int,
-    attention_resolutions: tuple[int, ...],
-    style: BlockStyle,
+    in_channels: int, widths: list[int], num_res_blocks: int, attends: list[bool], style: BlockStyle
 ) -> tuple[nn.ModuleList, list[int]]:
     """`input_blocks`, and the channels of each block's output."""
     channels = widths[0]
     blocks, skips = [Stage([Conv2d(in_channels, channels, 3)])], [channels]
     for level, width in enumerate(widths):
         for _ in range(num_res_blocks):
-            attention = attention_at(level, image_size, attention_resolutions, width, style)
+            attention = [AttentionBlock(width, style)] if attends[level] else []
             blocks.append(Stage([ResBlock(channels, width, style), *attention]))
             channels = width
             skips.append(channels)
@@ -53,13 +53,6 @@ def way_down(
             blocks.append(Stage([resample_layer(channels, style, "down")]))
             skips.append(channels)
     return nn.ModuleList(blocks), skips
-
-
-def attention_at(
-    level: int, image_size: int, attention_resolutions: tuple[int, ...], channels: int, style: BlockStyle
-) -> list[nn.Module]:
-    """One attention layer if this level's resolution has them, else none."""
-    return [AttentionBlock(channels, style)] if image_size >> level in attention_resolutions else []
 
 
 def middle_block(channels: int, style: BlockStyle) -> Stage:

@@ -8,8 +8,8 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from methods.nets.adm.blocks import BlockStyle, ResBlock, Stage, StyleOptions, adm_norm, resample_layer
-from methods.nets.adm.trunk import attention_at, descend, embed, level_widths, middle_block, time_embedding, way_down
+from methods.nets.adm.blocks import AttentionBlock, BlockStyle, ResBlock, Stage, StyleOptions, adm_norm, resample_layer
+from methods.nets.adm.trunk import attends_at, descend, embed, level_widths, middle_block, time_embedding, way_down
 from methods.nets.layers import Conv2d, zeros
 
 
@@ -41,11 +41,10 @@ class UNetModel(nn.Module):
         widths = level_widths(image_size, model_channels, channel_mult)
         self.time_embed = time_embedding(model_channels, emb_channels)
         self.label_emb = None if num_classes is None else nn.Embedding(num_classes, emb_channels)
-        self.input_blocks, skips = way_down(
-            image_size, in_channels, widths, num_res_blocks, attention_resolutions, style
-        )
+        attends = attends_at(image_size, len(widths), attention_resolutions)
+        self.input_blocks, skips = way_down(in_channels, widths, num_res_blocks, attends, style)
         self.middle_block = middle_block(widths[-1], style)
-        self.output_blocks = _way_up(image_size, widths, skips, num_res_blocks, attention_resolutions, style)
+        self.output_blocks = _way_up(widths, skips, num_res_blocks, attends, style)
         last = Conv2d(widths[0], out_channels, 3, weight=zeros, bias=zeros)
         self.out = nn.Sequential(adm_norm(widths[0]), nn.SiLU(), last)
 
@@ -60,17 +59,12 @@ class UNetModel(nn.Module):
 
 
 def _way_up(
-    image_size: int,
-    widths: list[int],
-    skips: list[int],
-    num_res_blocks: int,
-    attention_resolutions: tuple[int, ...],
-    style: BlockStyle,
+    widths: list[int], skips: list[int], num_res_blocks: int, attends: list[bool], style: BlockStyle
 ) -> nn.ModuleList:
     blocks, channels, skips = [], widths[-1], list(skips)
     for level, width in reversed(list(enumerate(widths))):
         for index in range(num_res_blocks + 1):
-            attention = attention_at(level, image_size, attention_resolutions, width, style)
+            attention = [AttentionBlock(width, style)] if attends[level] else []
             doubles = level > 0 and index == num_res_blocks
             resample = [resample_layer(width, style, "up")] if doubles else []
             blocks.append(Stage([ResBlock(channels + skips.pop(), width, style), *attention, *resample]))

@@ -56,11 +56,7 @@ class DhariwalUNet(nn.Module):
         self.out_conv = Conv2d(widths[0], out_channels, 3, weight=zeros, bias=zeros)
 
     def forward(
-        self,
-        x: Tensor,
-        noise_labels: Tensor,
-        class_labels: Tensor | None = None,
-        augment_labels: Tensor | None = None,
+        self, x: Tensor, noise_labels: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
         """[B, in_channels, H, W], [B], [B, label_dim] or [B] int, [B, augment_dim] -> [B, out_channels, H, W]."""
         labels = noise_labels.to(self.map_layer0.weight.dtype)

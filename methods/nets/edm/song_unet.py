@@ -9,11 +9,11 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.nets.choices import require_choice
+from methods.core.checks import require_choice
 from methods.nets.edm.blocks import BlockStyle
 from methods.nets.edm.trunk import Trunk, add_condition
 from methods.nets.embeddings import FourierEmbedding, SinCosEmbedding
-from methods.nets.fir import FusedConvDown
+from methods.nets.fir import FirConv
 from methods.nets.layers import (
     EPS,
     NEAR_ZERO,
@@ -78,7 +78,11 @@ class SongUNet(nn.Module):
         )
         self.map_layer0 = xavier_linear(noise_channels, emb_channels)
         self.map_layer1 = xavier_linear(emb_channels, emb_channels)
-        style = _style(emb_channels, dropout, tuple(resample_filter))
+        style = BlockStyle(
+            emb_channels, dropout, heads=lambda channels: 1, eps=EPS, skip_scale=UNIT_SUM, adaptive_scale=False,
+            resample_proj=True, taps=tuple(resample_filter), weight=xavier_uniform, bias=zeros,
+            residual_weight=NEAR_ZERO, attention_weight=scaled(xavier_uniform, math.sqrt(0.2)),
+        )  # fmt: skip
         widths = tuple(model_channels * mult for mult in channel_mult)
         self.trunk = Trunk.of(img_resolution, widths, num_blocks, tuple(attn_resolutions))
         stem = xavier_conv(in_channels, model_channels)
@@ -95,8 +99,7 @@ class SongUNet(nn.Module):
                 self.enc[f"{name}_aux_down"] = Resample(Resampling("down", taps))
                 self.enc[f"{name}_aux_skip"] = xavier_conv(channels, width, kernel=1)
             if self.encoder_type == "residual":
-                down = FusedConvDown(channels, width, 3, taps=taps, weight=xavier_uniform, bias=zeros)
-                self.enc[f"{name}_aux_residual"] = down
+                self.enc[f"{name}_aux_residual"] = FirConv(channels, width, "down", taps, in_checkpoints=True)
                 channels = width
 
     def _image_outputs(self, out_channels: int, decoder_type: str, taps: tuple[int, ...]) -> None:
@@ -109,11 +112,7 @@ class SongUNet(nn.Module):
                 self.dec[f"{name}_aux_up"] = Resample(Resampling("up", taps))
 
     def forward(
-        self,
-        x: Tensor,
-        noise_labels: Tensor,
-        class_labels: Tensor | None = None,
-        augment_labels: Tensor | None = None,
+        self, x: Tensor, noise_labels: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
         """[B, in_channels, H, W], [B], [B, label_dim] or [B] int, [B, augment_dim] -> [B, out_channels, H, W]."""
         emb = self._embed(noise_labels, class_labels, augment_labels)
@@ -144,20 +143,3 @@ class SongUNet(nn.Module):
             return coarser
         image = self.dec[f"{name}_aux_conv"](F.silu(self.dec[f"{name}_aux_norm"](x)))
         return image if coarser is None else self.dec[f"{name}_aux_up"](coarser) + image
-
-
-def _style(emb_channels: int, dropout: float, taps: tuple[int, ...]) -> BlockStyle:
-    return BlockStyle(
-        emb_channels=emb_channels,
-        dropout=dropout,
-        heads=lambda channels: 1,
-        eps=EPS,
-        skip_scale=UNIT_SUM,
-        adaptive_scale=False,
-        resample_proj=True,
-        taps=taps,
-        weight=xavier_uniform,
-        bias=zeros,
-        residual_weight=NEAR_ZERO,
-        attention_weight=scaled(xavier_uniform, math.sqrt(0.2)),
-    )

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.core.shapes import per_channel
-from methods.nets.fir import Fir
+from methods.nets.fir import fir
 from methods.nets.layers import (
     EPS,
     NEAR_ZERO,
@@ -106,7 +106,7 @@ class ResBlock(nn.Module):
         super().__init__()
         self.dropout = style.dropout
         self.GroupNorm_0 = AdaptiveGroupNorm(inputs, style.style_channels)
-        self.fir = nn.Identity() if resample is None else Fir(resample, style.taps)
+        self.fir = nn.Identity() if resample is None else fir(resample, style.taps)
         self.Conv_0 = xavier_conv(inputs, outputs)
         self.Dense_0 = xavier_linear(style.time_channels, outputs)
         adaptive = style.norm_after == "adaptive"

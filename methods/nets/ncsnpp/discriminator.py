@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.core.checks import require_choice
 from methods.core.shapes import per_channel
-from methods.nets.choices import require_choice
 from methods.nets.discriminator_output import DiscriminatorOutput
 from methods.nets.edm.trunk import add_condition
 from methods.nets.embeddings import TimeEmbedding
-from methods.nets.fir import Fir
+from methods.nets.fir import fir
 from methods.nets.layers import NEAR_ZERO, UNIT_SUM, Conv2d, Linear, xavier_conv, xavier_linear, xavier_uniform
 from methods.nets.minibatch_std import with_deviation
 
@@ -71,7 +71,7 @@ class DownBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, time_channels: int, halves: bool) -> None:
         super().__init__()
-        self.fir = Fir("down") if halves else nn.Identity()
+        self.fir = fir("down") if halves else nn.Identity()
         self.conv1 = nn.Sequential(xavier_conv(inputs, outputs))
         self.conv2 = nn.Sequential(xavier_conv(outputs, outputs, NEAR_ZERO))
         self.dense_t1 = xavier_linear(time_channels, outputs)

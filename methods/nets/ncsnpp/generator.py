@@ -4,6 +4,7 @@ Parameter names and shapes are those of the released checkpoints, which number a
 """
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Literal
 
@@ -11,19 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.nets.choices import require_choice
+from methods.core.checks import require_choice
 from methods.nets.edm.trunk import add_condition
 from methods.nets.embeddings import sinusoids
-from methods.nets.fir import TAPS, Fir, FirConv
+from methods.nets.fir import TAPS, FirConv, fir
 from methods.nets.layers import EPS, NEAR_ZERO, UNIT_SUM, Linear, group_norm, xavier_conv, xavier_linear
-from methods.nets.ncsnpp.blocks import (
-    AttentionBlock,
-    BlockStyle,
-    Combine,
-    NormAfter,
-    PixelNorm,
-    ResBlock,
-)
+from methods.nets.ncsnpp.blocks import AttentionBlock, BlockStyle, Combine, NormAfter, PixelNorm, ResBlock
 from methods.nets.shapes import require_halvings, square_size
 
 Pyramid = Literal["none", "skip", "residual"]
@@ -71,7 +65,7 @@ class NCSNppGenerator(nn.Module):
         self.widths = [model_channels * mult for mult in channel_mult]
         self.attends = [height >> level in attn_resolutions for level in range(len(channel_mult))]
         self.style = BlockStyle(4 * model_channels, style_channels, dropout, taps, norm_after)
-        self.pyramid_down, self.pyramid_up = Fir("down", taps), Fir("up", taps)
+        self.pyramid_down, self.pyramid_up = fir("down", taps), fir("up", taps)
         self.z_transform = _mapping(latent, style_channels, mapping_layers)
         self.label_emb = Linear(classes, self.style.time_channels, bias=None) if classes else None
         self.all_modules = nn.ModuleList(self._layers(channels))
@@ -122,7 +116,7 @@ class NCSNppGenerator(nn.Module):
                 if self.image_in == "skip":
                     yield Combine(channels, width)
                 elif self.image_in == "residual":
-                    yield _Resampled(channels, width, "down", self.taps)
+                    yield _resampled(channels, width, "down", self.taps)
                     channels = width
                 skips.append(width)
 
@@ -156,7 +150,7 @@ class NCSNppGenerator(nn.Module):
             elif self.image_out == "residual" and coarsest:
                 yield from (group_norm(width, EPS), xavier_conv(width, width))
             elif self.image_out == "residual":
-                yield _Resampled(self.widths[level + 1], width, "up", self.taps)
+                yield _resampled(self.widths[level + 1], width, "up", self.taps)
             if level > 0:
                 yield ResBlock(width, width, self.style, "up")
         if self.image_out != "skip":
@@ -188,15 +182,9 @@ def _projected(layers: Iterator[nn.Module], h: Tensor) -> Tensor:
     return next(layers)(normal)
 
 
-class _Resampled(nn.Module):
+def _resampled(inputs: int, outputs: int, direction: Literal["up", "down"], taps: tuple[int, ...]) -> nn.Sequential:
     """`FirConv` under the name it has in checkpoints."""
-
-    def __init__(self, inputs: int, outputs: int, direction: Literal["up", "down"], taps: tuple[int, ...]) -> None:
-        super().__init__()
-        self.Conv2d_0 = FirConv(inputs, outputs, direction, taps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.Conv2d_0(x)
+    return nn.Sequential(OrderedDict(Conv2d_0=FirConv(inputs, outputs, direction, taps)))
 
 
 def _mapping(latent: int, width: int, hidden: int) -> nn.Sequential:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.nets.adm.blocks import AttentionBlock, BlockStyle, Downsample, ResBlock, Stage, Upsample, adm_norm
-from methods.nets.adm.trunk import descend, embed, level_widths, middle_block, time_embedding
+from methods.nets.adm.trunk import attends_at, descend, embed, level_widths, middle_block, time_embedding
 from methods.nets.discriminator_output import DiscriminatorOutput
 from methods.nets.layers import Conv2d, zeros
 
@@ -47,7 +47,7 @@ class Trunk(nn.Module):
         self.width = widths[0]
         self.time_embed = time_embedding(model_channels, 4 * model_channels)
         self.label_emb = nn.Embedding(classes, 4 * model_channels) if classes else None
-        attends = [size >> level in attn_resolutions for level in range(len(widths))]
+        attends = attends_at(size, len(widths), attn_resolutions)
         self.input_blocks, skips = _way_down(channels, widths, num_res_blocks, attends, style)
         self.output_blocks = _way_up(widths, skips, num_res_blocks, attends, style)
         self.middle_block = middle_block(widths[-1], style)

@@ -14,7 +14,7 @@ from methods.nets.small.mixture_mlp import MixtureDiscriminator, MixtureGenerato
 FlatNet: TypeAlias = Literal["mixture-mlp", "mixture-mlp-loud", "mixture-fourier", "mlp"]
 MIXTURES = ("mixture-mlp", "mixture-mlp-loud", "mixture-fourier")  # unconditional
 WIDTHS: dict[str, int] = dict.fromkeys(MIXTURES, 100) | {"mlp": 256}
-LOUDNESS = {"mixture-mlp": 1.0, "mixture-mlp-loud": 20.0}
+COORDINATE_GAINS = {"mixture-mlp": 1.0, "mixture-mlp-loud": 20.0}
 DEPTH = 3  # hidden layers or blocks; discriminators of mixtures have one more
 
 
@@ -39,7 +39,7 @@ def flat_players(
     if net == "mixture-fourier":
         generator = FourierGenerator(dims, latent, std, hidden=width, depth=depth)
         return generator, FourierDiscriminator(dims, std, pair=pair, heads=heads, hidden=width, depth=depth + 1)
-    size = {"hidden": width, "loudness": LOUDNESS[net]}
+    size = {"hidden": width, "coordinate_gain": COORDINATE_GAINS[net]}
     return MixtureGenerator(dims, latent, depth=depth, **size), MixtureDiscriminator(
         dims, heads, depth=depth + 1, **size
     )

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Later(nn.Linear):
+class CastLinear(nn.Linear):
     """A layer after the first: computes in the precision of its weights, whatever the input's.
 
     hidden: not the last layer either, so `train_stack` may lower its precision.
@@ -26,15 +26,15 @@ def first_layer(layer: nn.Module, *parts: Tensor) -> Tensor:
     if all(len(part) == rows for part in parts):
         return layer(torch.cat(parts, 1))
     columns = layer.weight.split([part.shape[1] for part in parts], 1)
-    whole, fewer = ([i for i, part in enumerate(parts) if (len(part) == rows) == full] for full in (True, False))
-    output = F.linear(torch.cat([parts[i] for i in whole], 1), torch.cat([columns[i] for i in whole], 1), layer.bias)
-    for i in fewer:
+    full, shorter = ([i for i, part in enumerate(parts) if (len(part) == rows) == is_full] for is_full in (True, False))
+    output = F.linear(torch.cat([parts[i] for i in full], 1), torch.cat([columns[i] for i in full], 1), layer.bias)
+    for i in shorter:
         output = (output.unflatten(0, (-1, len(parts[i]))) + F.linear(parts[i], columns[i])).flatten(0, 1)
     return output
 
 
 @torch.no_grad()
-def louden(layer: nn.Module, inputs: slice, factor: float) -> None:
+def scale_weights(layer: nn.Module, inputs: slice, factor: float) -> None:
     """Multiplies a linear layer's initial weights of some inputs by `factor`."""
     assert isinstance(layer, nn.Linear)
     layer.weight[:, inputs] *= factor

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.nets.discriminator_output import DiscriminatorOutput
-from methods.nets.small.layers import Later, first_layer, louden
+from methods.nets.small.layers import CastLinear, first_layer, scale_weights
 from methods.nets.small.mixture_mlp import time_embedding
 
 OCTAVES = 5  # frequencies 1, 2, 4, 8, 16
-LOUDNESS = 3.0
+COORDINATE_GAIN = 3.0
 
 
 class Coordinates(nn.Module):
@@ -30,14 +30,14 @@ class Coordinates(nn.Module):
 
 
 class ResidualLayers(nn.Module):
-    """[B, inputs] -> [B, hidden] after `depth` layers, all but the first residual. `loud`: the initial weights of
-    so many first inputs are multiplied by LOUDNESS."""
+    """[B, inputs] -> [B, hidden] after `depth` layers, all but the first residual. `scaled`: the initial weights of
+    so many first inputs are multiplied by COORDINATE_GAIN."""
 
-    def __init__(self, inputs: int, hidden: int, depth: int, loud: int = 0) -> None:
+    def __init__(self, inputs: int, hidden: int, depth: int, scaled: int = 0) -> None:
         super().__init__()
         self.first = nn.Linear(inputs, hidden)
-        self.hidden = nn.ModuleList(Later(hidden, hidden, hidden=True) for _ in range(depth - 1))
-        louden(self.first, slice(loud), LOUDNESS)
+        self.hidden = nn.ModuleList(CastLinear(hidden, hidden, hidden=True) for _ in range(depth - 1))
+        scale_weights(self.first, slice(scaled), COORDINATE_GAIN)
 
     def forward(self, *parts: Tensor) -> Tensor:
         """parts: the inputs, concatenated; the rows of a shorter part repeat cyclically."""
@@ -60,8 +60,8 @@ class FourierGenerator(nn.Module):
         self.coordinates = Coordinates(dims, std)
         self.t_embed = time_embedding(time_width)
         seen = self.coordinates.width
-        self.decode = ResidualLayers(seen + time_width + latent, hidden, depth, loud=seen)
-        self.said = Later(hidden, dims)
+        self.decode = ResidualLayers(seen + time_width + latent, hidden, depth, scaled=seen)
+        self.said = CastLinear(hidden, dims)
         self.out = nn.Linear(2 * dims, dims)
 
     def forward(self, x: Tensor, time: Tensor, z: Tensor) -> Tensor:
@@ -88,10 +88,10 @@ class FourierDiscriminator(nn.Module):
         self.coordinates = Coordinates(dims, std)
         self.t_embed = time_embedding(time_width)
         seen = (1 + pair) * self.coordinates.width
-        self.encode = ResidualLayers(seen + time_width, hidden, depth, loud=seen)
-        self.logits = Later(hidden, 2)
-        self.noisier = Later(hidden, dims) if heads else None
-        self.clean = Later(hidden, dims) if heads else None
+        self.encode = ResidualLayers(seen + time_width, hidden, depth, scaled=seen)
+        self.logits = CastLinear(hidden, 2)
+        self.noisier = CastLinear(hidden, dims) if heads else None
+        self.clean = CastLinear(hidden, dims) if heads else None
 
     def forward(self, x_s: Tensor, time: Tensor, x_t: Tensor | None = None) -> DiscriminatorOutput:
         seen = [self.coordinates(x) for x in (x_s, x_t) if x is not None]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from methods.nets.discriminator_output import DiscriminatorOutput
 from methods.nets.embeddings import TimeEmbedding
-from methods.nets.small.layers import Later, first_layer, louden
+from methods.nets.small.layers import CastLinear, first_layer, scale_weights
 
 
 def time_embedding(width: int) -> TimeEmbedding:
@@ -19,15 +19,15 @@ def mlp(inputs: int, outputs: int, hidden: int = 100, depth: int = 3) -> nn.Sequ
     """`depth` hidden layers with SiLU, then a linear one."""
     widths = [inputs, *[hidden] * depth]
     first, *rest = pairwise(widths)
-    layers = [nn.Linear(*first), *(Later(*pair, hidden=True) for pair in rest)]
-    return nn.Sequential(*(part for layer in layers for part in (layer, nn.SiLU())), Later(widths[-1], outputs))
+    layers = [nn.Linear(*first), *(CastLinear(*pair, hidden=True) for pair in rest)]
+    return nn.Sequential(*(part for layer in layers for part in (layer, nn.SiLU())), CastLinear(widths[-1], outputs))
 
 
 class MixtureGenerator(nn.Module):
     """(x [B, D], time [B] or fewer that repeat cyclically, z [B, latent]) -> [B, outputs], by default D;
     latent 0: no z.
 
-    shape: that of one point, (D,). loudness: factor on the initial weights of its coordinates.
+    shape: that of one point, (D,). coordinate_gain: factor on the initial weights of its coordinates.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class MixtureGenerator(nn.Module):
         *,
         hidden: int = 100,
         depth: int = 3,
-        loudness: float = 1.0,
+        coordinate_gain: float = 1.0,
     ) -> None:
         super().__init__()
         outputs = outputs or dims
@@ -47,7 +47,7 @@ class MixtureGenerator(nn.Module):
         self.t_embed = time_embedding(time_width)
         self.decode = mlp(dims + time_width + latent, outputs, hidden, depth)
         self.out = nn.Linear(outputs + dims, outputs)
-        louden(self.decode[0], slice(dims), loudness)
+        scale_weights(self.decode[0], slice(dims), coordinate_gain)
 
     def forward(self, x: Tensor, time: Tensor, z: Tensor | None = None) -> Tensor:
         parts = x, self.t_embed(time.to(x)), *([] if z is None else [z])
@@ -67,16 +67,16 @@ class MixtureDiscriminator(nn.Module):
         *,
         hidden: int = 100,
         depth: int = 4,
-        loudness: float = 1.0,
+        coordinate_gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.t_embed = time_embedding(time_width)
         self.encode = nn.Sequential(*mlp(2 * dims + time_width, 2, hidden, depth)[:-1])
-        self.gan_linear = Later(hidden, 2)
-        self.noisier = Later(hidden, dims) if heads else None
-        self.clean = Later(hidden, dims) if heads else None
+        self.gan_linear = CastLinear(hidden, 2)
+        self.noisier = CastLinear(hidden, dims) if heads else None
+        self.clean = CastLinear(hidden, dims) if heads else None
         for coordinates in (slice(dims), slice(-dims, None)):
-            louden(self.encode[0], coordinates, loudness)
+            scale_weights(self.encode[0], coordinates, coordinate_gain)
 
     def forward(self, x_s: Tensor, time: Tensor, x_t: Tensor | None = None) -> DiscriminatorOutput:
         seen = torch.zeros_like(x_s) if x_t is None else x_t

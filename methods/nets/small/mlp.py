@@ -82,11 +82,7 @@ class ResidualMlp(nn.Module):
         self.last = Linear(width, math.prod(self.out_shape), weight=zeros, bias=zeros)
 
     def forward(
-        self,
-        x: Tensor,
-        noise_labels: Tensor,
-        class_labels: Tensor | None = None,
-        augment_labels: Tensor | None = None,
+        self, x: Tensor, noise_labels: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
         """x [B, *shape], noise_labels [B], class_labels [B, label_dim] or [B] int -> [B, *out_shape]."""
         if augment_labels is not None:

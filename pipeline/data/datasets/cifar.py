@@ -85,21 +85,16 @@ class Source:
         file = path / self._about.url.rpartition("/")[2] if path.is_dir() else path
         if not file.is_file():
             _download(self._about.url, file, self._about.sha256 if self.verify else None)
-        elif self.verify:
-            self._check(file)
-        return file
-
-    def _check(self, file: Path) -> None:
-        found = sha256_of_file(file)
-        if found != self._about.sha256:
+        elif self.verify and (sha256 := sha256_of_file(file)) != self._about.sha256:
             raise UserError(
-                f"{file}: SHA-256 {found[:12]}... but the official archive has {self._about.sha256[:12]}...: "
+                f"{file}: SHA-256 {sha256[:12]}... but the official archive has {self._about.sha256[:12]}...: "
                 f"download {self._about.url} again"
             )
+        return file
 
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:
-    """A file of the archive, wherever it lies; nothing is unpacked."""
+    """The bytes of a file, in any folder of the archive; nothing is unpacked."""
     for entry in archive.getmembers():
         if entry.isfile() and entry.name.rpartition("/")[2] == name:
             stream = archive.extractfile(entry)

@@ -14,7 +14,7 @@ SPLIT_SEED = 20260
 
 @dataclass(frozen=True)
 class Source:
-    """1,297 to train, 500 held out: always the same ones."""
+    """1,297 to train, 500 held out by a fixed permutation."""
 
     @property
     def label_names(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""A folder or zip of picture files: a folder per class, EDM's `dataset.json`, or no labels at all.
+"""A folder or zip of image files: a folder per class, EDM's `dataset.json`, or no labels.
 
-Where the first level is `train` and `test` (or other names given), those are the splits; else the last pictures of a
-fixed permutation are held out.
+Where the first level is `train` and `test` (or the names in the options), those are the splits; else a part of the
+images, by a fixed permutation, is held out.
 """
 
 import json
@@ -19,7 +19,7 @@ from pipeline.errors import UserError
 
 LABELS = "dataset.json"  # {"labels": [["00000/img00000000.png", 6], ...]} or {"labels": null}
 SPLIT_SEED = 20260
-LARGEST = 2**28  # bytes of a picture file
+MAX_FILE_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,18 @@ class Source:
 
     @cached_property
     def _names(self) -> list[str]:
-        """Of the pictures, relative, sorted."""
+        """Of the images: relative paths, sorted."""
         if self._archive is None:
             folder = Path(self.path)
             files = [file for file in folder.rglob("*") if file.is_file()]
-            found = [file.relative_to(folder).as_posix() for file in files]
-            leaving = [file.name for file in files if not file.resolve().is_relative_to(folder.resolve())]
+            names = [file.relative_to(folder).as_posix() for file in files]
+            outside = [file.name for file in files if not file.resolve().is_relative_to(folder.resolve())]
         else:
-            found = self._archive.namelist()
-            leaving = [name for name in found if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
-        if leaving:
-            raise UserError(f"{self.path}: {leaving[0]!r} leads out of it: take it out, or do not use these data")
-        pictures = sorted(name for name in found if is_picture(PurePosixPath(name)))
+            names = self._archive.namelist()
+            outside = [name for name in names if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
+        if outside:
+            raise UserError(f"{self.path}: {outside[0]!r} leads out of it: take it out, or do not use these data")
+        pictures = sorted(name for name in names if is_picture(PurePosixPath(name)))
         if not pictures:
             raise UserError(f"{self.path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
         return pictures
@@ -81,9 +81,9 @@ class Source:
     def _splits(self) -> dict[str, str]:
         if self._has_splits:
             split_of = {self.train: "train", self.held_out: "held_out"}
-            stray = [name for name in self._names if PurePosixPath(name).parts[0] not in split_of]
-            if stray:
-                raise UserError(f"{self.path}: {stray[0]} is in neither {self.train}/ nor {self.held_out}/: move it")
+            outside = [name for name in self._names if PurePosixPath(name).parts[0] not in split_of]
+            if outside:
+                raise UserError(f"{self.path}: {outside[0]} is in neither {self.train}/ nor {self.held_out}/: move it")
             return {name: split_of[PurePosixPath(name).parts[0]] for name in self._names}
         order = np.random.default_rng(SPLIT_SEED).permutation(len(self._names))
         held_out = set(order[: max(1, round(self.held_out_share * len(order)))].tolist())
@@ -101,8 +101,8 @@ class Source:
         class_of = {name: PurePosixPath(name).parent.parts[int(self._has_splits) :] for name in self._names}
         names = sorted({"/".join(parts) for parts in class_of.values()})
         if "" in names:
-            bare = next(name for name, parts in class_of.items() if not parts)
-            raise UserError(f"{self.path}: {bare} is in no class folder, nor is there a {LABELS}: set labelled: false")
+            file = next(name for name, parts in class_of.items() if not parts)
+            raise UserError(f"{self.path}: {file} is in no class folder, nor is there a {LABELS}: set labelled: false")
         numbers = {name: number for number, name in enumerate(names)}
         return tuple(names), {name: numbers["/".join(parts)] for name, parts in class_of.items()}
 
@@ -120,8 +120,8 @@ class Source:
     def _read(self, name: str) -> bytes:
         archive = self._archive
         size = (Path(self.path) / name).stat().st_size if archive is None else archive.getinfo(name).file_size
-        if size > LARGEST:
-            raise BadRecord(f"{self.path}/{name} has {size} bytes, more than the {LARGEST} allowed")
+        if size > MAX_FILE_BYTES:
+            raise BadRecord(f"{self.path}/{name} has {size} bytes, more than the {MAX_FILE_BYTES} allowed")
         return (Path(self.path) / name).read_bytes() if archive is None else archive.read(name)
 
 

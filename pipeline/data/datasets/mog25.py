@@ -1,11 +1,10 @@
-"""A square grid of Gaussians whose law is known exactly: SIDDM's simulation with 25 modes, and larger ones."""
+"""A square grid of Gaussians, a known distribution: SIDDM's simulation with 25 modes, and larger ones."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from methods.core.density import mog25
 from pipeline.data.records import Record
@@ -24,7 +23,7 @@ class Source:
 
     side: int = mog25.SIDE  # modes along one side: 5, 10, 20 make 25, 100, 400
     per_mode: int = 10_000  # to train on
-    held_out: int = 20_000  # independent draws of the law; as many as a run is measured by
+    held_out: int = 20_000  # independent draws of the distribution; as many as a run is evaluated with
     centre: float | None = None  # of both coordinates; None: the middle of the grid
     scale: float | None = None  # None: what gives the standard deviation of 25 modes at half scale
 
@@ -41,24 +40,21 @@ class Source:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The law in raw coordinates, all modes alike, and the way back to them: raw = stored / scale + centre."""
+        """The distribution in raw coordinates (equal modes), and the affine map: raw = stored / scale + centre."""
         centre, scale = self._affine()
         law = {"centres": mog25.centres(self.side).tolist(), "std": mog25.STD, "clip": mog25.CLIP}
         return {"law": law, "affine": {"centre": centre, "scale": scale}}
 
     def records(self) -> Iterator[Record]:
+        centre, scale = self._affine()
         for split, raw in (
             ("train", mog25.points(self.per_mode, TRAIN_SEED, self.side)),
             ("held_out", mog25.draws(self.held_out, HELD_OUT_SEED, self.side)),
         ):
-            for point in self._stored(raw):
+            for point in ((raw.double().numpy() - centre) * scale).astype(np.float32):
                 yield Record(point, None, split)
 
     def _affine(self) -> tuple[float, float]:
         variance, usual = (float(mog25.moments(side)[1][0, 0]) for side in (self.side, mog25.SIDE))
         centre = mog25.SPACING * (self.side - 1) / 2 if self.centre is None else self.centre
         return centre, SCALE * (usual / variance) ** 0.5 if self.scale is None else self.scale
-
-    def _stored(self, raw: Tensor) -> np.ndarray:
-        centre, scale = self._affine()
-        return ((raw.double().numpy() - centre) * scale).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Encoded pictures in Parquet, as data sets are shared: `image` as bytes or struct<bytes, path>, `label` as an integer.
+"""Encoded images in Parquet, as datasets are published: `image` as bytes or struct<bytes, path>, `label` as an integer.
 
 Files of a split are those whose names begin with it: train-00000-of-00003.parquet, test.parquet.
 """
@@ -17,7 +17,7 @@ from pipeline.data.decode import Preprocess, decode_picture, encoded_bytes
 from pipeline.data.records import Record
 from pipeline.errors import UserError
 
-ROWS = 1024  # read at once
+ROWS_PER_READ = 1024
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Source:
     held_out: str = "test"
     image: str = "image"  # columns
     label: str = "label"
-    limit: int | None = None  # pictures of each split, the first ones; None: all
+    limit: int | None = None  # the first so many images of each split; None: all
     preprocess: Preprocess = field(default_factory=Preprocess)
 
     def __post_init__(self) -> None:
@@ -40,10 +40,10 @@ class Source:
         return tuple(self.names)
 
     def records(self) -> Iterator[Record]:
-        for split, beginning in (("train", self.train), ("held_out", self.held_out)):
-            files = sorted(Path(self.path).rglob(f"{beginning}*.parquet"))
+        for split, prefix in (("train", self.train), ("held_out", self.held_out)):
+            files = sorted(Path(self.path).rglob(f"{prefix}*.parquet"))
             if not files:
-                raise UserError(f"{self.path} holds no {beginning}*.parquet: set options.{split}")
+                raise UserError(f"{self.path} holds no {prefix}*.parquet: set options.{split}")
             yield from islice(chain.from_iterable(self._of_file(file, split) for file in files), self.limit)
 
     def _of_file(self, file: Path, split: str) -> Iterator[Record]:
@@ -52,10 +52,10 @@ class Source:
             parquet = pq.ParquetFile(file)
             missing = [name for name in columns if name not in parquet.schema_arrow.names]
             if missing:
-                there = ", ".join(parquet.schema_arrow.names)
-                raise UserError(f"{file} has no column {', '.join(missing)}, but {there}: set options.image or .label")
+                known = ", ".join(parquet.schema_arrow.names)
+                raise UserError(f"{file} has no column {', '.join(missing)}, but {known}: set options.image or .label")
             row = 0
-            for batch in parquet.iter_batches(ROWS, columns=columns):
+            for batch in parquet.iter_batches(ROWS_PER_READ, columns=columns):
                 labels = batch[self.label].to_pylist() if self.names else [None] * len(batch)
                 for cell, label in zip(batch[self.image], labels):
                     where = f"{file} row {row}"

@@ -1,4 +1,4 @@
-"""Named arrays in a safetensors file that carries their digest."""
+"""Named arrays in a safetensors file that also holds their digest."""
 
 import json
 from pathlib import Path
@@ -14,8 +14,8 @@ def read_arrays(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
         return json.loads(file.metadata()["about"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
-def check_digest(path: Path, found: str, wanted: str) -> None:
-    if found != wanted:
+def check_digest(path: Path, digest: str, recorded: str) -> None:
+    if digest != recorded:
         raise ArtifactError(
-            f"{path}: content has digest {found[:12]}, not {wanted[:12]} as recorded in it: make it again"
+            f"{path}: content has digest {digest[:12]}, not {recorded[:12]} as recorded in it: make it again"
         )

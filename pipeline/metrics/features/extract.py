@@ -1,4 +1,4 @@
-"""The one loop that runs a feature network over images, for the stages and for `trilemma measure`."""
+"""The loop that runs a feature network over images, for the stages and for `trilemma measure`."""
 
 from collections.abc import Iterable
 
@@ -24,25 +24,25 @@ def extract(extractor: Extractor, n: int, batches: Iterable[tuple[slice | np.nda
 
 
 def outputs(extractor: Extractor, pictures: Pictures | ShardedRows) -> Features:
-    """In the order of the pictures; at most one shard of them is in memory."""
-    return extract(extractor, len(pictures), ((positions, part.images) for positions, part in pictures.pieces()))
+    """Rows keep the order of the pictures; at most one shard of pictures is in memory."""
+    return extract(extractor, len(pictures), ((positions, part.images) for positions, part in pictures.by_shard()))
 
 
 def recognised(network: SmallNetwork, pictures: Pictures | ShardedRows) -> float:
     """Share of pictures classified as their label."""
-    right = [network.classify(part.images) == part.labels for _, part in pictures.pieces()]
+    right = [network.classify(part.images) == part.labels for _, part in pictures.by_shard()]
     return float(np.concatenate(right).mean())
 
 
 def inception(sha256: str) -> Extractor:
-    """From the weights file on this machine, which must be the one that the references were made with."""
+    """From the weights file on this machine; sha256: of the weights that the references were made with."""
     from pipeline.metrics.features.inception import Inception  # torch-fidelity takes seconds to import
 
     path = verified_path(INCEPTION, weights_folder(), KNOWN[INCEPTION])
     if path is None or KNOWN[INCEPTION].sha256 != sha256:
         raise UserError(
             f"the references were made with Inception weights {sha256[:12]}, which are not in {weights_folder()}: "
-            f"put them there (trilemma weights fetch {INCEPTION})"
+            f"download them (trilemma weights fetch {INCEPTION})"
         )
     return Inception(path)
 

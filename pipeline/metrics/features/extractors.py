@@ -1,4 +1,4 @@
-"""Feature extractors, and the precomputed statistics of real data."""
+"""Feature extractors: pixels, and a small network that is trained in seconds."""
 
 import hashlib
 import json
@@ -28,9 +28,9 @@ class Features:
     """Outputs of a feature extractor for n images."""
 
     features: np.ndarray  # [n, d] floats
-    logits: np.ndarray | None = None  # [n, classes], of an extractor that classifies
-    spatial: np.ndarray | None = None  # [n, d'], of Inception: for sFID
-    labels: np.ndarray | None = None  # [n] int64: the class of each image, where all have one
+    logits: np.ndarray | None = None  # [n, classes], if the extractor classifies
+    spatial: np.ndarray | None = None  # [n, d'], of Inception, for sFID
+    labels: np.ndarray | None = None  # [n] int64: the class of each image, if all have one
 
     def __len__(self) -> int:
         return len(self.features)
@@ -57,9 +57,9 @@ class Pixels:
 
 
 class SmallNetwork:
-    """Two convolutions, 32 features and a class layer: trained in seconds, frozen afterwards.
+    """Two convolutions, 32 features and a class layer; frozen after training.
 
-    Features are divided by one number so that their mean square is 1, the scale of KID's kernel (f.g / d + 1)^3.
+    Features are divided by one number so that their mean square is 1, as KID's kernel (f.g / d + 1)^3 expects.
     """
 
     name = "small-cnn"
@@ -85,7 +85,7 @@ class SmallNetwork:
 
     @classmethod
     def train(cls, images: np.ndarray, labels: np.ndarray, seed: int, epochs: int = 60) -> "SmallNetwork":
-        """Fit by cross-entropy on images shifted by up to one pixel. Leaves torch's global generator as it was."""
+        """Fit by cross-entropy on images shifted by up to one pixel. Does not change torch's global generator."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(fold(seed, "extractor"))
             network = cls(images.shape[1:], int(labels.max()) + 1)
@@ -96,8 +96,7 @@ class SmallNetwork:
     def outputs(self, images: np.ndarray) -> Features:
         if images.shape[1:] != self.shape:
             raise ValueError(f"images of shape {images.shape[1:]} but this network was trained on {self.shape}")
-        joined = _in_tiles(self._features_and_logits, images)
-        return Features(joined[:, : -self.classes].copy(), joined[:, -self.classes :].copy())
+        return Features(*in_tiles(self._features_and_logits, images, TILE))
 
     def classify(self, images: np.ndarray) -> np.ndarray:
         """[n] int64: the class with the largest logit."""
@@ -114,7 +113,7 @@ class SmallNetwork:
         return sha256_of_arrays(self._weights(), self.preprocessing)
 
     def save(self, path: Path) -> None:
-        """One safetensors file that holds its own digest."""
+        """One safetensors file, with its digest."""
         about = {"digest": self.digest, "shape": self.shape, "classes": self.classes}
         save_file(self._weights(), path, {"about": json.dumps(about, sort_keys=True)})
 
@@ -139,9 +138,9 @@ class SmallNetwork:
                 schedule.step()
 
     @torch.no_grad()
-    def _features_and_logits(self, images: Tensor) -> Tensor:
-        features = self.net["trunk"](images)
-        return torch.cat([features / self.scale, self.net["head"](features)], dim=1)
+    def _features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.net["trunk"](_scaled(images.numpy()))
+        return features / self.scale, self.net["head"](features)
 
     def _weights(self) -> dict[str, np.ndarray]:
         return {name: weight.numpy() for name, weight in self.net.state_dict().items()}
@@ -153,16 +152,17 @@ def _scaled(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images.astype(np.float32) / 127.5 - 1)
 
 
-def _in_tiles(compute: Callable[[Tensor], Tensor], images: np.ndarray) -> np.ndarray:
-    """Rows of `compute` in tiles of fixed size, the last one padded: kernels differ in the last bit between sizes."""
-    tiles = [_scaled(images[start : start + TILE]) for start in range(0, len(images), TILE)]
-    short = TILE - len(tiles[-1])
-    tiles[-1] = functional.pad(tiles[-1], (0, 0, 0, 0, 0, 0, 0, short))
-    return torch.cat([compute(tile) for tile in tiles])[: len(images)].numpy()
+def in_tiles(
+    compute: Callable[[Tensor], tuple[Tensor, ...]], images: np.ndarray, tile: int, device: torch.device | str = "cpu"
+) -> list[np.ndarray]:
+    """Each output of `compute`. All tiles have one size: kernels differ in the last bit between sizes."""
+    padded = np.concatenate([images, np.zeros((-len(images) % tile, *images.shape[1:]), images.dtype)])
+    passes = [compute(torch.from_numpy(padded[i : i + tile]).to(device)) for i in range(0, len(padded), tile)]
+    return [torch.cat(outputs)[: len(images)].cpu().numpy() for outputs in zip(*passes)]
 
 
 def _shifted(images: Tensor) -> Tensor:
-    """The batch moved by up to one pixel each way; pixels that enter at the border are background."""
+    """The batch shifted by up to one pixel each way, filled with background."""
     down, right = torch.randint(0, 3, (2,)).tolist()
     framed = functional.pad(images, (1, 1, 1, 1), value=-1.0)
     return framed[:, :, down : down + images.shape[2], right : right + images.shape[3]]

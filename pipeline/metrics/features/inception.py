@@ -1,7 +1,6 @@
-"""torch-fidelity's feature networks as extractors: Inception-v3 in a faster exact form, the others unchanged."""
+"""torch-fidelity's feature networks as extractors: Inception-v3 in a faster equal form, the others unchanged."""
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +11,19 @@ from torch_fidelity.feature_extractor_inceptionv3 import BasicConv2d, FeatureExt
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
 from pipeline.data.artifacts import sha256_of_file
-from pipeline.metrics.features.extractors import Features
+from pipeline.metrics.features.extractors import Features, in_tiles
 from pipeline.metrics.features.weights import INCEPTION
 
 SIDE = 299  # pixels per side of the network's input
 SPATIAL_CHANNELS = 7  # of sFID: the first of the 1x1 branch of the fourth 17x17 block (Nash et al. 2021, section 4.2)
-CPU_TILE, CUDA_TILE = (
-    16,
-    64,
-)  # images per pass; the last tile is padded: the same features in any batch
+CPU_TILE, CUDA_TILE = 16, 64  # images per pass
 
 
 class Inception:
     """Inception-v3 as published FIDs use it, equal to torch-fidelity's to rounding.
 
-    Batch normalisation is folded into the convolutions, channels lie last, and TensorFlow's resize is two small matrix
-    products; all of it in float32.
+    In float32: batch normalisation is folded into the convolutions, memory is channels-last, and TensorFlow's resize is
+    two small matrix products.
     """
 
     name = INCEPTION
@@ -35,7 +31,7 @@ class Inception:
     preprocessing = "uint8, grey repeated to RGB, (x - 128) / 128, TensorFlow 1 bilinear to 299x299"
 
     def __init__(self, weights: Path, device: torch.device | None = None) -> None:
-        """weights: a file in torch-fidelity's format, verified before. Its digest becomes part of this extractor's."""
+        """weights: a verified file in torch-fidelity's format; its digest is part of the extractor's."""
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.digest = _digest(weights, self.name, self.preprocessing)
         net = FeatureExtractorInceptionV3(self.name, ["2048"], feature_extractor_weights_path=str(weights))
@@ -51,18 +47,16 @@ class Inception:
         self._rest = nn.Sequential(net.Mixed_6d, net.Mixed_6e, net.Mixed_7a, net.Mixed_7b, net.Mixed_7c)
 
     def outputs(self, images: np.ndarray) -> Features:
-        """images: [n, 1 or 3, H, W] uint8. All float32, of one pass.
+        """images: [n, 1 or 3, H, W] uint8. All outputs are float32, from one pass.
 
         features [n, 2048]: average-pooled, for FID, KID, precision, recall; logits [n, 1008]: without bias, for the
         Inception score; spatial [n, 7 x 17 x 17]: for sFID.
         """
         tile = CUDA_TILE if self.device.type == "cuda" else CPU_TILE
-        return Features(*_in_tiles(self._pass, _rgb(images), tile, self.device))
+        return Features(*in_tiles(self._pass, _rgb(images), tile, self.device))
 
     @torch.inference_mode()
-    @torch.backends.cudnn.flags(
-        enabled=True, allow_tf32=False, deterministic=True
-    )  # float32 as on a CPU, the same bits each time
+    @torch.backends.cudnn.flags(enabled=True, allow_tf32=False, deterministic=True)
     def _pass(self, images: Tensor) -> tuple[Tensor, ...]:
         x = self._stem(_resized((images.float() - 128) / 128).contiguous(memory_format=torch.channels_last))
         spatial = _first_channels(self._net.Mixed_6d.branch1x1, x)
@@ -83,7 +77,7 @@ class Fidelity:
         self._net = kind(name, [self.layer], feature_extractor_weights_path=str(weights)).to(self.device)
 
     def outputs(self, images: np.ndarray) -> Features:
-        return Features(_in_tiles(self._pass, _rgb(images), CPU_TILE, self.device)[0])
+        return Features(in_tiles(self._pass, _rgb(images), CPU_TILE, self.device)[0])
 
     @torch.inference_mode()
     def _pass(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -91,11 +85,11 @@ class Fidelity:
 
 
 def tensorflow_resize(size_in: int, size_out: int) -> Tensor:
-    """[size_out, size_in] float32: bilinear weights of TensorFlow 1, whose pixel centres sit on the corners."""
-    places = torch.arange(size_out, dtype=torch.float32) * torch.tensor(size_in / size_out, dtype=torch.float32)
-    low = places.long()
+    """[size_out, size_in] float32: bilinear weights of TensorFlow 1, with pixel centres at the corners."""
+    positions = torch.arange(size_out, dtype=torch.float32) * torch.tensor(size_in / size_out, dtype=torch.float32)
+    low = positions.long()
     high = (low + 1).clamp_max(size_in - 1)
-    share = places - low
+    share = positions - low
     weights = torch.zeros(size_out, size_in)
     rows = torch.arange(size_out)
     weights[rows, low] = 1 - share
@@ -108,14 +102,14 @@ def _resized(images: Tensor) -> Tensor:
 
 
 def _first_channels(block: BasicConv2d, x: Tensor) -> Tensor:
-    """The first channels of a folded 1x1 block; the others are not computed."""
+    """The first channels of a folded 1x1 block."""
     bias = block.conv.bias
     assert bias is not None
     return functional.conv2d(x, block.conv.weight[:SPATIAL_CHANNELS], bias[:SPATIAL_CHANNELS]).relu()
 
 
 def _fold(block: BasicConv2d) -> None:
-    """Put the normalisation into weights and a bias: w g / s and b - m g / s, computed in float64."""
+    """Move the normalisation into weights and bias: w g / s and b - m g / s, computed in float64."""
     norm, conv = block.bn, block.conv
     assert norm.running_var is not None
     assert norm.running_mean is not None
@@ -130,15 +124,6 @@ def _rgb(images: np.ndarray) -> np.ndarray:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(f"images are {images.dtype} {images.shape}: pass uint8 [n, 1 or 3, H, W]")
     return np.repeat(images, 3, axis=1) if images.shape[1] == 1 else images
-
-
-def _in_tiles(
-    compute: Callable[[Tensor], tuple[Tensor, ...]], images: np.ndarray, tile: int, device: torch.device
-) -> list[np.ndarray]:
-    """Each output over all images. Tiles have one size: kernels differ in the last bit between sizes."""
-    padded = np.concatenate([images, np.zeros((-len(images) % tile, *images.shape[1:]), np.uint8)])
-    passes = [compute(torch.from_numpy(padded[i : i + tile]).to(device)) for i in range(0, len(padded), tile)]
-    return [torch.cat(parts)[: len(images)].cpu().numpy() for parts in zip(*passes)]
 
 
 def _digest(weights: Path, *words: str) -> str:

@@ -1,8 +1,7 @@
-"""Nearest neighbours and neighbourhood membership, fast and exact.
+"""Nearest neighbours and membership in balls, fast and exact; all distances are squared Euclidean.
 
-float32 matrix products sort out the clear cases; whatever lies within their rounding error is settled by float64
-differences. So every answer depends on the two vectors alone: not on block size, order, shard or number of threads.
-All distances are squared Euclidean.
+float32 matrix products decide the clear cases; pairs within their rounding error are compared by float64 differences.
+So every result depends on the two vectors alone: not on block size, order, shards or number of threads.
 """
 
 from collections.abc import Iterator
@@ -14,11 +13,11 @@ from torch import Tensor
 
 BLOCK_ELEMENTS = 2**23  # of one block of the distance matrix: 32 MiB in float32
 CACHE_ELEMENTS = 2**17  # of one batch of exact differences: 1 MiB in float64
-SPARE = 4  # candidates beyond those asked for, so that rounding seldom hides a neighbour
+EXTRA_CANDIDATES = 4  # beyond the wanted neighbours: then rounding seldom loses one
 
 
 class Overlap(NamedTuple):
-    """How two clouds of points lie in each other's balls."""
+    """Membership of the points of two sets in the balls of the other set."""
 
     balls_around_left: np.ndarray  # [n_left] number of right balls that contain each left point
     balls_around_right: np.ndarray  # [n_right] number of left balls that contain each right point
@@ -26,30 +25,30 @@ class Overlap(NamedTuple):
 
 
 def squared_distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """[...] float64 of paired vectors [..., d]; the same bits for a pair in either order and any company."""
+    """[...] float64 of paired vectors [..., d]; the same bits for a pair in either order and any batch."""
     return np.square(left.astype(np.float64) - right).sum(axis=-1)
 
 
 def nearest_distances(queries: np.ndarray, points: np.ndarray, count: int = 1) -> np.ndarray:
     """[n_queries, count] ascending squared distances to the nearest points, float64. Cost: one n x n x d product."""
     if count > len(points):
-        raise ValueError(f"{count} nearest asked of {len(points)} points: pass at least {count}")
+        raise ValueError(f"{count} nearest of {len(points)} points: pass at least {count}")
     left, right = _centred(queries, points)
-    nearest = _Nearest.none(len(queries), min(count + SPARE, len(points)))
+    nearest = _Nearest.none(len(queries), min(count + EXTRA_CANDIDATES, len(points)))
     for block in _products(left, right):
         nearest.add(block.rows, block.distances, first=0)
     return _settled(nearest, left.norms + right.norms.max(), queries, points, count)
 
 
 def neighbour_distances(points: np.ndarray, count: int) -> np.ndarray:
-    """[n, count] ascending squared distances of each point to its nearest others (itself left out, duplicates not).
+    """[n, count] ascending squared distances of each point to its nearest others, duplicates included.
 
-    Cost: half a product, as each pair is looked at once.
+    Cost: half a product, as each pair is computed once.
     """
     if count >= len(points):
-        raise ValueError(f"{count} neighbours asked of {len(points)} points: pass at least {count + 1} points")
+        raise ValueError(f"{count} neighbours among {len(points)} points: pass at least {count + 1} points")
     (cloud,) = _centred(points)
-    nearest = _Nearest.none(len(points), min(count + 1 + SPARE, len(points)))
+    nearest = _Nearest.none(len(points), min(count + 1 + EXTRA_CANDIDATES, len(points)))
     for block in _products(cloud, cloud, upper_triangle=True):
         start, stop = block.rows.start, block.rows.stop
         nearest.add(block.rows, block.distances, first=start)
@@ -78,15 +77,15 @@ class _Cloud(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """Some rows of a distance matrix, as float32 sees it."""
+    """Some rows of the float32 distance matrix."""
 
     rows: slice
     distances: Tensor  # [rows, n] squared
-    slack: float  # off by at most slack times the sum of both norms
+    slack: float  # the error of a distance is at most slack times the sum of both norms
 
 
 class _Nearest(NamedTuple):
-    """The nearest points found so far."""
+    """The nearest points so far."""
 
     distances: Tensor  # [n, width] squared
     indices: Tensor  # [n, width] int64
@@ -98,21 +97,21 @@ class _Nearest(NamedTuple):
     def add(self, rows: slice, distances: Tensor, first: int) -> None:
         """distances: [rows, m] to the points first, first + 1, ..."""
         width = self.distances.shape[1]
-        found = distances.topk(min(width, distances.shape[1]), dim=1, largest=False)
-        together = torch.cat([self.distances[rows], found.values], dim=1)
-        indices = torch.cat([self.indices[rows], found.indices + first], dim=1)
-        self.distances[rows], chosen = together.topk(width, dim=1, largest=False)
+        new = distances.topk(min(width, distances.shape[1]), dim=1, largest=False)
+        candidates = torch.cat([self.distances[rows], new.values], dim=1)
+        indices = torch.cat([self.indices[rows], new.indices + first], dim=1)
+        self.distances[rows], chosen = candidates.topk(width, dim=1, largest=False)
         self.indices[rows] = indices.gather(1, chosen)
 
 
 def _centred(*sides: np.ndarray) -> list[_Cloud]:
-    """About the mean of the last side, so that float32 loses least."""
+    """Relative to the mean of the last side, for the smallest rounding errors in float32."""
     centre = sides[-1].mean(axis=0, dtype=np.float64)
     return [_cloud(side, centre) for side in sides]
 
 
 def _cloud(side: np.ndarray, centre: np.ndarray) -> _Cloud:
-    """In blocks: nothing as large as the points is made beside them."""
+    """In blocks, to need no second array as large as the points."""
     points, norms = torch.empty(side.shape), torch.empty(len(side))
     step = max(1, BLOCK_ELEMENTS // side.shape[1])
     for start in range(0, len(side), step):
@@ -137,7 +136,7 @@ def _slack(width: int) -> float:
 
 
 def _settled(nearest: _Nearest, norms: Tensor, queries: np.ndarray, points: np.ndarray, count: int) -> np.ndarray:
-    """Exact distances to the candidates; rows where another point might be nearer are searched in full."""
+    """Exact distances to the candidates; where another point might be nearer, the row is searched in full."""
     exact, indices = np.empty(nearest.indices.shape), nearest.indices.numpy()
     step = max(1, CACHE_ELEMENTS // (indices.shape[1] * points.shape[1]))
     for start in range(0, len(queries), step):
@@ -145,9 +144,9 @@ def _settled(nearest: _Nearest, norms: Tensor, queries: np.ndarray, points: np.n
         exact[rows] = squared_distances(queries[rows, None], points[indices[rows]])
     exact.sort(axis=1)
     if exact.shape[1] < len(points):
-        unseen = (nearest.distances[:, -1] - norms * _slack(points.shape[1])).numpy()  # no other point is nearer
+        others = (nearest.distances[:, -1] - norms * _slack(points.shape[1])).numpy()  # lower bound of their distances
         last = exact[:, count - 1]
-        for row in np.flatnonzero((last > unseen) & (last > 0)):
+        for row in np.flatnonzero((last > others) & (last > 0)):
             exact[row, :count] = np.partition(squared_distances(queries[row], points), range(count))[:count]
     return exact[:, :count]
 
@@ -155,14 +154,14 @@ def _settled(nearest: _Nearest, norms: Tensor, queries: np.ndarray, points: np.n
 def _inside(bounds: tuple[Tensor, Tensor], radii: np.ndarray, queries: np.ndarray, points: np.ndarray) -> np.ndarray:
     """[rows, n] bool: squared distance <= radius, which belongs to the queries [rows, 1] or to the points [1, n].
 
-    bounds: what the distance is surely not below, and surely not above.
+    bounds: lower and upper, of each distance.
     """
     low, high = bounds
     limits = torch.from_numpy(radii.astype(np.float32))
     inside = high <= limits
     rows, columns = (index.numpy() for index in (inside ^ (low <= limits)).nonzero(as_tuple=True))
-    found, step = inside.numpy(), max(1, CACHE_ELEMENTS // points.shape[1])
+    exact, step = inside.numpy(), max(1, CACHE_ELEMENTS // points.shape[1])
     for start in range(0, len(rows), step):
         i, j = rows[start : start + step], columns[start : start + step]
-        found[i, j] = squared_distances(queries[i], points[j]) <= np.broadcast_to(radii, found.shape)[i, j]
-    return found
+        exact[i, j] = squared_distances(queries[i], points[j]) <= np.broadcast_to(radii, exact.shape)[i, j]
+    return exact

@@ -1,4 +1,4 @@
-"""Precomputed statistics of the real data: features, mean, covariance factor, neighbour distances."""
+"""The real side of a comparison, in a file."""
 
 import json
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ class Reference:
     features: np.ndarray  # [k, d] of all n samples, or of k evenly spaced ones
     stats: FeatureStats  # of all n
     factor: np.ndarray  # [d, d] lower triangular, of the covariance
-    neighbours: np.ndarray  # [k, NEIGHBOURS] ascending squared distances to the nearest other ones of the k
+    neighbours: np.ndarray  # [k, NEIGHBOURS] ascending squared distances to the nearest others of the k
 
     @classmethod
     def of(cls, features: np.ndarray, stats: FeatureStats | None = None, neighbours: int = NEIGHBOURS) -> "Reference":
-        """stats: of all samples, where `features` are of some. neighbours: 0 where no metric needs distances."""
+        """stats: of all samples, if `features` are of some. neighbours: 0 if no metric needs distances."""
         stats = stats or FeatureStats.of(features)
         count = min(neighbours, len(features) - 1)
         distances = neighbour_distances(features, count) if neighbours else np.empty((len(features), 0))
@@ -37,7 +37,7 @@ class Reference:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the real features: it depends on the images and on the extractor."""
+        """SHA-256 of the real features, which depend on images and extractor."""
         arrays = {"features": self.features}
         return sha256_of_arrays(arrays if len(self.features) == self.n else arrays | {"mean": self.stats.mean})
 

@@ -1,16 +1,17 @@
-"""Statistics of features that merge: of shards and workers in any order, of pieces however they are cut."""
+"""Mean and covariance of features, merged from shards in any order."""
 
 from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
 
-BLOCK = 2**14  # features whose statistics are made at once
+BLOCK = 2**14  # features whose statistics are computed at once
+ROWS_PER_PRODUCT = 4096
 
 
 @dataclass(frozen=True)
 class FeatureStats:
-    """Count, mean and scatter of features in float64; a monoid, so shards and workers may come in any order."""
+    """Count, mean and scatter of features in float64; a monoid under `merge`."""
 
     n: int
     mean: np.ndarray  # [d]
@@ -18,12 +19,12 @@ class FeatureStats:
 
     @classmethod
     def of(cls, features: np.ndarray) -> "FeatureStats":
-        """features: [n, d] with n >= 1; two passes, in blocks, so that memory stays O(d^2)."""
+        """features: [n, d] with n >= 1; two passes, in blocks, with O(d^2) memory."""
         check_features(features)
         mean = features.mean(axis=0, dtype=np.float64)
         scatter = np.zeros((len(mean), len(mean)))
-        for start in range(0, len(features), 4096):
-            centred = features[start : start + 4096] - mean
+        for start in range(0, len(features), ROWS_PER_PRODUCT):
+            centred = features[start : start + ROWS_PER_PRODUCT] - mean
             scatter += centred.T @ centred
         return cls(len(features), mean, scatter)
 
@@ -44,7 +45,7 @@ class FeatureStats:
         return self.scatter / (self.n - 1)
 
     def factor(self) -> np.ndarray:
-        """L [d, d] lower triangular with L L^T = covariance, singular or not. Cost: d^3; do it once per reference."""
+        """L [d, d] lower triangular with L L^T = covariance, singular or not. Cost: d^3, once per reference."""
         covariance = self.covariance
         try:
             return np.linalg.cholesky(covariance)
@@ -55,7 +56,7 @@ class FeatureStats:
 
 
 class Gathered:
-    """Statistics of features that come piece by piece, however many: the same bits however they are cut."""
+    """Statistics of features that arrive in batches: the same bits for any batch sizes."""
 
     def __init__(self) -> None:
         self._merged: list[FeatureStats] = []
@@ -69,12 +70,12 @@ class Gathered:
         self._rest = [rest.copy()]
 
     def stats(self) -> FeatureStats:
-        """Of all that came; then nothing may be added."""
+        """Of all features; call it once, after the last `add`."""
         self._merge(*self._rest)
         return self._merged[0]
 
     def __bool__(self) -> bool:
-        """Whether anything came."""
+        """Whether features were added."""
         return bool(self._rest)
 
     def _merge(self, block: np.ndarray) -> None:
@@ -82,7 +83,7 @@ class Gathered:
 
 
 def check_pair(generated: np.ndarray, real: np.ndarray) -> None:
-    """Refuse features that cannot be compared."""
+    """An error if the features cannot be compared."""
     for side, features in (("generated", generated), ("real", real)):
         check_features(features)
         if len(features) < 2:
@@ -92,7 +93,7 @@ def check_pair(generated: np.ndarray, real: np.ndarray) -> None:
 
 
 def check_features(features: np.ndarray) -> None:
-    """Refuse what no metric can use: not a table, no rows, NaN or infinity."""
+    """An error unless features are [n, d] with n >= 1, all finite."""
     if features.ndim != 2 or len(features) == 0:
         raise ValueError(f"features of shape {features.shape}: pass [n, d] with at least one row")
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))

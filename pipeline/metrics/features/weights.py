@@ -1,4 +1,4 @@
-"""Weights files of published feature networks: where they are looked for, and verified by their recorded SHA-256."""
+"""Weights files of published feature networks: their folder, names and SHA-256."""
 
 import os
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Status = Literal["verified", "absent", "wrong"]
 class WeightsFile:
     """One extractor's weights."""
 
-    file_names: tuple[str, ...]  # that the same file has in other projects; the first is the name after a download
+    file_names: tuple[str, ...]  # names of this file in different projects; the first is used for a download
     url: str
     sha256: str
 
@@ -73,20 +73,20 @@ def known_weights(extractor: str) -> WeightsFile:
 
 
 def check(extractor: str, folder: Path, known: WeightsFile) -> Check:
-    """Looks for one extractor's file and hashes it."""
+    """Find one extractor's file and hash it."""
     for name in known.file_names:
         if (folder / name).is_file():
-            found = sha256_of_file(folder / name)
-            return Check(extractor, "verified" if found == known.sha256 else "wrong", folder / name, found)
+            sha256 = sha256_of_file(folder / name)
+            return Check(extractor, "verified" if sha256 == known.sha256 else "wrong", folder / name, sha256)
     return Check(extractor, "absent", None, None)
 
 
 def verified_path(extractor: str, folder: Path, known: WeightsFile) -> Path | None:
     """None if there is no file; a file with another SHA-256 is an error."""
-    found = check(extractor, folder, known)
-    if found.status == "wrong":
+    result = check(extractor, folder, known)
+    if result.status == "wrong":
         raise UserError(
-            f"{found.path}: SHA-256 is {found.sha256}, but {extractor} has {known.sha256}: "
+            f"{result.path}: SHA-256 is {result.sha256}, but {extractor} has {known.sha256}: "
             "delete the file and download it again (trilemma weights fetch)"
         )
-    return found.path
+    return result.path

@@ -12,9 +12,9 @@ from pipeline.metrics.standalone.label_files import known_classes
 
 
 def read_features(source: Path) -> Features:
-    """A table of floats, every value finite; rows keep their order."""
-    if table_files(source):
-        return Features(np.concatenate([_points(file) for file in table_files(source)]))
+    """[n, d] floats, all finite, in the order of the source."""
+    if files := table_files(source):
+        return Features(np.concatenate([_points(file) for file in files]))
     if not source.exists():
         raise UserError(f"{source} does not exist: pass .npz, .npy or a folder of shards")
     if source.suffix not in ARRAY_SUFFIXES:
@@ -22,7 +22,7 @@ def read_features(source: Path) -> Features:
     arrays = load_array(source)
     name = "features" if source.suffix == ".npz" else "array"
     if name not in arrays:
-        raise UserError(f"{source} holds {', '.join(arrays) or 'nothing'}: wanted the array `features`")
+        raise UserError(f"{source} holds {', '.join(arrays) or 'nothing'}: pass an array `features`")
     features = _checked(arrays[name], source, name)
     logits = _checked(arrays["logits"], source, "logits") if "logits" in arrays else None
     if logits is not None and len(logits) != len(features):
@@ -39,11 +39,9 @@ def _points(file: Path) -> np.ndarray:
 
 def _checked(values: np.ndarray, file: Path, name: str) -> np.ndarray:
     if values.dtype.kind != "f" or values.ndim != 2:
-        hint = ": these look like pictures, name an extractor" if values.dtype == np.uint8 else ""
-        raise UserError(f"{file}: `{name}` is {values.dtype} {values.shape}, wanted floats [n, d]{hint}")
+        hint = "these look like pictures, name an extractor" if values.dtype == np.uint8 else "pass floats [n, d]"
+        raise UserError(f"{file}: `{name}` is {values.dtype} {values.shape}, wanted floats [n, d]: {hint}")
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):
-        raise UserError(
-            f"{file} row {bad[0]}: `{name}` holds NaN or infinity ({len(bad)} such rows): extract them again"
-        )
+        raise UserError(f"{file} row {bad[0]}: `{name}` holds NaN or infinity ({len(bad)} such rows): extract it again")
     return values if values.dtype == np.float64 else values.astype(np.float32)

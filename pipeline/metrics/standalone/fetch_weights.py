@@ -11,7 +11,7 @@ def check_all(folder: Path) -> list[Check]:
 
 
 def fetch(extractor: str, folder: Path, known: WeightsFile) -> Path:
-    """The verified file, downloaded if it is absent; a wrong download leaves no file."""
+    """The verified file, downloaded if it is absent; a wrong download is deleted."""
     if (path := verified_path(extractor, folder, known)) is not None:
         return path
     from torch.hub import download_url_to_file  # torch takes a second to import
@@ -23,8 +23,8 @@ def fetch(extractor: str, folder: Path, known: WeightsFile) -> Path:
     except OSError as error:
         raise UserError(
             f"{extractor} has no weights in {folder}, and {known.url} cannot be read ({error}): "
-            f"put the file there, or name its folder in {FOLDER_VARIABLE}"
+            f"copy the file to that folder, or set {FOLDER_VARIABLE} to its folder"
         ) from None
-    except RuntimeError as error:  # of the hash
+    except RuntimeError as error:  # SHA-256
         raise UserError(f"{known.url} does not hold the weights of {extractor}: {error}: try another source") from None
     return target

@@ -1,4 +1,4 @@
-"""Pictures from files of any common kind, as uint8 [n, C, H, W]; an error names the file and row of a bad picture.
+"""Pictures from files of common formats, as uint8 [n, C, H, W]; an error names file and row of a bad picture.
 
 A source is a folder of Parquet or Arrow files with an `image` column (shards of this project, or encoded pictures as
 bytes or struct<bytes, path>), one such file, a folder or zip of picture files, or `.npz` or `.npy` with uint8 pictures.
@@ -54,7 +54,7 @@ def table_files(source: Path) -> list[Path]:
 
 
 def splits_of(source: Path) -> list[str]:
-    """What precedes the last dash in the names of a folder's Parquet or Arrow files."""
+    """Names of a folder's Parquet or Arrow files, up to their last dash."""
     return sorted({file.stem.rpartition("-")[0] for file in table_files(source)} - {""}) if source.is_dir() else []
 
 
@@ -65,22 +65,22 @@ def read_table(file: Path) -> pa.Table:
     except ArtifactError as error:
         raise UserError(str(error)) from None
     if "image" not in table.column_names:
-        raise UserError(
-            f"{file} has no column `image`, but {', '.join(table.column_names)}: rename the one of pictures"
-        )
+        columns = ", ".join(table.column_names)
+        raise UserError(f"{file} has no column `image`, but {columns}: rename the column of pictures")
     return table
 
 
 def fixed_shape(table: pa.Table) -> tuple[tuple[int, ...], np.dtype] | None:
     """Shape and type of a row in a shard of this project; None for encoded pictures."""
-    metadata = table.schema.field("image").metadata or {}
-    if b"shape" not in metadata or not pa.types.is_fixed_size_binary(table.schema.field("image").type):
+    column = table.schema.field("image")
+    metadata = column.metadata or {}
+    if b"shape" not in metadata or not pa.types.is_fixed_size_binary(column.type):
         return None
     return tuple(map(int, metadata[b"shape"].decode().split(","))), np.dtype(metadata[b"dtype"].decode())
 
 
 def load_array(file: Path, *only: str) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz`, all or those named; the one of an `.npy` is called `array`. Nothing is unpickled."""
+    """The arrays of an `.npz`, all or `only` these; that of an `.npy` is called `array`. Pickles are refused."""
     try:
         loaded = np.load(file, allow_pickle=False)
         if file.suffix != ".npz":
@@ -97,12 +97,17 @@ def _pictures(source: Path) -> Iterator[Picture]:
     if not source.exists():
         raise UserError(f"{source} does not exist: pass a folder, .parquet, .zip, .npz or .npy of pictures")
     if source.is_dir():
-        return _decoded((str(path), path.read_bytes()) for path in _picture_files(source))
+        files = sorted(path for path in source.rglob("*") if path.is_file() and is_picture(path.relative_to(source)))
+        if not files:
+            pictures = f"pictures ({', '.join(sorted(SUFFIXES))})"
+            raise UserError(f"{source} holds neither .parquet, .arrow nor {pictures}: pass another folder")
+        return _decoded((str(path), path.read_bytes()) for path in files)
     if source.suffix in ARRAY_SUFFIXES:
-        return _from_array(source)
+        images = _channels_first(_picture_array(source), source)
+        return (Picture(image, f"{source} row {row}") for row, image in enumerate(images))
     if source.suffix == ".zip":
         return _from_zip(source)
-    raise UserError(f"{source} is none of: a folder, .parquet, .zip, .npz, .npy")
+    raise UserError(f"{source}: pass a folder, .parquet, .zip, .npz or .npy of pictures")
 
 
 def _from_table(file: Path) -> Iterator[Picture]:
@@ -123,26 +128,14 @@ def _from_zip(source: Path) -> Iterator[Picture]:
         with zipfile.ZipFile(source) as archive:
             names = sorted(name for name in archive.namelist() if is_picture(Path(name)))
             if not names:
-                raise UserError(f"{source} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+                raise UserError(f"{source} holds no pictures ({', '.join(sorted(SUFFIXES))}): pass another file")
             yield from _decoded((f"{source} entry {name}", archive.read(name)) for name in names)
     except zipfile.BadZipFile as error:
         raise UserError(f"{source} is not readable as zip: {error}") from None
 
 
-def _picture_files(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and is_picture(path.relative_to(folder)))
-    if not files:
-        raise UserError(f"{folder} holds neither .parquet, .arrow nor pictures ({', '.join(sorted(SUFFIXES))})")
-    return files
-
-
 def _decoded(encoded: Iterable[tuple[str, bytes]]) -> Iterator[Picture]:
     return (Picture(decode_picture(content, where), where) for where, content in encoded)
-
-
-def _from_array(file: Path) -> Iterator[Picture]:
-    images = _channels_first(_picture_array(file), file)
-    return (Picture(image, f"{file} row {row}") for row, image in enumerate(images))
 
 
 def _picture_array(file: Path) -> np.ndarray:
@@ -151,14 +144,15 @@ def _picture_array(file: Path) -> np.ndarray:
     if len(candidates) != 1:
         shapes = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
         raise UserError(
-            f"{file} holds {shapes}: wanted one array of pictures, [n, H, W], [n, H, W, C] or [n, C, H, W]; "
-            "measure features with --extractor none"
+            f"{file} holds {shapes}: pass one array of pictures, [n, H, W], [n, H, W, C] or [n, C, H, W], "
+            "or measure features with --extractor none"
         )
     (images,) = candidates
     if images.dtype != np.uint8:
         outside = ~((images >= 0) & (images <= 255)).reshape(len(images), -1).all(axis=1)
-        first = f"row {outside.argmax()} leaves 0..255" if outside.any() else f"row 0 has {images[0].min():.4g} to "
-        first += "" if outside.any() else f"{images[0].max():.4g}"
+        first = f"row 0 has values from {images[0].min():.4g} to {images[0].max():.4g}"
+        if outside.any():
+            first = f"row {outside.argmax()} has values outside 0..255"
         raise UserError(f"{file}: {images.dtype} pictures, {first}: scale to 0..255, round and pass uint8")
     return images
 
@@ -169,7 +163,7 @@ def _channels_first(images: np.ndarray, file: Path) -> np.ndarray:
     first, last = images.shape[1] in (1, 3), images.shape[3] in (1, 3)
     if first == last:
         raise UserError(
-            f"{file}: which axis of {images.shape} is colour? Pass [n, H, W, C] or [n, C, H, W], C = 1 or 3"
+            f"{file}: {images.shape} has no clear axis of colour: pass [n, H, W, C] or [n, C, H, W], C = 1 or 3"
         )
     return images if first else images.transpose(0, 3, 1, 2)
 
@@ -179,9 +173,9 @@ def _one_shape(pictures: Iterator[Picture]) -> Iterator[Picture]:
     for picture in pictures:
         first = first or picture
         if picture.image.shape != first.image.shape:
+            here, there = describe(picture.image.shape), describe(first.image.shape)
             raise UserError(
-                f"{picture.where} is {describe(picture.image.shape)}, but {first.where} is "
-                f"{describe(first.image.shape)}: bring all to one size and colour"
+                f"{picture.where} is {here}, but {first.where} is {there}: convert all to one size and colour"
             )
         yield picture
 
@@ -189,4 +183,5 @@ def _one_shape(pictures: Iterator[Picture]) -> Iterator[Picture]:
 def describe(shape: tuple[int, ...]) -> str:
     """(C, H, W) in words."""
     channels, height, width = shape
-    return f"{ {1: 'grey', 3: 'RGB'}.get(channels, f'{channels} channels') } {width}x{height}"
+    colour = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
+    return f"{colour} {width}x{height}"

@@ -1,4 +1,4 @@
-"""The two sides of a measurement: all inputs are checked before a network runs, then their features are extracted."""
+"""Inputs of a measurement: the extractor by its name, and sources that are checked before a network runs on them."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from safetensors import SafetensorError
 
 from pipeline.errors import UserError
 from pipeline.metrics.features.extract import extract
 from pipeline.metrics.features.extractors import WIDEST_PIXELS, Extractor, Features, Pixels, SmallNetwork
-from pipeline.metrics.standalone.extractors import extractor_named
+from pipeline.metrics.features.weights import INCEPTION, KNOWN, verified_path, weights_folder
 from pipeline.metrics.standalone.feature_files import read_features
+from pipeline.metrics.standalone.fetch_weights import fetch
 from pipeline.metrics.standalone.image_files import describe, read_chunks
 from pipeline.metrics.standalone.label_files import known_classes
 
 
 class GivenFeatures:
-    """Stands for the extractor of features that were extracted elsewhere."""
+    """In place of an extractor, for features that were extracted elsewhere."""
 
     name = "none"
     layer = preprocessing = "given"
@@ -35,27 +37,52 @@ class Summary(NamedTuple):
 
 
 def extractor_of(name: str | None) -> Extractor | GivenFeatures:
-    """name: as for `extractor_named`, or "none" for features."""
-    return GivenFeatures() if name == GivenFeatures.name else extractor_named(name)
+    """name: none, pixels, inception-v3-compat, another network of torch-fidelity, or a file of the small network.
+
+    None: Inception if its weights are on this machine, else pixels; nothing is downloaded.
+    """
+    folder = weights_folder()
+    if name is None:
+        name = Pixels.name if verified_path(INCEPTION, folder, KNOWN[INCEPTION]) is None else INCEPTION
+    if name in (GivenFeatures.name, Pixels.name):
+        return Pixels() if name == Pixels.name else GivenFeatures()
+    if name.endswith(".safetensors"):
+        return _small_network(Path(name))
+    if name not in KNOWN:
+        raise UserError(f"no extractor {name!r}: there are none, pixels, {', '.join(KNOWN)}, or FILE.safetensors")
+    from pipeline.metrics.features.inception import Fidelity, Inception  # torch-fidelity takes seconds to import
+
+    weights = fetch(name, folder, KNOWN[name])
+    return Inception(weights) if name == INCEPTION else Fidelity(name, weights)
+
+
+def _small_network(file: Path) -> SmallNetwork:
+    hint = "pass a file that `trilemma features` or `trilemma weights train` wrote"
+    if not file.is_file():
+        raise UserError(f"{file} does not exist: {hint}")
+    try:
+        return SmallNetwork.load(file)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{file} holds no small network ({str(error).splitlines()[0]}): {hint}") from None
 
 
 def check_source(source: Path, extractor: Extractor | GivenFeatures) -> Summary:
-    """Reads every sample; an error names the first one that cannot be used."""
+    """Reads every sample; an error names the first that cannot be used."""
     if isinstance(extractor, GivenFeatures):
         features = read_features(source).features
         digest = hashlib.sha256(np.ascontiguousarray(features).data).hexdigest()
-        found = Summary(source, len(features), features.shape[1:], digest)
+        summary = Summary(source, len(features), features.shape[1:], digest)
     else:
         sha256, n, shape = hashlib.sha256(), 0, (0, 0, 0)
         for images in read_chunks(source):
             n, shape = n + len(images), images.shape[1:]
             sha256.update(np.ascontiguousarray(images).data)
-        found = Summary(source, n, shape, sha256.hexdigest())
-    if found.n < 2:
-        raise UserError(f"{source} holds {found.n} sample: pass at least 2")
-    if isinstance(extractor, Pixels) and (values := int(np.prod(found.shape))) > WIDEST_PIXELS:
+        summary = Summary(source, n, shape, sha256.hexdigest())
+    if summary.n < 2:
+        raise UserError(f"{source} holds {summary.n} sample: pass at least 2")
+    if isinstance(extractor, Pixels) and (values := int(np.prod(summary.shape))) > WIDEST_PIXELS:
         raise UserError(f"{source}: {values} pixel values are too many for features: name an extractor")
-    return found
+    return summary
 
 
 def check_shapes(generated: Summary, real: Path, real_shape: tuple[int, ...]) -> None:
@@ -63,19 +90,17 @@ def check_shapes(generated: Summary, real: Path, real_shape: tuple[int, ...]) ->
     if shape == real_shape:
         return
     if len(shape) == len(real_shape) == 1:
-        raise UserError(
-            f"{source} has features of width {shape[0]}, {real} of {real_shape[0]}: use one extractor for both"
-        )
-    raise UserError(
-        f"{source} holds {describe(shape)} pictures, {real} {describe(real_shape)}: bring both to one size and colour"
-    )
+        widths = f"{source} has features of width {shape[0]}, {real} of {real_shape[0]}"
+        raise UserError(f"{widths}: use one extractor for both")
+    sizes = f"{source} holds {describe(shape)} pictures, {real} {describe(real_shape)}"
+    raise UserError(f"{sizes}: convert both to one size and colour")
 
 
 def features_of(checked: Summary, extractor: Extractor | GivenFeatures) -> Features:
     if isinstance(extractor, GivenFeatures):
         return read_features(checked.source)
     features = extract(extractor, checked.n, _with_positions(read_chunks(checked.source)))
-    if not isinstance(extractor, SmallNetwork):  # the only network trained on the classes of its user's labels
+    if not isinstance(extractor, SmallNetwork):  # of all networks, only this is trained on the user's classes
         return features
     return replace(features, labels=known_classes(checked.source, checked.n))
 

@@ -1,6 +1,5 @@
 """Class labels beside pictures or features: column `label` of Parquet or Arrow, array `labels` of `.npz`."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,19 +13,19 @@ COLUMN, ARRAY = "label", "labels"
 
 
 class Label(NamedTuple):
-    value: int  # negative where the data has none
+    value: int  # negative: no label
     where: str  # file and row, for messages
 
 
 def read_labels(source: Path) -> list[Label] | None:
-    """One per sample, in the order of the samples; None if the source has no labels that are whole numbers."""
-    if files := table_files(source):
-        columns = [(file, _column(file)) for file in files]
-    else:
-        columns = [(source, _array(source))]
-    if any(column is None for _, column in columns):
-        return None
-    return [label for file, column in columns if column is not None for label in _located(file, column)]
+    """One per sample, in the order of the samples; None if the source has no integer labels."""
+    labels: list[Label] = []
+    for file in table_files(source) or [source]:
+        column = _column(file) if table_files(source) else _array(source)
+        if column is None:
+            return None
+        labels += [Label(value, f"{file} row {row}") for row, value in enumerate(column.tolist())]
+    return labels
 
 
 def known_classes(source: Path, n: int) -> np.ndarray | None:
@@ -35,22 +34,15 @@ def known_classes(source: Path, n: int) -> np.ndarray | None:
     if labels is None or any(label.value < 0 for label in labels):
         return None
     if len(labels) != n:
-        raise UserError(f"{source}: {len(labels)} labels for {n} samples: pass one each")
+        raise UserError(f"{source}: {len(labels)} labels for {n} samples: pass one label per sample")
     return np.array([label.value for label in labels], np.int64)
-
-
-def _located(file: Path, column: np.ndarray) -> Iterator[Label]:
-    return (Label(value, f"{file} row {row}") for row, value in enumerate(column.tolist()))
 
 
 def _column(file: Path) -> np.ndarray | None:
     table = read_table(file)
-    if COLUMN not in table.column_names:
+    if COLUMN not in table.column_names or not pa.types.is_integer(table[COLUMN].type):
         return None
-    column = table[COLUMN]
-    if not pa.types.is_integer(column.type):
-        return None
-    return column.cast(pa.int64()).fill_null(-1).to_numpy()
+    return table[COLUMN].cast(pa.int64()).fill_null(-1).to_numpy()
 
 
 def _array(source: Path) -> np.ndarray | None:

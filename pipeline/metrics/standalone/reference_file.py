@@ -1,10 +1,9 @@
 """The real side of `trilemma measure`: samples, a file of `trilemma reference`, or published statistics.
 
 Published are mean and covariance of Inception features: `.npz` with `mu` and `sigma` (EDM, TTUR, pytorch-fid), and
-ADM's `VIRTUAL_*.npz`, which hold pictures (`arr_0`) and the statistics of pool and spatial features.
+ADM's `VIRTUAL_*.npz`, with pictures (`arr_0`) and the statistics of pool and spatial features.
 """
 
-import hashlib
 import json
 import os
 import zipfile
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.data.artifacts import sha256_of_file
 from pipeline.errors import UserError
 from pipeline.metrics.features.extractors import Extractor, Features
 from pipeline.metrics.features.reference import Reference
@@ -31,26 +31,26 @@ from pipeline.metrics.standalone.inputs import (
 )
 from pipeline.metrics.suite import Real
 
-ABOUT = "trilemma_reference"  # the array that marks a file of `trilemma reference`: JSON
+ABOUT = "trilemma_reference"  # array with JSON that only a file of `trilemma reference` has
 PICTURES = "arr_0"  # ADM's name
 DESCRIPTION = ("name", "digest", "layer", "preprocessing")  # of the extractor
 SPATIAL_CHANNELS = 7  # last in ADM's spatial features, first in those of `pipeline.metrics.features.inception`
-ANY_N = 2**30 + 1  # scatter = covariance * (n - 1) is exact with it
+UNKNOWN_N = 2**30 + 1  # in place of an unknown n: scatter = covariance * (n - 1) is exact
 
 
 @dataclass(frozen=True)
 class RealSide:
-    name: str  # of the folder or file; of a file with the first digits of its SHA-256
+    name: str  # of the folder, or of the file with the first digits of its SHA-256
     samples: Features | None  # None: only mean and covariance are known
-    saved: Real | None  # None: to be computed from the samples
-    digest: str = ""  # of the file, where there are no samples
+    saved: Real | None  # None: computed from the samples
+    digest: str = ""  # of the file, if there are no samples
 
     @property
     def n(self) -> int | None:
         return None if self.samples is None else len(self.samples)
 
     def prepared(self, metrics: Collection[str]) -> Real:
-        """With all that these metrics need."""
+        """With what these metrics need."""
         if self.saved is not None:
             return self.saved
         assert self.samples is not None
@@ -80,9 +80,9 @@ def kind_of(source: Path) -> Kind:
 
 
 def write_reference(real: Path, out: Path, extractor: str | None) -> str:
-    """Writes all that `measure` needs of the real side to `out`; returns a line that describes it."""
+    """Writes what `measure` needs of the real side to `out`; returns a line that describes it."""
     if out.suffix != ".npz":
-        raise UserError(f"{out} came, but a name that ends in .npz was wanted")
+        raise UserError(f"{out}: pass a name that ends in .npz")
     kind = kind_of(real)
     if kind.about is not None or not kind.has_samples:
         raise UserError(f"{real} is a reference already: pass it to `trilemma measure`, or pass samples here")
@@ -120,7 +120,7 @@ def read_real(source: Path, kind: Kind, extractor: Extractor | GivenFeatures, ge
 
 
 def _saved_shape(source: Path, about: dict[str, Any], extractor: Extractor | GivenFeatures) -> tuple[int, ...]:
-    """Of the samples behind a saved reference, which must be of the same extractor, weights and preprocessing."""
+    """Shape of the samples; an error unless extractor, weights and preprocessing are those of the measurement."""
     for name in DESCRIPTION:
         if about[name] != getattr(extractor, name):
             raise UserError(
@@ -132,7 +132,7 @@ def _saved_shape(source: Path, about: dict[str, Any], extractor: Extractor | Giv
 
 
 def _load_saved(source: Path) -> RealSide:
-    """A file of `trilemma reference`, of a checked extractor."""
+    """From a file of `trilemma reference`."""
     arrays = load_array(source)
     samples = Features(**{name: arrays[name] for name in Features.__dataclass_fields__ if name in arrays})
     spatial = None if samples.spatial is None else _loaded(samples.spatial, arrays, "spatial_")
@@ -148,17 +148,12 @@ def _load_statistics(source: Path, width: int, spatial_width: int | None) -> Rea
         mean, covariance = _checked(source, arrays, "_s", spatial_width)
         spatial = _from_moments(mean[order], covariance[np.ix_(order, order)])
     real = Real(_from_moments(*_checked(source, arrays, "", width)), spatial)
-    return RealSide(_file_name(source), None, real, _sha256(source))
+    return RealSide(_file_name(source), None, real, sha256_of_file(source))
 
 
 def _file_name(source: Path) -> str:
     """NAME@12345678, with the first digits of the file's SHA-256."""
-    return f"{source.name}@{_sha256(source)[:8]}"
-
-
-def _sha256(source: Path) -> str:
-    with source.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{source.name}@{sha256_of_file(source)[:8]}"
 
 
 def _loaded(features: np.ndarray, arrays: dict[str, np.ndarray], prefix: str) -> Reference:
@@ -167,7 +162,7 @@ def _loaded(features: np.ndarray, arrays: dict[str, np.ndarray], prefix: str) ->
 
 
 def _from_moments(mean: np.ndarray, covariance: np.ndarray) -> Reference:
-    stats = FeatureStats(ANY_N, mean, covariance * (ANY_N - 1))
+    stats = FeatureStats(UNKNOWN_N, mean, covariance * (UNKNOWN_N - 1))
     return Reference(np.empty((0, len(mean)), np.float32), stats, stats.factor(), np.empty((0, 0)))
 
 
@@ -180,9 +175,9 @@ def _checked(source: Path, arrays: dict[str, np.ndarray], suffix: str, width: in
             f"features, which need ({width},) and ({width}, {width}): pass the extractor of this file"
         )
     if mean.dtype.kind != "f" or covariance.dtype.kind != "f":
-        raise UserError(f"{source}: mu{suffix} is {mean.dtype}, sigma{suffix} {covariance.dtype}: floats were wanted")
+        raise UserError(f"{source}: mu{suffix} is {mean.dtype}, sigma{suffix} {covariance.dtype}: pass floats")
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise UserError(f"{source}: mu{suffix} or sigma{suffix} holds NaN or infinity: download or make it again")
     if np.abs(covariance - covariance.T).max() > 1e-5 * np.abs(covariance).max():
-        raise UserError(f"{source}: sigma{suffix} is not symmetric, so it is no covariance: download or make it again")
+        raise UserError(f"{source}: sigma{suffix} is not symmetric, so not a covariance: download or make it again")
     return mean.astype(np.float64), covariance.astype(np.float64)

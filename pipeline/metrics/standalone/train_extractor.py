@@ -16,7 +16,7 @@ SUFFIX = ".safetensors"
 def train_extractor(source: Path, out: Path, epochs: int, seed: int) -> str:
     """Writes the network to `out`; returns a line with its accuracy on the training pictures."""
     if out.suffix != SUFFIX:
-        raise UserError(f"{out} came, but a name that ends in {SUFFIX} was wanted")
+        raise UserError(f"{out}: pass a name that ends in {SUFFIX}")
     labels = _labels(source)
     images = np.concatenate(list(read_chunks(source)))
     if len(images) != len(labels):
@@ -26,19 +26,18 @@ def train_extractor(source: Path, out: Path, epochs: int, seed: int) -> str:
     unfinished = out.with_name(f".{out.name}.{os.getpid()}")
     network.save(unfinished)
     unfinished.replace(out)
-    return f"{out}: {network.classes} classes, {network.accuracy(images, labels):.1%} of the training pictures right"
+    accuracy = network.accuracy(images, labels)
+    return f"{out}: {network.classes} classes, {accuracy:.1%} of the training pictures classified correctly"
 
 
 def _labels(source: Path) -> np.ndarray:
-    given = read_labels(source)
-    if given is None:
-        raise UserError(
-            f"{source} has no labels: pass Parquet with whole numbers in `{COLUMN}`, or .npz with `{ARRAY}`"
-        )
-    missing = [label for label in given if label.value < 0]
+    located = read_labels(source)
+    if located is None:
+        raise UserError(f"{source} has no labels: pass Parquet with integers in `{COLUMN}`, or .npz with `{ARRAY}`")
+    missing = [label for label in located if label.value < 0]
     if missing:
         raise UserError(f"{missing[0].where} has no label ({len(missing)} such rows): label every picture")
-    labels = np.array([label.value for label in given])
+    labels = np.array([label.value for label in located])
     classes = np.unique(labels)
     if len(classes) < 2 or classes[-1] != len(classes) - 1:
         raise UserError(f"{source}: labels are {classes[:10].tolist()}..., wanted 0, 1, ... with at least two classes")

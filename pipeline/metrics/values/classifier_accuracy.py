@@ -1,7 +1,7 @@
-"""Classifier accuracy: share of images recognised as the class they were generated for, 0 to 1; higher is better.
+"""Classifier accuracy: mean of [c(x) = y] over generated images x of class y, from 0 to 1; higher is better.
 
-The classifier is trained on real images (Shmelkov et al. 2018, GAN-test). A support vector machine on pixels shares no
-features with the networks of other metrics.
+The classifier c is trained on real images (GAN-test: Shmelkov et al. 2018, section 3). A support vector machine on
+pixels shares no features with the networks of other metrics.
 """
 
 import hashlib
@@ -24,20 +24,17 @@ class SvmClassifier:
 
     @classmethod
     def fit(cls, images: np.ndarray, labels: np.ndarray, c: float = 10.0) -> "SvmClassifier":
-        """images: [n, C, H, W] uint8, real. The digest covers kernel, images and labels: all it depends on."""
+        """images: [n, C, H, W] uint8, real. The digest covers kernel, images and labels."""
         machine = SVC(kernel="rbf", C=c, gamma="scale").fit(_unit_pixels(images), labels)
         digest = hashlib.sha256(f"{cls.name}/{cls.preprocessing}/{c}/{images.shape}/".encode())
         digest.update(np.ascontiguousarray(images).tobytes() + np.asarray(labels, dtype=np.int64).tobytes())
         return cls(machine, digest.hexdigest())
 
     def accuracy(self, images: np.ndarray, labels: np.ndarray) -> MetricValue:
-        """Share of images recognised as their label."""
         if len(images) != len(labels) or len(images) == 0:
-            raise ValueError(
-                f"{len(images)} pictures with {len(labels)} labels: pass one label per picture, at least one"
-            )
-        missing = sorted(set(self.machine.classes_.tolist()) - set(np.unique(labels).tolist()))
-        warnings = (f"no picture was asked for of classes {missing}",) if missing else ()
+            raise ValueError(f"{len(images)} pictures, {len(labels)} labels: pass one label per picture, at least one")
+        missing = np.setdiff1d(self.machine.classes_, labels).tolist()
+        warnings = (f"no picture was generated for classes {missing}",) if missing else ()
         return MetricValue(float((self.machine.predict(_unit_pixels(images)) == labels).mean()), warnings)
 
 

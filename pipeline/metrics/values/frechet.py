@@ -1,7 +1,7 @@
 """Frechet distance between Gaussians fitted to features: FID in Inception features (Heusel et al. 2017, eq. 6).
 
-|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^1/2), from 0 (equal moments), without an upper bound; lower is better. Biased:
-larger for fewer samples, so only values at equal n can be compared.
+|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^1/2), from 0 (equal moments), without an upper bound; lower is better.
+Biased: larger for fewer samples, so only values at equal n can be compared.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from pipeline.metrics.features.statistics import FeatureStats
 
 
 def frechet_distance(generated: FeatureStats, real: FeatureStats, real_factor: np.ndarray | None = None) -> MetricValue:
-    """Covariances with N - 1. real_factor: lower triangular L with S2 = L L^T, if it is at hand.
+    """Covariances with N - 1. real_factor: lower triangular L with S2 = L L^T, if known.
 
     (S1 S2)^1/2 has the eigenvalues of (L^T S1 L)^1/2.
     """
@@ -24,10 +24,10 @@ def frechet_distance(generated: FeatureStats, real: FeatureStats, real_factor: n
     roots = np.linalg.eigvalsh(product, UPLO="L")
     cross = np.sqrt(roots[roots > 0]).sum()
     shift = np.square(generated.mean - real.mean).sum()
-    spread = np.trace(generated.covariance) + np.trace(real.covariance)
+    traces = np.trace(generated.covariance) + np.trace(real.covariance)
     warnings = tuple(
         f"{stats.n} {side} samples for {len(stats.mean)} features: a singular covariance, the distance is far too large"
         for side, stats in (("generated", generated), ("real", real))
         if stats.n <= len(stats.mean)
     )
-    return MetricValue(float(shift + spread - 2 * cross), warnings)
+    return MetricValue(float(shift + traces - 2 * cross), warnings)

@@ -1,7 +1,7 @@
 """Inception score: exp E KL(p(y|x) || p(y)) (Salimans et al. 2016, section 4).
 
-From 1 to the number of classes; higher is better. Real samples do not enter: one convincing sample of each class,
-repeated, has the best score.
+From 1 to the number of classes; higher is better. Real samples are not used: copies of one convincing sample of each
+class have the best score.
 """
 
 from itertools import pairwise

@@ -1,6 +1,6 @@
-"""Kernel distance: unbiased squared MMD with k(a, b) = (a.b / d + 1)^3 (Binkowski et al. 2018).
+"""Kernel distance: unbiased squared MMD with k(a, b) = (a.b / d + 1)^3 (Binkowski et al. 2018, eq. 4).
 
-Of equal distributions 0 in expectation at any n, so slightly negative about half of the time; no upper bound; lower is
+For equal distributions 0 in expectation at any n, so a little below 0 about half of the time; no upper bound; lower is
 better.
 """
 
@@ -49,7 +49,7 @@ def kid(generated: np.ndarray, real: np.ndarray) -> MetricValue:
 def kid_of_subsets(
     generated: np.ndarray, real: np.ndarray, subsets: int = 100, subset_size: int = 1000, seed: int = 2020
 ) -> MetricValue:
-    """As papers print it: mean and deviation over random subsets (torch-fidelity's draws)."""
+    """As in papers: mean and standard deviation over random subsets, drawn as in torch-fidelity."""
     check_pair(generated, real)
     if min(len(generated), len(real)) < subset_size:
         raise ValueError(
@@ -66,7 +66,6 @@ def kid_of_subsets(
 
 def polynomial_mmd2(x: np.ndarray, y: np.ndarray, degree: int, gamma: float, coef0: float) -> float:
     """Unbiased squared MMD of [n, d] and [m, d] with k(a, b) = (gamma a.b + coef0)^degree (Gretton 2012, eq. 3)."""
-
     kernel = PolynomialKernel(degree, gamma, coef0)
 
     def within(a: np.ndarray) -> float:

@@ -1,13 +1,13 @@
-"""Other people's checkpoints as weights of our networks: read without executing anything, every name and shape checked.
+"""Load published checkpoints into this project's networks: no code is executed, every name and shape is checked.
 
-The entry says what the file is of: its method and model build the networks, which must be the file's to the letter.
+The entry's method and model build the networks; their parameters must be exactly those of the file.
 """
 
 import io
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,21 +17,24 @@ from pipeline.errors import UserError
 from pipeline.training.importers.module_pickle import Pickled, read_module
 
 Format = Literal["edm", "adm", "iddpm", "ddgan", "dg"]
-NETS: dict[str, tuple[str, ...]] = {  # which network of a method the file is of
+NETS: dict[str, tuple[str, ...]] = {  # the network that the file holds, by format
     "edm": ("denoiser",),
     "adm": ("denoiser", "classifier"),
     "iddpm": ("denoiser",),
     "ddgan": ("generator",),
     "dg": ("discriminator",),
 }
-OURS, THEIRS = "body.", {"edm": "model."}  # what names begin with
-CLASSES = f"{OURS}label_emb.weight"
-RECOMPUTED = ("resample_filter", "u")  # buffers of official networks that ours compute
+PREFIX, OFFICIAL_PREFIX = "body.", {"edm": "model."}  # of parameter names
+CLASSES = f"{PREFIX}label_emb.weight"
+RECOMPUTED = ("resample_filter", "u")  # buffers of official networks that these compute
 
 
 def read_checkpoint(file: Path, format: Format) -> Pickled:
-    """Tensors by official name, and what the file says of its network. EDM: the averaged network of a `.pkl`; others: a
-    flat dictionary of tensors, or one under `ema` or `state_dict`, as torch.save writes it."""
+    """Tensors by official name, and the metadata of the network; UserError if the file is not readable.
+
+    EDM: the averaged network of a `.pkl`; others: a flat dictionary of tensors, or one under `ema`, `netG_dict` or
+    `state_dict`, as torch.save writes it.
+    """
     content = file.read_bytes()
     if format == "edm":
         return read_module(content, str(file))
@@ -49,13 +52,14 @@ def read_checkpoint(file: Path, format: Format) -> Pickled:
 
 
 def fit(read: Pickled, format: Format, nets: Mapping[str, nn.Module], where: str) -> dict[str, dict[str, Tensor]]:
-    """The file's tensors under the names of our network; a missing, surplus or misshapen one is named."""
+    """The file's tensors by the names of the network; UserError for a missing or surplus one or another shape."""
     role = next((name for name in NETS[format] if name in nets), None)
     if role is None:
         raise UserError(f"{where}: a checkpoint of {format} has a {' or '.join(NETS[format])}, this method has none")
     wanted = nets[role].state_dict()
-    prefix = OURS if all(name.startswith(OURS) for name in wanted) else ""
-    given = {f"{prefix}{name.removeprefix(THEIRS.get(format, ''))}": value for name, value in read.tensors.items()}
+    prefix = PREFIX if all(name.startswith(PREFIX) for name in wanted) else ""
+    official = OFFICIAL_PREFIX.get(format, "")
+    given = {f"{prefix}{name.removeprefix(official)}": value for name, value in read.tensors.items()}
     if format == "dg" and CLASSES in given and CLASSES in wanted:  # released heads have a row for each of 1000 classes
         given[CLASSES] = given[CLASSES][: len(wanted[CLASSES])]
     surplus = [name for name in given if name not in wanted and name.rpartition(".")[2] not in RECOMPUTED]
@@ -78,8 +82,7 @@ def fit(read: Pickled, format: Format, nets: Mapping[str, nn.Module], where: str
 
 
 def model_of(read: Pickled) -> Block:
-    """The `model` block of edm.EDM for an EDM checkpoint, from what its network was made with."""
-    said = read.arguments
+    """The `model` block of edm.EDM for an EDM checkpoint, from its network's arguments."""
     if read.kind != "EDMPrecond":
         raise UserError(f"a network of class {read.kind!r}: only EDMPrecond can be imported as edm")
     defaults: dict[str, dict[str, Any]] = {
@@ -87,10 +90,10 @@ def model_of(read: Pickled) -> Block:
         "DhariwalUNet": {"model_channels": 192, "channel_mult": [1, 2, 3, 4], "num_blocks": 3,
                          "attn_resolutions": [32, 16, 8]},
     }  # fmt: skip
-    kind = said.get("model_type", "DhariwalUNet")
+    kind = read.arguments.get("model_type", "DhariwalUNet")
     if kind not in defaults:
         raise UserError(f"a network of type {kind!r}; known are {', '.join(defaults)}")
-    given: dict[str, Any] = defaults[kind] | {"dropout": 0.10} | said
+    given: dict[str, Any] = defaults[kind] | {"dropout": 0.10} | read.arguments
     fourier = given.get("embedding_type", "positional") == "fourier"
     return {
         "net": "adm" if kind == "DhariwalUNet" else "ncsnpp" if fourier else "song-unet",
@@ -103,7 +106,3 @@ def model_of(read: Pickled) -> Block:
         "augment": 0.12 if given.get("augment_dim", 0) else 0.0,
         "sigma_data": given.get("sigma_data", 0.5),
     }
-
-
-def formats() -> tuple[str, ...]:
-    return get_args(Format)

@@ -1,6 +1,6 @@
-"""Weights out of a pickled network whose file carries its own source code (EDM's `.pkl`), and nothing executed.
+"""Read the weights of a pickled network that carries its own source code (EDM's `.pkl`), without executing any.
 
-The stream is first scanned without building anything; then only the few names below are known, each replaced by an
+The stream is first scanned without building anything; then only the few names below are allowed, each replaced by an
 inert stand-in, so that no code of the file, or named by it, ever runs.
 """
 
@@ -17,18 +17,18 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 
-LARGEST = 2**33  # bytes of a file
-OPCODES = 5_000_000  # a network of 400 tensors has some 50,000
-NESTING = 200  # of modules and of marks
-REFUSED = ("INST", "OBJ", "EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER")
+MAX_FILE_BYTES = 2**33
+MAX_OPCODES = 5_000_000  # a network of 400 tensors has some 50,000
+MAX_NESTING = 200  # of modules and of marks
+REFUSED_OPCODES = ("INST", "OBJ", "EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER")
 NUMBERS = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
 
 
 class Pickled(NamedTuple):
-    """What a file says of its network."""
+    """The network of a file."""
 
     kind: str  # the name of the class
-    arguments: dict[str, Any]  # it was made with
+    arguments: dict[str, Any]  # of its constructor
     tensors: dict[str, Tensor]  # parameters and buffers by dotted name
 
 
@@ -37,7 +37,7 @@ class Inert:
 
     kind = ""
 
-    def __init__(self, *given: Any) -> None:
+    def __init__(self, *arguments: Any) -> None:
         self.state: dict[str, Any] = {}
 
     def __setstate__(self, state: Any) -> None:
@@ -57,7 +57,7 @@ def read_module(content: bytes, where: str, entry: str = "ema") -> Pickled:
         top = _Reader(io.BytesIO(content), where).load()
     except UserError:
         raise
-    except Exception as error:  # a hostile stream may raise anything; none of it is ours
+    except Exception as error:  # a hostile stream may raise anything
         first = str(error).partition("\n")[0]
         raise UserError(f"{where} is not a readable checkpoint: {type(error).__name__}: {first}") from None
     network = top.get(entry) if isinstance(top, dict) else None
@@ -68,15 +68,15 @@ def read_module(content: bytes, where: str, entry: str = "ema") -> Pickled:
 
 
 def _scan(content: bytes, where: str) -> None:
-    if len(content) > LARGEST:
-        raise UserError(f"{where} has {len(content)} bytes, more than the {LARGEST} allowed")
+    if len(content) > MAX_FILE_BYTES:
+        raise UserError(f"{where} has {len(content)} bytes, more than the {MAX_FILE_BYTES} allowed")
     depth = 0
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
             depth += (opcode.name == "MARK") - (opcode.stack_before.count(pickletools.markobject))
-            if opcode.name in REFUSED or (opcode.name == "PROTO" and (argument or 0) > 5):
+            if opcode.name in REFUSED_OPCODES or (opcode.name == "PROTO" and (argument or 0) > 5):
                 raise UserError(f"{where} uses {opcode.name}, which no checkpoint needs: do not trust this file")
-            if count > OPCODES or depth > NESTING:
+            if count > MAX_OPCODES or depth > MAX_NESTING:
                 raise UserError(f"{where} is far larger or deeper than a checkpoint: do not trust this file")
     except ValueError as error:
         raise UserError(f"{where} is broken or no pickle: {error}") from None
@@ -120,7 +120,7 @@ def _storage(content: bytes) -> Tensor:
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Tensor:
-    if not isinstance(storage, Tensor) or not _whole([offset, *size, *stride]) or len(size) != len(stride):
+    if not isinstance(storage, Tensor) or not _are_sizes([offset, *size, *stride]) or len(size) != len(stride):
         raise ValueError("a tensor of no storage, or of no shape")
     last = offset + sum((length - 1) * step for length, step in zip(size, stride) if length)
     if last >= storage.numel() and 0 not in size:
@@ -130,7 +130,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Te
     return storage.as_strided(tuple(size), tuple(stride), offset).clone()
 
 
-def _whole(values: list[Any]) -> bool:
+def _are_sizes(values: list[Any]) -> bool:
     return all(isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40 for value in values)
 
 
@@ -152,10 +152,6 @@ def _scalar(dtype: Any, content: Any = b"") -> float:
     return float(np.frombuffer(content, dtype, 1)[0])
 
 
-def _ordered(*given: Any) -> OrderedDict[Any, Any]:
-    return OrderedDict(*given)
-
-
 def _latin(text: Any, codec: Any) -> bytes:
     """Bytes as protocol 2 writes them."""
     if not isinstance(text, str) or codec != "latin1":
@@ -168,7 +164,7 @@ KNOWN: Mapping[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_parameter"): _parameter,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch.storage", "_load_from_bytes"): _storage,
-    ("collections", "OrderedDict"): _ordered,
+    ("collections", "OrderedDict"): lambda *arguments: OrderedDict(*arguments),
     ("_codecs", "encode"): _latin,
     ("builtins", "set"): set,
     ("__builtin__", "set"): set,
@@ -180,7 +176,7 @@ KNOWN: Mapping[tuple[str, str], Callable[..., Any]] = {
 
 
 def _tensors(module: Inert, where: str, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
-    if depth > NESTING:
+    if depth > MAX_NESTING:
         raise UserError(f"{where} is deeper than a network: do not trust this file")
     for part in ("_parameters", "_buffers"):
         for name, value in _mapping(module.state.get(part)).items():

@@ -50,7 +50,7 @@ def times(fixture: Fixture) -> None:
 
 
 def exact_log_odds(data: Mixture, model: Mixture, resolution: int, seen: list[float]) -> LogOdds:
-    """The perfect discriminator in VP coordinates, on cosine time for 64 pixels; notes the times it is told.
+    """The perfect discriminator in VP coordinates, on cosine time for 64 pixels; records the times it is called with.
 
     The recorded one took the first sample's time for the whole batch, also where churn had moved others elsewhere.
     """

@@ -11,7 +11,7 @@ from methods.core.training.adversarial import loss_on_fake, loss_on_real, square
 from methods.ddgan import DDGAN
 from methods.nets.adm.ddpm_unet import DDPMUNet
 from methods.nets.embeddings import sinusoids
-from methods.nets.fir import Fir, FirConv
+from methods.nets.fir import FirConv, fir
 from methods.nets.ncsnpp.blocks import AdaptiveGroupNorm, AttentionBlock, NormAfter, PixelNorm
 from methods.nets.ncsnpp.discriminator import DDGANDiscriminator
 from methods.nets.ncsnpp.generator import NCSNppGenerator, Pyramid
@@ -142,8 +142,8 @@ def large_discriminator(fixture: Fixture) -> None:
 @case("ddgan_blocks")
 def blocks(fixture: Fixture) -> None:
     x = fixture.tensor("x")
-    close(Fir("up")(x), fixture["up"], **FORMULA)
-    close(Fir("down")(x), fixture["down"], **FORMULA)
+    close(fir("up")(x), fixture["up"], **FORMULA)
+    close(fir("down")(x), fixture["down"], **FORMULA)
     naive_up, naive_down = Resampling("up"), Resampling("down")
     close(naive_up.apply(x, naive_up.kernel()), fixture["naive_up"], **FORMULA)
     close(naive_down.apply(x, naive_down.kernel()), fixture["naive_down"], **FORMULA)
@@ -203,7 +203,7 @@ def _unet(fixture: Fixture, config: dict[str, Any], weights: dict[str, Tensor]) 
 def _stylegan2(fixture: Fixture, config: dict[str, Any], weights: dict[str, Tensor]) -> None:
     filters = {name: weights.pop(name) for name in list(weights) if name.endswith("resample_filter")}
     for ours in filters.values():
-        close(Fir("down").kernel[0, 0], ours, **FORMULA)
+        close(fir("down").resample_filter[0, 0], ours, **FORMULA)
     widest = max(len(value) for name, value in weights.items() if ".conv" in name)
     net = StyleGAN2Discriminator(
         config["resolution"], config["in_channels"], channel_base=config["channel_base"], channel_max=widest

@@ -1,6 +1,6 @@
-"""A stage that dies, at any moment and of anything, costs at most one checkpoint interval and leaves nothing behind.
+"""A stage that is killed at any moment loses at most one checkpoint interval and leaves no files, runs or leases.
 
-One that is told to stop costs nothing.
+One that receives SIGTERM loses nothing.
 """
 
 import io
@@ -27,7 +27,7 @@ UPSTREAM = {"pretrain": ["prepare"], "generate": ["pretrain"], "discriminate": [
 # than 50 ms. A checkpoint follows every row, so that a short training has many of them.
 SLOWLY = """
 import time
-import pipeline.sampling.sampler as painting
+import pipeline.sampling.sampler as sampling
 import pipeline.training.loop as training
 
 def told(work, number):
@@ -40,7 +40,7 @@ def told(work, number):
 
 training.CHECKPOINT_SECONDS = 0.0
 training._averaged = told(training._averaged, lambda window, step: step)
-painting.Painter.paint = told(painting.Painter.paint, lambda painter, seeds, *wrap: seeds.start)
+sampling.GuidedSampler.sample = told(sampling.GuidedSampler.sample, lambda sampler, seeds, *wrap: seeds.start)
 """
 
 # At the end of `pipeline/training/loop.py`: as `SLOWLY`, and a training of twelve rows takes some seconds.
@@ -77,7 +77,7 @@ epochs.Epochs.__call__ = told
 
 @dataclass(frozen=True)
 class Slow:
-    """A toy study whose stages say what they do and take their time over it."""
+    """A toy study whose stages log their progress and are slowed down."""
 
     toy: ToyStudy
     stage: str
@@ -135,7 +135,7 @@ def assert_nothing_is_left(toy: ToyStudy) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_killed_stage_goes_on_from_its_last_checkpoint_to_the_same_result(
+def test_a_killed_stage_continues_from_its_last_checkpoint_to_the_same_result(
     stage: str, reproduced: ToyStudy, tmp_path: Path
 ) -> None:
     run, moment = slow(stage, reproduced, tmp_path), random.Random(stage)
@@ -176,13 +176,13 @@ def and_die(work):
     ("module", "owner", "method", "first"),
     [
         ("pipeline.store.store", "Store", "put", True),  # the result is in the store, the run open, the state there
-        ("pipeline", "runner", "say", True),  # nothing but the lease
+        ("pipeline.dag", "run", "say", True),  # nothing but the lease
         pytest.param("pipeline.store.store", "State", "clear", False, marks=pytest.mark.slow),  # all but the state
         pytest.param("pipeline.store.store", "Store", "put", False, marks=pytest.mark.slow),  # in place, but not stored
     ],
     ids=["after put", "before the lease is given back", "before clear", "before put"],
 )
-def test_a_kill_while_a_finished_stage_tidies_up_leaves_nothing(
+def test_a_kill_after_the_computation_leaves_no_files_runs_or_leases(
     module: str, owner: str, method: str, first: bool, reproduced: ToyStudy, tmp_path: Path
 ) -> None:
     toy = reproduced.copied(tmp_path / "house", "pretrain")
@@ -197,7 +197,7 @@ def test_a_kill_while_a_finished_stage_tidies_up_leaves_nothing(
     assert_nothing_is_left(toy)
 
 
-def test_a_training_that_is_told_to_stop_saves_the_step_it_is_at_and_goes_on_from_there(
+def test_a_training_that_receives_sigterm_saves_its_step_and_continues_from_there(
     reproduced: ToyStudy, tmp_path: Path
 ) -> None:
     run = replace(slow("pretrain", reproduced, tmp_path), script=STEP_BY_STEP)
@@ -228,7 +228,7 @@ def test_a_stage_whose_starter_is_killed_finishes_and_the_same_command_computes_
     toy, log = ToyStudy.build(tmp_path / "house"), tmp_path / "log"
     toy.call("git", "-C", str(toy.house), "init", "--quiet")
     toy.call("dvc", "--cd", str(toy.house), "init", "--quiet", "--force")
-    with (toy.house / "pipeline" / "training.py").open("a") as code:
+    with (toy.house / "pipeline" / "training" / "loop.py").open("a") as code:
         code.write(SLOWLY_FROM_INSIDE.format(log=str(log)))
     command = [sys.executable, "-m", program, "repro", "pretrain@toy"]
     starter = subprocess.Popen(
@@ -238,7 +238,7 @@ def test_a_stage_whose_starter_is_killed_finishes_and_the_same_command_computes_
     below = psutil.Process(starter.pid).children(recursive=True)
     starter.kill()
     assert starter.stdout is not None
-    starter.stdout.close()  # nobody reads what the stage prints from now on
+    starter.stdout.close()  # the output of the stage has no reader from now on
     starter.wait()
     toy.call(*command)
     assert wait_for(lambda: not [process for process in below if process.is_running()], 60)
@@ -253,7 +253,7 @@ def test_a_stage_whose_starter_is_killed_finishes_and_the_same_command_computes_
 
 @pytest.fixture(scope="module")
 def seconds_of(reproduced: ToyStudy, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    """How long each stage takes from its first to its last instant, when nothing happens to it."""
+    """The duration of each stage that is not killed."""
     taken = {}
     for stage in STAGES:
         run = slow(stage, reproduced, tmp_path_factory.mktemp("undisturbed"))
@@ -266,7 +266,7 @@ def seconds_of(reproduced: ToyStudy, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.mark.slow
 @pytest.mark.parametrize("turn", range(10))
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_killed_at_any_moment_of_its_life_ends_in_the_same_result(
+def test_a_stage_killed_at_any_moment_has_the_same_result_when_run_again(
     stage: str, turn: int, reproduced: ToyStudy, seconds_of: dict[str, float], tmp_path: Path
 ) -> None:
     run = slow(stage, reproduced, tmp_path)

@@ -1,4 +1,4 @@
-"""Which stages are stored, and what the missing ones need."""
+"""The state, seconds and memory of every stage before it runs."""
 
 import json
 from dataclasses import replace
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.study import load_study
-from pipeline.dag.plan import Clock, Measured, plan
+from pipeline.dag.plan import Clock, Extrapolated, plan
 from pipeline.dag.resolve import past_costs
 from pipeline.errors import ConfigError
 from pipeline.store.open import open_store
@@ -62,6 +62,6 @@ def test_a_training_is_ended_after_a_few_seconds_and_scaled_to_all_its_steps(mon
     with monkeypatch.context() as patched:
         patched.setattr("time.perf_counter", lambda: next(now))
         assert [clock(step) for step in (0, 0, 1, 2, 3)] == [0, 0, 1, 2, 3]
-        with pytest.raises(Measured) as measured:
+        with pytest.raises(Extrapolated) as measured:
             clock(4)
     assert measured.value.args == (100.0,)

@@ -1,4 +1,4 @@
-"""Stages side by side under DVC's own rules, on a small study of shell commands."""
+"""Stages in parallel under DVC's own rules, on a small study of shell commands."""
 
 import json
 import os
@@ -34,14 +34,14 @@ stages:
     deps: [left.txt]
     outs: [after-left.txt]
 """
-# What `trilemma` is to this study. meet: both must be there at the same time; alone: nobody else may be.
+# The command `trilemma` of this study. meet: both stages must run at the same time; alone: only one may.
 WORK = """\
 #!/bin/sh
 touch $1.here
 case "$MODE" in
   meet) for i in $(seq 600); do [ -e $2.here ] && break; sleep 0.1; done; [ -e $2.here ] || exit 3;;
   alone) mkdir alone || exit 4; sleep 0.3; rmdir alone;;
-  fail) [ $1 = right ] && { echo "trilemma: it rains" >&2; echo "trilemma: no such picture" >&2; exit 2; };;
+  fail) [ $1 = right ] && { echo "trilemma: first line" >&2; echo "trilemma: no such picture" >&2; exit 2; };;
   stay) exec sleep 600;;
 esac
 cut -c1 $1.in > $1.txt
@@ -100,7 +100,9 @@ def study(tmp_path: Path) -> ShellStudy:
     return ShellStudy.build(tmp_path / "study")
 
 
-def test_stages_meet_and_leave_the_lock_of_a_serial_run(study: ShellStudy, tmp_path: Path) -> None:
+def test_independent_stages_run_in_parallel_and_leave_a_serial_runs_lock(
+    study: ShellStudy, tmp_path: Path
+) -> None:
     serial = ShellStudy.build(tmp_path / "serial")
     assert serial.wait(serial.start("-m", "dvc", "repro"))[0] == 0
     code, out, err = study.repro("--jobs", "2", mode="meet")
@@ -120,7 +122,7 @@ def test_stages_meet_and_leave_the_lock_of_a_serial_run(study: ShellStudy, tmp_p
     assert (study.folder / "after-left.txt").read_text() == "2\n"
 
 
-def test_a_failure_stops_only_what_needs_it_and_the_summary_says_so(study: ShellStudy) -> None:
+def test_a_failure_stops_only_what_needs_it_and_the_summary_lists_it(study: ShellStudy) -> None:
     code, _, err = study.repro("--jobs", "2", mode="fail")
     assert code == 1
     assert "repro: 2 ran, 1 failed, 1 not run; " in err
@@ -133,7 +135,7 @@ def test_a_failure_stops_only_what_needs_it_and_the_summary_says_so(study: Shell
 @pytest.mark.parametrize(
     ("sent", "shell"), [(signal.SIGINT, "/bin/bash"), (signal.SIGTERM, "/bin/sh")], ids=["ctrl-c", "sigterm"]
 )
-def test_a_stopped_run_takes_its_stages_along_and_goes_on_later(
+def test_a_stopped_run_stops_its_stages_and_continues_later(
     study: ShellStudy, sent: signal.Signals, shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SHELL", shell)  # DVC's: bash becomes its command, dash stays above it
@@ -161,7 +163,7 @@ def test_stages_that_do_not_fit_into_memory_together_run_one_after_the_other(stu
     assert code == 0, out + err
 
 
-def test_what_the_longest_work_waits_for_is_begun_first(study: ShellStudy) -> None:
+def test_the_stage_with_the_longest_chain_is_started_first(study: ShellStudy) -> None:
     tables = study.folder / "reports" / "tables"
     tables.mkdir(parents=True)
     for longer, shorter in (("left", "right"), ("right", "left")):
@@ -174,7 +176,7 @@ def test_what_the_longest_work_waits_for_is_begun_first(study: ShellStudy) -> No
         assert out.index(f"{longer} | > ") < out.index(f"{shorter} | > ")
 
 
-def test_what_cannot_be_run_is_one_line(study: ShellStudy) -> None:
+def test_a_command_that_cannot_run_raises_an_error_of_one_line(study: ShellStudy) -> None:
     code, _, err = study.repro("--address", "auto")
     assert code == 2
     assert err == "trilemma: the cluster at auto was given but no workers: say how many with --workers\n"
@@ -186,7 +188,7 @@ def test_what_cannot_be_run_is_one_line(study: ShellStudy) -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_chain_side_by_side_gives_the_artifacts_of_the_serial_one(
+def test_a_parallel_run_of_all_stages_gives_the_artifacts_of_the_serial_one(
     reproduced: ToyStudy, tmp_path: Path
 ) -> None:
     toy = ToyStudy.build(tmp_path / "house")

@@ -91,11 +91,11 @@ def test_a_new_artifact_replaces_an_older_one_whole(tmp_path: Path):
     [
         (
             lambda out: (out / "weights.safetensors").write_bytes(b"w"),
-            r"1 bytes but the manifest says 7: remove .*edm ",
+            r"1 bytes, the manifest lists 7: remove .*edm ",
         ),
         (
             lambda out: (out / "weights.safetensors").write_bytes(b"weightz"),
-            r"weights\.safetensors: .* other ones than",
+            r"weights\.safetensors: its SHA-256 differs from",
         ),
         (
             lambda out: (out / "weights.safetensors").unlink(),

@@ -136,7 +136,7 @@ def test_a_path_is_looked_for_in_the_data_folder(tmp_path: Path, monkeypatch: py
 
 
 def test_many_shards_are_read_as_one_without_joining_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.data.shards.SHARD_BYTES", 5 * 192)
+    monkeypatch.setattr("pipeline.data.shards.MAX_SHARD_BYTES", 5 * 192)
     made = prepare("parquet", as_parquet(tmp_path / "data"), tmp_path / "out", names=TWO)
     assert len(list(made.path.glob("train-*.arrow"))) == 4
     rows = open_rows(made.path, "train")
@@ -213,7 +213,7 @@ def test_a_name_that_leaves_the_archive_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.data.datasets.image_folder.LARGEST", 100)
+    monkeypatch.setattr("pipeline.data.datasets.image_folder.MAX_FILE_BYTES", 100)
     with pytest.raises(TrilemmaError, match=r"class0/0\.png has \d+ bytes, more than the 100 allowed"):
         prepare("image_folder", as_zip(tmp_path / "data.zip"), tmp_path / "out")
 
@@ -274,7 +274,7 @@ def stuck(content, where, preprocess, decode=parquet.decode_picture):
         time.sleep(600)
     return decode(content, where, preprocess)
 
-pipeline.data.shards.SHARD_BYTES, parquet.decode_picture = 5 * 192, stuck
+pipeline.data.shards.MAX_SHARD_BYTES, parquet.decode_picture = 5 * 192, stuck
 prepare("parquet", Path(sys.argv[1]), Path(sys.argv[2]), names=TWO)
 """
 
@@ -282,7 +282,7 @@ prepare("parquet", Path(sys.argv[1]), Path(sys.argv[2]), names=TWO)
 def test_a_preparation_killed_with_minus_nine_is_finished_by_the_next_one_to_the_same_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.data.shards.SHARD_BYTES", 5 * 192)
+    monkeypatch.setattr("pipeline.data.shards.MAX_SHARD_BYTES", 5 * 192)
     data, out = as_parquet(tmp_path / "data"), tmp_path / "killed" / "out"
     whole = prepare("parquet", data, tmp_path / "whole" / "out", names=TWO)
     kill(start(STUCK, data, out))

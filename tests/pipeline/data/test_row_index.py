@@ -1,4 +1,4 @@
-"""Data larger than memory: mapped, streamed, and measured piece by piece."""
+"""Data larger than memory: mapped, streamed, and evaluated shard by shard."""
 
 import pickle
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline.context import Worker
-from pipeline.data import loader as epochs
+from pipeline.data import loader
 from pipeline.data.artifacts import read_artifact
 from pipeline.data.loader import Epochs, Prepared, Stream, distinct
 from pipeline.data.row_index import ShardedRows, open_rows
@@ -39,16 +39,16 @@ def shards(folder: Path, suffix: str) -> ShardedRows:
 def test_rows_are_those_of_one_array_wherever_their_shards_end(suffix: str, tmp_path: Path) -> None:
     rows = shards(tmp_path, suffix)
     order = np.random.default_rng(1).permutation(len(IMAGES))[:50]
-    chosen = pickle.loads(pickle.dumps(rows.rows(order)))
+    chosen = pickle.loads(pickle.dumps(rows.take(order)))
     np.testing.assert_array_equal(chosen[np.array([7, 7, 0, -1])], IMAGES[order][[7, 7, 0, -1]])
     np.testing.assert_array_equal(chosen.labels, order % 10)
-    for whole in (chosen.read(), Pictures.join(part.read() for part in rows.rows(np.sort(order)).parts())):
-        np.testing.assert_array_equal(whole.images, IMAGES[whole.seeds])
+    for read in (chosen.read(), Pictures.join(part.read() for part in rows.take(np.sort(order)).shard_views())):
+        np.testing.assert_array_equal(read.images, IMAGES[read.seeds])
     with pytest.raises(IndexError):
         rows[np.array([len(IMAGES)])]
 
 
-def test_rows_travel_as_names_of_files(tmp_path: Path) -> None:
+def test_rows_are_pickled_as_names_of_files(tmp_path: Path) -> None:
     rows = shards(tmp_path, "arrow")
     assert len(pickle.dumps(rows)) < rows.nbytes / 2
     batches = Prepared(rows, True, 16, 3, flip=True)
@@ -70,9 +70,9 @@ def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepared:
-    """Compressed, and more than may be held."""
-    monkeypatch.setattr(epochs, "HELD", 1)
-    monkeypatch.setattr(epochs, "WINDOW", 2)
+    """Compressed, and larger than what is read into memory."""
+    monkeypatch.setattr(loader, "MAX_READ_BYTES", 1)
+    monkeypatch.setattr(loader, "WINDOW_SHARDS", 2)
     return Prepared(shards(tmp_path, "parquet"), True, 16, 3)
 
 
@@ -81,7 +81,7 @@ def numbers_of(stream: Iterator[torch.Tensor]) -> list[int]:
     return [known[image.numpy().tobytes()] for batch in stream for image in batch]
 
 
-def test_a_stream_brings_every_picture_once_an_epoch_mixed_and_resumes_anywhere(streamed: Prepared) -> None:
+def test_a_stream_yields_every_image_once_an_epoch_mixed_and_resumes_at_any_step(streamed: Prepared) -> None:
     stream = streamed.on(ALONE)
     assert isinstance(stream, Stream)
     batches = [stream(step) for step in range(20)]
@@ -145,14 +145,15 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from pipeline.metrics.features import statistics as feature_stats
-from pipeline.metrics import image_evaluator as picture_judge
+from pipeline.metrics import image_evaluator
 from pipeline.store.publish import new_artifact
 from pipeline.metrics.evaluate import evaluator_of
 from pipeline.data.shards import Pictures, encode_arrow
 from pipeline.stages import features as stage
 from tests.support.stages import run_stage_alone
 
-feature_stats.BLOCK, stage.KEPT, stage.FITTED, picture_judge.SVM_VALUES = 1000, 1000, 1000 * 768, 0
+feature_stats.BLOCK, image_evaluator.MAX_SVM_PIXELS = 1000, 0
+stage.MAX_REFERENCE_ROWS, stage.MAX_TRAINING_VALUES = 1000, 1000 * 768
 folder, shards = Path(sys.argv[1]), int(sys.argv[2])
 rng = np.random.default_rng(0)
 with new_artifact(folder / "data", "prepare", "some", {}, {}) as draft:
@@ -165,7 +166,7 @@ with new_artifact(folder / "data", "prepare", "some", {}, {}) as draft:
 path = draft.artifact.path
 made = run_stage_alone("features", {"epochs": 1, "images": 500}, {"data": draft.artifact}, folder / "features")
 judge = evaluator_of(path, made.path)
-judge.measure(judge.held_out.rows(slice(500)))
+judge.measure(judge.held_out.take(slice(500)))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
@@ -177,6 +178,6 @@ def test_features_and_measures_take_no_more_memory_for_ten_times_as_many_picture
         folder = tmp_path / str(shards)
         folder.mkdir()
         command = [sys.executable, "-c", MEASURE, str(folder), str(shards)]
-        told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-        peaks.append(int(told.stdout))
-    assert peaks[1] < peaks[0] + 60, peaks  # mapped pictures count, while they are looked at: 31 MB
+        result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+        peaks.append(int(result.stdout))
+    assert peaks[1] < peaks[0] + 60, peaks  # mapped images count while they are read: 31 MB

@@ -1,4 +1,4 @@
-"""Pictures in Parquet."""
+"""Images and points in shards."""
 
 from pathlib import Path
 
@@ -28,16 +28,16 @@ def test_the_same_pictures_give_the_same_bytes() -> None:
 
 
 def test_shards_join_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.data.shards.ROWS", 32)
+    monkeypatch.setattr("pipeline.data.shards.MAX_SHARD_ROWS", 32)
     write_pictures(tmp_path, "train", some(70))
     assert len(list(tmp_path.iterdir())) == 3
     np.testing.assert_array_equal(read_pictures(tmp_path, "train").seeds, some(70).seeds)
     for cuts in ([10, 11, 64], [32], [64]):
-        places = np.split(np.arange(70), cuts)
-        write_parts(tmp_path, f"cut{cuts}", (some(70).rows(rows) for rows in places))
+        positions = np.split(np.arange(70), cuts)
+        write_parts(tmp_path, f"cut{cuts}", (some(70).take(rows) for rows in positions))
         for number in range(3):
-            whole, cut = (tmp_path / f"{name}-{number:05d}.parquet" for name in ("train", f"cut{cuts}"))
-            assert whole.read_bytes() == cut.read_bytes()
+            joined, cut = (tmp_path / f"{name}-{number:05d}.parquet" for name in ("train", f"cut{cuts}"))
+            assert joined.read_bytes() == cut.read_bytes()
 
 
 def test_a_half_written_shard_is_named(tmp_path: Path) -> None:

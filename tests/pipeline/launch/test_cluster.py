@@ -34,11 +34,13 @@ SLOWLY = """
 
 import os
 CHECKPOINT_SECONDS = 0.0
-_resumed, _average, _key = _resume, _averaged, []
+_resumed, _average, _key = Checkpoint.resume, _averaged, []
 
-def _resume(training, state, device):
-    _key[:] = [state.key]
-    return _resumed(training, state, device)
+def _resume(checkpoint, training, device):
+    _key[:] = [checkpoint.state.key]
+    return _resumed(checkpoint, training, device)
+
+Checkpoint.resume = _resume
 
 def _averaged(window, step):
     assert not {hides} or not os.path.exists({house!r} + "/params.yaml"), "the driver's disk is seen"

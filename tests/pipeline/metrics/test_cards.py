@@ -1,4 +1,4 @@
-"""Cards tell which numbers may stand in one column."""
+"""Cards decide which values may be compared."""
 
 import json
 from dataclasses import asdict, replace
@@ -38,7 +38,7 @@ def test_the_text_fits_a_table_cell() -> None:
     assert str(CARD) == "small-cnn@1a2b3c4d held-out n=500/500 k=3"
 
 
-def test_the_id_is_the_same_on_every_machine_and_blind_to_sampling_seeds() -> None:
+def test_the_id_is_the_same_on_every_machine_and_for_any_sampling_seeds() -> None:
     assert CARD.id == "cc9b4c31"
     assert replace(CARD, sample_seeds=(7,)).id == CARD.id
     assert len({replace(CARD, **{name: value}).id for name, value in CHANGES.items()} | {CARD.id}) == len(CHANGES) + 1
@@ -69,7 +69,7 @@ def test_an_unknown_field_or_metric_is_refused() -> None:
         replace(CARD, metric="FID")
 
 
-def test_every_metric_of_the_design_has_a_direction_or_says_that_it_has_none() -> None:
+def test_every_metric_of_the_design_has_a_direction_or_explicitly_none() -> None:
     names = "fid fd sfid kid is precision recall f1 density coverage accuracy nn_distance hq modes mode_kl energy"
     assert set(METRICS) == {*names.split(), "frechet_2d", "nll", "nfe"}
     assert {name for name, kind in METRICS.items() if kind.better is None} == {"nn_distance"}

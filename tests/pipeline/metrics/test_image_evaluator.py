@@ -1,4 +1,4 @@
-"""The chain's measuring of pictures: our own features always, Inception's where its weights are at hand."""
+"""Evaluation of pictures: with the small network, and with Inception where its weights are on this machine."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def prepared(folder: Path, train: int, held_out: int, labelled: bool = True) -> 
     return draft.artifact
 
 
-def judged(folder: Path, data: Artifact, **config: int | str) -> Evaluator:
+def evaluator(folder: Path, data: Artifact, **config: int | str) -> Evaluator:
     features = run_stage_alone("features", {"epochs": 2, "images": 20} | config, {"data": data}, folder / "features")
     return evaluator_of(data.path, features.path)
 
@@ -50,7 +50,7 @@ def named(found: dict[Card, MetricValue], extractor: str) -> dict[str, MetricVal
 
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Random ones, taken for the right ones; their SHA-256."""
+    """SHA-256 of random weights, recorded as the published ones."""
     import hashlib
 
     name = KNOWN[INCEPTION].file_names[0]
@@ -67,10 +67,10 @@ def study_of(folder: Path, wanted: str) -> Study:
     return load_study(folder / "params.yaml")
 
 
-def test_our_features_give_all_metrics_and_doubtful_ones_their_warning(tmp_path: Path) -> None:
-    judge = judged(tmp_path, prepared(tmp_path / "data", 300, 100))
-    samples = judge.held_out.rows(slice(30))
-    found = judge.measure(samples)
+def test_the_small_network_gives_all_metrics_and_doubtful_ones_have_a_warning(tmp_path: Path) -> None:
+    evaluated = evaluator(tmp_path, prepared(tmp_path / "data", 300, 100))
+    samples = evaluated.held_out.take(slice(30))
+    found = evaluated.measure(samples)
     assert {card.extractor for card in found} == {"small-cnn", "pixels", "svm-rbf"}
     assert set(named(found, "small-cnn")) == OWN
     assert set(named(found, "pixels")) == PIXELS
@@ -79,37 +79,37 @@ def test_our_features_give_all_metrics_and_doubtful_ones_their_warning(tmp_path:
     assert "fewer than the 1000" in ours["kid"].warnings[0]
     p, r = ours["precision"].value, ours["recall"].value
     assert ours["f1"].value == pytest.approx(2 * p * r / (p + r))
-    threes = judge.held_out.rows(judge.held_out.labels == 3)
+    threes = evaluated.held_out.rows(evaluated.held_out.labels == 3)
     assert (
-        "no picture was asked for of classes [0, 1, 2"
-        in named(judge.measure(threes), "svm-rbf")["accuracy"].warnings[0]
+        "no picture was generated for classes [0, 1, 2"
+        in named(evaluated.measure(threes), "svm-rbf")["accuracy"].warnings[0]
     )
-    assert read_real_vs_real(tmp_path / "features") == judge.real_vs_real(20)
-    real_vs_real = judge.real_vs_real(100)
+    assert read_real_vs_real(tmp_path / "features") == evaluated.real_vs_real(20)
+    real_vs_real = evaluated.real_vs_real(100)
     assert {card.metric for card in real_vs_real} == {card.metric for card in found}
     assert all(np.isfinite(value) for value in real_vs_real.values())
 
 
-def test_data_too_large_for_the_support_vector_machine_are_recognised_by_our_network(
+def test_data_too_large_for_the_support_vector_machine_are_classified_by_the_small_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.metrics.image_evaluator.SVM_VALUES", 1000)
-    judge = judged(tmp_path, prepared(tmp_path / "data", 300, 100))
-    threes = judge.held_out.rows(judge.held_out.labels == 3)
-    ((card, found),) = ((c, m) for c, m in judge.measure(threes).items() if c.metric == "accuracy")
+    monkeypatch.setattr("pipeline.metrics.image_evaluator.MAX_SVM_PIXELS", 1000)
+    evaluated = evaluator(tmp_path, prepared(tmp_path / "data", 300, 100))
+    threes = evaluated.held_out.rows(evaluated.held_out.labels == 3)
+    ((card, found),) = ((c, m) for c, m in evaluated.measure(threes).items() if c.metric == "accuracy")
     assert card.extractor == "small-cnn"
-    assert "of classes [0, 1, 2" in found.warnings[0]
+    assert "for classes [0, 1, 2" in found.warnings[0]
 
 
-def test_unlabelled_pictures_are_measured_in_pixels_and_examined_by_clusters(tmp_path: Path) -> None:
-    judge = judged(tmp_path, prepared(tmp_path / "data", 60, 40, labelled=False))
-    found = judge.measure(judge.held_out)
+def test_unlabelled_pictures_are_measured_in_pixels_and_have_clusters_for_classes(tmp_path: Path) -> None:
+    evaluated = evaluator(tmp_path, prepared(tmp_path / "data", 60, 40, labelled=False))
+    found = evaluated.measure(evaluated.held_out)
     assert {card.extractor for card in found} == {"pixels"}
     assert {card.metric for card in found} == OWN | PIXELS
-    assert len(np.unique(judge.classes(judge.train.read()))) == 10
+    assert len(np.unique(evaluated.classes(evaluated.train.read()))) == 10
 
 
-def test_weights_at_hand_are_a_setting_of_the_call_and_enter_its_key(
+def test_weights_on_this_machine_are_a_setting_of_the_call_and_enter_its_key(
     tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = study_of(tmp_path, "auto")
@@ -134,12 +134,12 @@ def test_weights_at_hand_are_a_setting_of_the_call_and_enter_its_key(
 def test_with_weights_there_are_fid_sfid_and_the_inception_score(
     tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = judged(tmp_path, prepared(tmp_path / "data", 40, 24), inception=weights)
-    found = named(judge.measure(judge.held_out), INCEPTION)
+    evaluated = evaluator(tmp_path, prepared(tmp_path / "data", 40, 24), inception=weights)
+    found = named(evaluated.measure(evaluated.held_out), INCEPTION)
     assert set(found) == {"fid", "sfid", "is", "kid", "precision", "recall", "f1", "density", "coverage"}
     assert all(np.isfinite(measured.value) for measured in found.values())
     assert all("singular covariance" in found[name].warnings[0] for name in ("fid", "sfid"))
-    cards = {card.metric: card for card in judge.measure(judge.held_out) if card.extractor == INCEPTION}
+    cards = {card.metric: card for card in evaluated.measure(evaluated.held_out) if card.extractor == INCEPTION}
     assert cards["sfid"].layer == "spatial-7x17x17"
     assert cards["fid"].reference == "train"
     monkeypatch.setenv("TRILEMMA_WEIGHTS", str(tmp_path / "nothing"))

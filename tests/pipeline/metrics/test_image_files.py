@@ -1,4 +1,4 @@
-"""Anybody's pictures and features: every form gives the same pictures, and what cannot be used is named."""
+"""Pictures and features from any file: every format gives the same pictures, and errors name what cannot be used."""
 
 import io
 import zipfile
@@ -166,12 +166,15 @@ UNUSABLE = {
     "grey among colour": (with_grey_among_colour, r"2\.png is grey 5x6, but .*0\.png is RGB"),
     "transparency": (with_holes, r"a\.png is transparent"),
     "a cut archive": (cut_short, r"a\.npz is not readable"),
-    "floats": (lambda folder: save(folder, x=pictures() / 255), r"a\.npz: float64 pictures, row 0 has 0"),
+    "floats": (lambda folder: save(folder, x=pictures() / 255), r"a\.npz: float64 pictures, row 0 has values from 0"),
     "floats outside": (
         lambda folder: save(folder, x=np.where(np.arange(N)[:, None, None, None] == 5, -1.0, pictures())),
-        r"row 5 leaves 0\.\.255",
+        r"row 5 has values outside 0\.\.255",
     ),
-    "which axis is colour": (lambda folder: save(folder, x=np.zeros((4, 3, 3, 3), np.uint8)), r"which axis"),
+    "which axis is colour": (
+        lambda folder: save(folder, x=np.zeros((4, 3, 3, 3), np.uint8)),
+        r"no clear axis of colour",
+    ),
     "features": (lambda folder: save(folder, features=np.zeros((4, 3))), r"--extractor none"),
     "nothing": (lambda folder: folder, r"holds neither"),
     "no such path": (lambda folder: folder / "a.parquet", r"does not exist"),
@@ -195,7 +198,7 @@ def test_features_keep_their_precision_and_bring_logits(tmp_path: Path) -> None:
     assert read_features(tmp_path / "b.npy").features.dtype == np.float32
 
 
-def test_points_in_our_shards_are_features(tmp_path: Path) -> None:
+def test_points_in_shards_are_features(tmp_path: Path) -> None:
     points = np.random.default_rng(0).normal(size=(N, 2)).astype(np.float32)
     assert np.array_equal(read_features(shards(tmp_path, points)).features, points)
     with pytest.raises(UserError, match="no pictures"):
@@ -212,7 +215,7 @@ NOT_A_NUMBER = np.where(np.arange(5)[:, None] == 2, np.nan, np.ones((5, 3)))
         ({"features": np.ones((5, 3)), "logits": NOT_A_NUMBER}, r"row 2: `logits`"),
         ({"features": np.ones((5, 3)), "logits": np.ones((4, 3))}, r"5 rows of `features` but 4 of `logits`"),
         ({"features": np.ones((5, 3, 2))}, r"wanted floats \[n, d\]"),
-        ({"images": np.ones((5, 3), np.uint8)}, r"wanted the array `features`"),
+        ({"images": np.ones((5, 3), np.uint8)}, r"pass an array `features`"),
     ],
 )
 def test_features_that_cannot_be_used_are_named(arrays: dict, message: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Our Inception-v3 equals torch-fidelity's, on random weights."""
+"""Inception-v3 equals torch-fidelity's, on random weights."""
 
 from pathlib import Path
 
@@ -12,8 +12,7 @@ from benchmarks.random_inception import write_random_inception
 from pipeline.errors import UserError
 from pipeline.metrics.features.extractors import Pixels
 from pipeline.metrics.features.inception import CPU_TILE, Inception, tensorflow_resize
-from pipeline.metrics.standalone.extractors import extractor_named
-from pipeline.metrics.standalone.inputs import check_source, features_of
+from pipeline.metrics.standalone.inputs import check_source, extractor_of, features_of
 
 CPU = torch.device("cpu")
 
@@ -67,7 +66,7 @@ def test_the_resize_is_tensorflows(shape: tuple[int, int]) -> None:
     torch.testing.assert_close(rows @ images @ columns.T, expected, atol=1e-6, rtol=0)
 
 
-def test_grey_pictures_are_seen_as_grey_colour(network: Inception, pictures: np.ndarray) -> None:
+def test_grey_pictures_have_the_features_of_grey_rgb(network: Inception, pictures: np.ndarray) -> None:
     grey = pictures[:1, :1]
     colour = np.repeat(grey, 3, axis=1)
     assert np.array_equal(network.outputs(grey).features, network.outputs(colour).features)
@@ -81,12 +80,12 @@ def test_the_digest_names_the_weights(network: Inception, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "wrong", [np.zeros((2, 3, 8, 8)), np.zeros((2, 2, 8, 8), np.uint8)], ids=["float", "2 colours"]
 )
-def test_what_is_no_picture_is_refused(network: Inception, wrong: np.ndarray) -> None:
+def test_arrays_that_are_not_pictures_are_refused(network: Inception, wrong: np.ndarray) -> None:
     with pytest.raises(ValueError, match="uint8"):
         network.outputs(wrong)
 
 
-def test_each_picture_passes_once_and_chunks_do_not_show(
+def test_features_do_not_depend_on_the_size_of_chunks(
     network: Inception, pictures: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     np.save(tmp_path / "a.npy", pictures)
@@ -99,19 +98,19 @@ def test_each_picture_passes_once_and_chunks_do_not_show(
     assert checked.shape == (3, 32, 32)
 
 
-def test_without_weights_the_best_at_hand_is_pixels_and_wrong_weights_are_an_error(
+def test_without_weights_the_default_is_pixels_and_wrong_weights_are_an_error(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRILEMMA_WEIGHTS", str(tmp_path))
-    assert isinstance(extractor_named(None), Pixels)
+    assert isinstance(extractor_of(None), Pixels)
     (tmp_path / "weights-inception-2015-12-05-6726825d.pth").write_bytes(weights.read_bytes())
     for name in (None, "inception-v3-compat"):
         with pytest.raises(UserError, match="SHA-256"):
-            extractor_named(name)
+            extractor_of(name)
 
 
-def test_unknown_extractors_are_told_the_known_ones(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_extractor_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="vgg16"):
-        extractor_named("vgg")
+        extractor_of("vgg")
     with pytest.raises(UserError, match="does not exist"):
-        extractor_named(str(tmp_path / "a.safetensors"))
+        extractor_of(str(tmp_path / "a.safetensors"))

@@ -1,4 +1,4 @@
-"""Error bars and verdicts keep what they promise."""
+"""Intervals and verdicts have the promised error rates."""
 
 import math
 
@@ -30,7 +30,7 @@ def test_values_that_are_no_list_of_numbers_are_refused(values) -> None:
         interval(values)
 
 
-def test_verdicts_speak_of_the_first_and_know_the_direction() -> None:
+def test_verdicts_are_on_the_first_and_follow_the_direction() -> None:
     low, high = [1.0, 1.1, 0.9, 1.05], [2.0, 2.2, 1.9, 2.0]
     assert paired(low, high, "lower").verdict == "better"
     assert paired(high, low, "lower").verdict == "worse"

@@ -1,4 +1,4 @@
-"""`trilemma measure`: values, intervals, floors, cards, and its behaviour on the command line."""
+"""`trilemma measure`: values, intervals, real-vs-real values, cards, and its behaviour on the command line."""
 
 import json
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *wo
     return int(ended.value.code or 0), out, err
 
 
-def test_values_are_those_of_the_metrics_with_floor_interval_and_card(files: tuple[Path, Path]) -> None:
+def test_values_are_those_of_the_metrics_with_interval_real_vs_real_value_and_card(files: tuple[Path, Path]) -> None:
     found = measure(*files, "none")
     generated, real = draw(200, 1, 0.3), draw(500, 2)
     distance = frechet_distance(FeatureStats.of(generated), FeatureStats.of(real)).value
@@ -49,10 +49,10 @@ def test_values_are_those_of_the_metrics_with_floor_interval_and_card(files: tup
     assert set(found.values) == {"fd", "kid", "precision", "recall", "f1", "density", "coverage", "is"}
     for name, value in found.values.items():
         assert value.low <= value.value <= value.high
-        assert (value.floor is None) == (name == "is")
-    floor = found.values["fd"].floor
-    assert floor is not None
-    assert floor < found.values["fd"].low
+        assert (value.real_vs_real is None) == (name == "is")
+    baseline = found.values["fd"].real_vs_real
+    assert baseline is not None
+    assert baseline < found.values["fd"].low
     card = found.cards["recall"]
     assert (card.n_generated, card.n_real, card.settings, card.extractor) == (200, 500, (("k", 3),), "none")
 
@@ -61,12 +61,14 @@ def test_measuring_again_gives_the_same_numbers(files: tuple[Path, Path]) -> Non
     assert measure(*files, "none").json() == measure(*files, "none").json()
 
 
-def test_too_few_real_samples_for_a_floor_are_warned_of_and_fewer_generated_mend_it(files: tuple[Path, Path]) -> None:
+def test_too_few_real_samples_for_a_real_vs_real_value_give_a_warning_and_fewer_generated_do_not(
+    files: tuple[Path, Path],
+) -> None:
     generated, real = files
     found = measure(real, generated, "none", ["fd"])
-    assert found.values["fd"].floor is None
-    assert any("no floor" in warning for warning in found.warnings)
-    assert measure(real, generated, "none", ["fd"], images=100).values["fd"].floor is not None
+    assert found.values["fd"].real_vs_real is None
+    assert any("no real-vs-real" in warning for warning in found.warnings)
+    assert measure(real, generated, "none", ["fd"], images=100).values["fd"].real_vs_real is not None
 
 
 def test_few_samples_get_warnings_and_no_interval(tmp_path: Path) -> None:
@@ -146,24 +148,24 @@ def test_pictures_are_measured_by_a_network_of_ones_own(tmp_path: Path) -> None:
     assert found.values["precision"].value > 0.8
 
 
-def test_json_is_all_there_is_on_stdout(
+def test_only_json_is_on_stdout(
     files: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, out, err = run(capsys, monkeypatch, "measure", *files, "--extractor", "none", "--metrics", "fd,kid", "--json")
     found = json.loads(out)
     assert code == 0
     assert set(found) == {"fd", "kid", "card"}
-    assert set(found["fd"]) == {"value", "ci_low", "ci_high", "floor"}
+    assert set(found["fd"]) == {"value", "ci_low", "ci_high", "real_vs_real"}
     assert "jackknife" in found["card"]["interval"]
     assert "warning: kid" in err
 
 
-def test_people_get_a_table(
+def test_the_default_output_is_a_table(
     files: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, out, _ = run(capsys, monkeypatch, "measure", *files, "--extractor", "none", "--seeds", "4")
     assert code == 0
-    for word in ("recall", "95 % interval", "floor", "k=3", "seeds [4]"):
+    for word in ("recall", "95 % interval", "real_vs_real", "k=3", "seeds [4]"):
         assert word in out
 
 

@@ -63,8 +63,8 @@ def no_network(folder: Path) -> Path:
 
 
 @pytest.fixture
-def tell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    def told(*words: object) -> str:
+def error_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    def run(*words: object) -> str:
         monkeypatch.setattr("sys.argv", ["trilemma", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
             cli.main()
@@ -73,7 +73,7 @@ def tell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         assert len(err.splitlines()) == 1, err
         return err
 
-    return told
+    return run
 
 
 FEATURES = np.random.default_rng(1).normal(size=(40, WIDTH)).astype(np.float32)
@@ -81,13 +81,16 @@ CELLS: list[bytes | None] = [png(image) for image in pictures()]
 BAD_PICTURES: dict[str, tuple[Side, str]] = {
     "floats below": (
         saved(changed(pictures().astype(np.float32), 4, -0.5)),
-        r"a\.npy: float32 .* row 4 leaves 0\.\.255",
+        r"a\.npy: float32 .* row 4 has values outside 0\.\.255",
     ),
     "floats above": (
         saved(changed(pictures().astype(np.float64), 2, 256)),
-        r"a\.npy: float64 .* row 2 leaves 0\.\.255",
+        r"a\.npy: float64 .* row 2 has values outside 0\.\.255",
     ),
-    "not a number": (saved(changed(pictures().astype(np.float32), 3, np.nan)), r"a\.npy: float32 .* row 3 leaves"),
+    "not a number": (
+        saved(changed(pictures().astype(np.float32), 3, np.nan)),
+        r"a\.npy: float32 .* row 3 has values outside",
+    ),
     "floats of another scale": (saved(pictures() / 255), r"a\.npy: float64 .* scale to 0\.\.255"),
     "mixed sizes": (in_parquet([*CELLS[:5], png(pictures(side=4)[0])]), r"a\.parquet row 5 is RGB 4x4, but .*row 0"),
     "grey among colour": (in_parquet([*CELLS[:2], png(pictures(channels=1)[0])]), r"a\.parquet row 2 is grey 8x8"),
@@ -101,11 +104,13 @@ BAD_PICTURES: dict[str, tuple[Side, str]] = {
 
 @pytest.mark.parametrize("what", BAD_PICTURES)
 @pytest.mark.parametrize("extractor", ["pixels", "network"])
-def test_pictures_that_cannot_be_measured(extractor: str, what: str, tell: Callable[..., str], tmp_path: Path) -> None:
+def test_pictures_that_cannot_be_measured(
+    extractor: str, what: str, error_of: Callable[..., str], tmp_path: Path
+) -> None:
     make, message = BAD_PICTURES[what]
     np.save(tmp_path / "real.npy", pictures())
     name = network(tmp_path) if extractor == "network" else extractor
-    assert re.search(message, tell("measure", make(tmp_path), tmp_path / "real.npy", "--extractor", name, "--json"))
+    assert re.search(message, error_of("measure", make(tmp_path), tmp_path / "real.npy", "--extractor", name, "--json"))
 
 
 BAD_FEATURES = {
@@ -118,38 +123,40 @@ BAD_FEATURES = {
 
 
 @pytest.mark.parametrize("what", BAD_FEATURES)
-def test_features_that_cannot_be_measured(what: str, tell: Callable[..., str], tmp_path: Path) -> None:
+def test_features_that_cannot_be_measured(what: str, error_of: Callable[..., str], tmp_path: Path) -> None:
     values, message = BAD_FEATURES[what]
     np.save(tmp_path / "real.npy", FEATURES)
-    assert re.search(message, tell("measure", saved(values)(tmp_path), tmp_path / "real.npy", "--extractor", "none"))
+    assert re.search(
+        message, error_of("measure", saved(values)(tmp_path), tmp_path / "real.npy", "--extractor", "none")
+    )
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (tampered, r"net\.safetensors: content has digest \w+ not \w+ as recorded"),
-        (no_network, r"net\.safetensors is no network of ours"),
+        (tampered, r"net\.safetensors: content has digest \w+, not \w+ as recorded"),
+        (no_network, r"net\.safetensors holds no small network"),
         (lambda folder: folder / "none.safetensors", r"none\.safetensors does not exist"),
     ],
 )
-def test_networks_that_cannot_be_used(make: Side, message: str, tell: Callable[..., str], tmp_path: Path) -> None:
+def test_networks_that_cannot_be_used(make: Side, message: str, error_of: Callable[..., str], tmp_path: Path) -> None:
     source = saved(pictures())(tmp_path)
-    assert re.search(message, tell("measure", source, source, "--extractor", make(tmp_path)))
+    assert re.search(message, error_of("measure", source, source, "--extractor", make(tmp_path)))
 
 
 def test_inception_weights_of_another_digest_are_not_used(
-    tell: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error_of: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "weights-inception-2015-12-05-6726825d.pth").write_bytes(b"other weights")
     monkeypatch.setenv("TRILEMMA_WEIGHTS", str(tmp_path))
     source = saved(pictures())(tmp_path)
     for extractor in (["--extractor", "inception-v3-compat"], []):
-        assert re.search(r"6726825d\.pth: SHA-256 is \w+, but", tell("measure", source, source, *extractor))
+        assert re.search(r"6726825d\.pth: SHA-256 is \w+, but", error_of("measure", source, source, *extractor))
 
 
 BAD_LABELS: dict[str, tuple[Side, str]] = {
     "no labels": (in_parquet(CELLS), r"a\.parquet has no labels"),
-    "words": (in_parquet(CELLS, [*"abcdef"]), r"a\.parquet has no labels: pass Parquet with whole numbers"),
+    "words": (in_parquet(CELLS, [*"abcdef"]), r"a\.parquet has no labels: pass Parquet with integers"),
     "a gap": (in_parquet(CELLS, [0, 1, 0, None, 1, 0]), r"a\.parquet row 3 has no label \(1 such rows\)"),
     "one class": (in_parquet(CELLS, [0] * 6), r"wanted 0, 1, \.\.\. with at least two classes"),
     "a class without pictures": (in_parquet(CELLS, [0, 2] * 3), r"labels are \[0, 2\]"),
@@ -158,12 +165,12 @@ BAD_LABELS: dict[str, tuple[Side, str]] = {
 
 
 @pytest.mark.parametrize("what", BAD_LABELS)
-def test_pictures_no_network_can_be_trained_on(what: str, tell: Callable[..., str], tmp_path: Path) -> None:
+def test_pictures_no_network_can_be_trained_on(what: str, error_of: Callable[..., str], tmp_path: Path) -> None:
     make, message = BAD_LABELS[what]
-    assert re.search(message, tell("weights", "train", make(tmp_path), tmp_path / "net.safetensors"))
+    assert re.search(message, error_of("weights", "train", make(tmp_path), tmp_path / "net.safetensors"))
     assert not (tmp_path / "net.safetensors").exists()
 
 
-def test_a_network_is_a_file_of_its_own_kind(tell: Callable[..., str], tmp_path: Path) -> None:
+def test_a_network_is_a_file_of_its_own_kind(error_of: Callable[..., str], tmp_path: Path) -> None:
     source = in_parquet(CELLS, [0, 1] * 3)(tmp_path)
-    assert "ends in .safetensors" in tell("weights", "train", source, tmp_path / "net.pth")
+    assert "ends in .safetensors" in error_of("weights", "train", source, tmp_path / "net.pth")

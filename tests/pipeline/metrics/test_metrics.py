@@ -185,16 +185,16 @@ def test_copies_of_the_training_data_are_nearer_than_held_out_pictures(real: Spl
     assert nearest_neighbour_distance(held_out, train).value > 1.0
 
 
-def test_the_judge_recognises_held_out_digits_and_not_wrong_labels(real: Split) -> None:
-    judge = SvmClassifier.fit(real.train, real.train_labels)
-    right = judge.accuracy(real.held_out, real.held_out_labels)
+def test_the_classifier_recognises_held_out_digits_and_not_wrong_labels(real: Split) -> None:
+    classifier = SvmClassifier.fit(real.train, real.train_labels)
+    right = classifier.accuracy(real.held_out, real.held_out_labels)
     assert right.value >= 0.98
     assert right.warnings == ()
-    assert judge.accuracy(real.held_out, (real.held_out_labels + 1) % 10).value < 0.02
+    assert classifier.accuracy(real.held_out, (real.held_out_labels + 1) % 10).value < 0.02
     threes = real.held_out_labels == 3
-    assert "classes [0, 1, 2, 4" in judge.accuracy(real.held_out[threes], real.held_out_labels[threes]).warnings[0]
-    assert judge.digest == SvmClassifier.fit(real.train, real.train_labels).digest
-    assert judge.digest != SvmClassifier.fit(real.train, real.train_labels[::-1]).digest
+    assert "classes [0, 1, 2, 4" in classifier.accuracy(real.held_out[threes], real.held_out_labels[threes]).warnings[0]
+    assert classifier.digest == SvmClassifier.fit(real.train, real.train_labels).digest
+    assert classifier.digest != SvmClassifier.fit(real.train, real.train_labels[::-1]).digest
 
 
 GOOD = correlated(50, 0.0, 1)

@@ -26,16 +26,16 @@ def real(count: int, seed: int = 5) -> np.ndarray:
     return mog25.draws(count, seed).double().numpy()
 
 
-def test_real_points_have_the_exact_share_of_strays_all_modes_and_no_divergence() -> None:
+def test_real_points_have_the_exact_share_of_outliers_all_modes_and_no_divergence() -> None:
     points = real(200_000)
     found = shares(points, LAW)
-    assert LAW.stray == pytest.approx(0.0111, abs=1e-4)
-    assert found.hq.value == pytest.approx(1 - LAW.stray, abs=4 * (LAW.stray / len(points)) ** 0.5)
+    assert LAW.outlier_rate == pytest.approx(0.0111, abs=1e-4)
+    assert found.hq.value == pytest.approx(1 - LAW.outlier_rate, abs=4 * (LAW.outlier_rate / len(points)) ** 0.5)
     assert found.modes.value == 25
     assert 0 <= found.mode_kl.value < 25 / len(points)  # chi-squared / 2n: its mean is 12.5 / n
 
 
-def test_a_blob_without_modes_is_seen_as_one() -> None:
+def test_a_blob_without_modes_covers_none() -> None:
     """A uniform blob over the grid: the share within 1.0 is 25 pi / 441 of 21 x 21."""
     blob = np.random.default_rng(0).uniform(-0.5, 20.5, (100_000, 2))
     found = shares(blob, LAW)
@@ -55,7 +55,7 @@ def test_a_mode_counts_from_half_its_fair_share() -> None:
 
 def test_the_divergence_of_one_mode_is_its_logarithm() -> None:
     found = shares(np.repeat(LAW.centres[:1], 100, axis=0), LAW)
-    assert found.mode_kl.value == pytest.approx(log(25 / (1 - LAW.stray)))
+    assert found.mode_kl.value == pytest.approx(log(25 / (1 - LAW.outlier_rate)))
     assert (found.hq.value, found.modes.value) == (1.0, 1.0)
     assert "fewer than 20 each" in found.modes.warnings[0]
 
@@ -87,6 +87,6 @@ def test_trees_find_the_precision_and_recall_of_the_general_definition_ties_incl
     assert np.array_equal(reference(other).neighbours, Reference.of(other).neighbours)
 
 
-def test_a_law_clipped_inside_a_mode_is_refused() -> None:
+def test_a_distribution_clipped_inside_a_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="radius"):
         MixtureDistribution(LAW.centres, 0.3, 0.5)

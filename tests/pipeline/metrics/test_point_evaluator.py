@@ -1,4 +1,4 @@
-"""The chain's measuring of exactly known mixtures, stage by stage."""
+"""Evaluation of points from exactly known mixtures, stage by stage."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ N = 2000
 class World(NamedTuple):
     data: Artifact
     features: Artifact
-    judge: Evaluator
+    evaluator: Evaluator
 
 
 def world_of(folder: Path, images: int = N, **options: float) -> World:
@@ -60,10 +60,10 @@ def by_name(found: dict[Card, MetricValue]) -> dict[str, float]:
 
 def test_other_real_points_have_the_real_vs_real_values_and_a_blob_does_not(world: World) -> None:
     stored_values = read_real_vs_real(world.features.path)
-    assert stored_values == world.judge.real_vs_real(N)
+    assert stored_values == world.evaluator.real_vs_real(N)
     expected = {card.metric: value for card, value in stored_values.items()}
     assert set(expected) == NAMES
-    found = by_name(world.judge.measure(stored(real())))
+    found = by_name(world.evaluator.measure(stored(real())))
     assert found["modes"] == expected["modes"] == 25
     assert found["hq"] == pytest.approx(expected["hq"], abs=0.015)
     assert found["precision"] == pytest.approx(expected["precision"], abs=0.03)
@@ -71,7 +71,7 @@ def test_other_real_points_have_the_real_vs_real_values_and_a_blob_does_not(worl
     assert found["mode_kl"] < 0.02
     assert abs(found["energy"]) < 0.05
     mean, covariance = (part.numpy() for part in mog25.moments())
-    blob = by_name(world.judge.measure(stored(np.random.default_rng(0).multivariate_normal(mean, covariance, N))))
+    blob = by_name(world.evaluator.measure(stored(np.random.default_rng(0).multivariate_normal(mean, covariance, N))))
     assert blob["frechet_2d"] < 1
     assert blob["modes"] < 3
     assert blob["hq"] < 0.25
@@ -82,7 +82,7 @@ def test_other_real_points_have_the_real_vs_real_values_and_a_blob_does_not(worl
 
 def test_the_frechet_distance_is_of_raw_coordinates_against_the_training_points(world: World) -> None:
     """All points on one centre: |m - (10, 10)|^2 + trace of the training covariance."""
-    found = by_name(world.judge.measure(stored(np.tile([20.0, 20.0], (N, 1)))))
+    found = by_name(world.evaluator.measure(stored(np.tile([20.0, 20.0], (N, 1)))))
     covariance = np.trace(np.cov(mog25.points(300).double().numpy(), rowvar=False))
     assert found["frechet_2d"] == pytest.approx(200 + covariance, rel=1e-3)
 
@@ -90,12 +90,12 @@ def test_the_frechet_distance_is_of_raw_coordinates_against_the_training_points(
 def test_values_mean_the_same_for_any_model_coordinates(world: World, tmp_path: Path) -> None:
     other = world_of(tmp_path, centre=0.0, scale=1.0)
     raw = real(500)
-    theirs = by_name(other.judge.measure(unlabelled(raw)))
-    assert by_name(world.judge.measure(stored(raw))) == pytest.approx(theirs, abs=2e-3)
+    theirs = by_name(other.evaluator.measure(unlabelled(raw)))
+    assert by_name(world.evaluator.measure(stored(raw))) == pytest.approx(theirs, abs=2e-3)
 
 
-def test_every_value_has_a_card_that_says_against_what(world: World) -> None:
-    cards = {card.metric: card for card in world.judge.measure(stored(real(300)))}
+def test_every_value_has_a_card_with_its_reference(world: World) -> None:
+    cards = {card.metric: card for card in world.evaluator.measure(stored(real(300)))}
     assert {cards[name].reference for name in ("hq", "modes", "mode_kl")} == {"law"}
     assert {cards[name].reference for name in ("energy", "precision", "recall")} == {"held_out"}
     assert (cards["frechet_2d"].reference, cards["frechet_2d"].n_real) == ("train", 300 * 25)
@@ -103,16 +103,16 @@ def test_every_value_has_a_card_that_says_against_what(world: World) -> None:
     assert {card.extractor for card in cards.values()} == {"coordinates"}
 
 
-def test_more_points_than_are_held_out_have_no_real_vs_real_values_and_say_so(world: World) -> None:
-    assert world.judge.real_vs_real(N + 1) == {}
-    (row, *_) = result_rows([world.judge.measure(stored(real(300)))], {})
+def test_more_points_than_are_held_out_have_no_real_vs_real_values_and_a_warning(world: World) -> None:
+    assert world.evaluator.real_vs_real(N + 1) == {}
+    (row, *_) = result_rows([world.evaluator.measure(stored(real(300)))], {})
     assert row["real_vs_real"] is None
     assert any("fewer samples are held out" in warning for warning in row["warnings"])
 
 
 def test_values_at_another_n_than_the_real_vs_real_ones_are_refused(world: World) -> None:
     with pytest.raises(UserError, match=r"n=300/.*for n = \[2000\]\. Set evaluate\.images"):
-        result_rows([world.judge.measure(stored(real(300)))], read_real_vs_real(world.features.path))
+        result_rows([world.evaluator.measure(stored(real(300)))], read_real_vs_real(world.features.path))
 
 
 def test_evaluate_writes_values_real_vs_real_and_warnings_and_measures_no_set_twice(
@@ -127,13 +127,13 @@ def test_evaluate_writes_values_real_vs_real_and_warnings_and_measures_no_set_tw
     inputs = {"prepare": world.data, "features": world.features, "samples": draft.artifact}
     measured: list[str] = []
 
-    def told(item: Item) -> dict[Card, MetricValue]:
+    def interrupted(item: Item) -> dict[Card, MetricValue]:
         measured.append(item.split)
         if len(measured) == 2:
             raise KeyboardInterrupt
         return measure(item)
 
-    monkeypatch.setattr("pipeline.stages.evaluate.measure", told)
+    monkeypatch.setattr("pipeline.stages.evaluate.measure", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_stage_alone("evaluate", {}, inputs, tmp_path / "evaluate")
     out = run_stage_alone("evaluate", {}, inputs, tmp_path / "evaluate")
@@ -149,7 +149,9 @@ def test_evaluate_writes_values_real_vs_real_and_warnings_and_measures_no_set_tw
     assert rows["hq"]["warnings"] == []
 
 
-def test_every_seeded_fault_is_noticed_on_a_mixture_and_clean_data_are_not_blamed(world: World, tmp_path: Path) -> None:
+def test_every_seeded_fault_is_detected_on_a_mixture_and_clean_data_raise_no_alarm(
+    world: World, tmp_path: Path
+) -> None:
     out = run_stage_alone(
         "check-metrics", {"images": 500}, {"data": world.data, "features": world.features}, tmp_path / "i"
     )
@@ -158,4 +160,4 @@ def test_every_seeded_fault_is_noticed_on_a_mixture_and_clean_data_are_not_blame
     assert len(found["findings"]) == 6
     assert found["clean_alarms"] <= 1
     assert set(found["resolving_power"]) == NAMES
-    assert found["is_healthy"]
+    assert found["all_faults_detected"]

@@ -65,9 +65,9 @@ def test_a_reference_gives_the_values_of_its_pictures_to_the_bit(
     found = measure(pictures[0], out, None if extractor != "network" else name)
     expected = measure(pictures[0], tmp_path / "away.npz", name)
     assert found.values == expected.values
-    assert (found.floor, found.warnings) == (expected.floor, expected.warnings)
+    assert (found.real_vs_real, found.warnings) == (expected.real_vs_real, expected.warnings)
     assert "is" in found.values or extractor == "pixels"
-    assert all(value.floor is not None for value in found.values.values())
+    assert all(value.real_vs_real is not None for value in found.values.values())
     for metric, card in found.cards.items():
         assert card.reference.startswith("ref.npz@")
         assert card.reference_digest == expected.cards[metric].reference_digest
@@ -166,7 +166,7 @@ def changed(values: np.ndarray, row: int, column: int, value: float) -> np.ndarr
 BAD: dict[str, tuple[Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]], str]] = {
     "width": (lambda mu, sigma: {"mu": mu[:-1], "sigma": sigma[:-1, :-1]}, r"mu is \(7,\), .* extractor has 8"),
     "shape": (lambda mu, sigma: {"mu": mu, "sigma": sigma[:-1]}, r"sigma \(7, 8\)"),
-    "words": (lambda mu, sigma: {"mu": mu.astype(str), "sigma": sigma}, "floats were wanted"),
+    "words": (lambda mu, sigma: {"mu": mu.astype(str), "sigma": sigma}, "pass floats"),
     "not a number": (lambda mu, sigma: {"mu": mu, "sigma": changed(sigma, 2, 2, np.nan)}, "NaN or infinity"),
     "skew": (lambda mu, sigma: {"mu": mu, "sigma": changed(sigma, 2, 3, 5.0)}, "not symmetric"),
 }
@@ -205,7 +205,7 @@ class SpatialExtractor:
 def test_published_spatial_statistics_have_channels_last(
     pictures: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.metrics.standalone.inputs.extractor_named", lambda _name: SpatialExtractor())
+    monkeypatch.setattr("pipeline.metrics.standalone.measure.extractor_of", lambda _name: SpatialExtractor())
     real = SpatialExtractor().outputs(digits().train[:300])
     assert real.spatial is not None
     channels_last = real.spatial.reshape(-1, *SPATIAL).transpose(0, 2, 3, 1).reshape(300, -1)
@@ -222,7 +222,7 @@ def test_published_spatial_statistics_have_channels_last(
         measure(pictures[0], tmp_path / "stats.npz", metrics=["sfid"])
 
 
-def test_labels_of_the_reference_give_the_floor_of_accuracy(
+def test_labels_of_the_reference_give_the_real_vs_real_accuracy(
     pictures: tuple[Path, Path], network: Path, tmp_path: Path
 ) -> None:
     write_reference(pictures[1], tmp_path / "ref.npz", str(network))
@@ -230,7 +230,7 @@ def test_labels_of_the_reference_give_the_floor_of_accuracy(
     real = digits()
     right = SmallNetwork.load(network).accuracy(real.held_out[:100], real.held_out_labels[:100])
     assert found.values["accuracy"].value == pytest.approx(right)
-    assert (found.values["accuracy"].floor or 0) > 0.5
+    assert (found.values["accuracy"].real_vs_real or 0) > 0.5
     assert found.cards["accuracy"].layer == "class"
     np.savez(pictures[0], images=real.held_out[:100, 0])
     assert "accuracy" not in measure(pictures[0], tmp_path / "ref.npz", str(network)).values

@@ -61,7 +61,7 @@ def test_a_wrong_file_is_named_and_not_replaced(known: WeightsFile, tmp_path: Pa
     assert (tmp_path / "a.pth").read_bytes() == b"else"
 
 
-def test_what_cannot_be_downloaded_says_where_to_put_it(known: WeightsFile, tmp_path: Path) -> None:
+def test_a_failed_download_names_the_folder_variable(known: WeightsFile, tmp_path: Path) -> None:
     (tmp_path / "served" / "a.pth").unlink()
     with pytest.raises(UserError, match="TRILEMMA_WEIGHTS"):
         fetch("net", tmp_path / "weights", known)
@@ -86,6 +86,6 @@ def test_the_folder_is_named_by_the_user_or_is_torchs_own(monkeypatch: pytest.Mo
     assert weights_folder() == tmp_path / "hub" / "checkpoints"
 
 
-def test_an_unknown_extractor_is_told_the_known_ones() -> None:
+def test_the_error_for_an_unknown_extractor_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match="inception-v3-compat"):
         known_weights("inception")

@@ -1,4 +1,4 @@
-"""What sampling and loading say when a network is not what it should be."""
+"""Sizes of sampling tasks, and errors of sampling and loading."""
 
 import json
 from dataclasses import asdict
@@ -26,12 +26,12 @@ SMALL = EDM(net="mlp", width=16, depth=1)
 @pytest.mark.parametrize(
     ("images", "workers", "size"), [(1, 0, 64), (200, 0, 64), (1000, 0, 192), (50_000, 0, 512), (10_000, 8, 256)]
 )
-def test_a_task_is_of_whole_tiles_and_every_worker_has_several(images: int, workers: int, size: int) -> None:
+def test_a_task_is_a_multiple_of_a_tile_and_every_worker_has_several(images: int, workers: int, size: int) -> None:
     assert images_per_task(images, workers) == size
 
 
 @pytest.mark.parametrize("part", ["x0", "guidance_score"])
-def test_the_first_nan_is_told_with_its_step_level_and_seed(part: str) -> None:
+def test_the_error_for_a_nan_names_its_first_step_noise_level_and_seed(part: str) -> None:
     def broken(x: Tensor, at: At) -> Prediction:
         bad = torch.zeros_like(x)
         bad[2, 1] = float("nan") if at.step == 3 else 0.0
@@ -44,7 +44,7 @@ def test_the_first_nan_is_told_with_its_step_level_and_seed(part: str) -> None:
         )
 
 
-def test_weights_of_another_shape_are_told_by_name(tmp_path: Path) -> None:
+def test_the_error_for_weights_of_another_shape_names_them(tmp_path: Path) -> None:
     save_weights(tmp_path, {"denoiser": SMALL.build(POINTS)["denoiser"].state_dict()})
     assert load_networks(tmp_path, SMALL, POINTS, CPU)["denoiser"].training is False
     wider = EDM(net="mlp", width=32, depth=1)
@@ -62,24 +62,24 @@ def test_weights_of_another_shape_are_told_by_name(tmp_path: Path) -> None:
         ({"weight": 0.0, "second_weight": 2.0}, {"steps": 4, "solver": "euler"}),
     ],
 )
-def test_a_guide_that_the_sampler_never_hears_is_refused_before_any_network_is_asked(
+def test_a_guide_whose_window_holds_no_evaluation_is_refused_before_sampling(
     use: dict[str, Any], sample: dict[str, Any], tmp_path: Path
 ) -> None:
     for name in ("run", "dg"):
         (tmp_path / name).mkdir()
-    judge = {"body": "mlp", "width": 8, "depth": 1}
+    model = {"body": "mlp", "width": 8, "depth": 1}
     save_weights(tmp_path / "run", {"denoiser": SMALL.build(POINTS)["denoiser"].state_dict()})
-    save_weights(tmp_path / "dg", {"discriminator": Discriminator(**judge).build(POINTS)["discriminator"].state_dict()})
-    guidance = Guidance("dg", "discriminator_guidance.Discriminator", judge, use, None)
+    save_weights(tmp_path / "dg", {"discriminator": Discriminator(**model).build(POINTS)["discriminator"].state_dict()})
+    guidance = Guidance("dg", "discriminator_guidance.Discriminator", model, use, None)
     sampler = SamplerConfig("edm.EDM", {"net": "mlp", "width": 16, "depth": 1}, sample, [guidance])
     facts = {"shape": list(POINTS.shape), "classes": POINTS.classes, "std": POINTS.std}
     settings = json.dumps(asdict(sampler) | {"facts": facts})
-    with pytest.raises(ConfigError, match=r"dg: it speaks at sigma .* never asks there: widen the guide's window"):
+    with pytest.raises(ConfigError, match=r"dg: its window is sigma .* is inside: widen the guide's window"):
         GuidedSampler(SamplerSpec(settings, tmp_path / "run", (tmp_path / "dg",), (None,)))
 
 
-@pytest.mark.parametrize("asked", [-1, 3])
-def test_a_class_that_the_classifier_does_not_know_is_refused_before_sampling(asked: int) -> None:
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_class_outside_those_of_the_classifier_is_refused_before_sampling(label: int) -> None:
     classifier = Classifier(net="mlp", width=8, depth=1)
-    with pytest.raises(ValueError, match=rf"labels: {asked} to {asked} came, a class, 0 to 2, was wanted"):
-        classifier.guide(classifier.build(POINTS), torch.tensor([asked]), ClassifierUse())
+    with pytest.raises(ValueError, match=rf"labels: {label} to {label} came, a class, 0 to 2, was wanted"):
+        classifier.guide(classifier.build(POINTS), torch.tensor([label]), ClassifierUse())

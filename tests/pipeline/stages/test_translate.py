@@ -1,4 +1,4 @@
-"""Pictures made real again, and what discriminators say along the way, on the toy study."""
+"""Translated images, and log density ratios along guided paths, on the toy study."""
 
 import numpy as np
 import pandas as pd
@@ -21,22 +21,22 @@ def test_blocks_keep_the_mean_of_what_they_cover() -> None:
 
 
 def test_a_small_start_keeps_to_the_input_and_a_large_one_does_not(reproduced: ToyStudy) -> None:
-    made = read_artifact(reproduced.out / "translate" / "blocky")
-    rows = pd.read_parquet(made.path / ROWS)
+    translated = read_artifact(reproduced.out / "translate" / "blocky")
+    rows = pd.read_parquet(translated.path / ROWS)
     assert len(rows) == 2 * 2 * 2  # starts, guidance, sets
     distance = rows.groupby("start")["distance"].mean()
     assert distance[0.1] < 0.05 < distance[5.0]
-    assert made.manifest.facts["real_fd"] < made.manifest.facts["source_fd"]
+    assert translated.manifest.facts["real_fd"] < translated.manifest.facts["source_fd"]
     guided, unguided = (rows[rows.is_guided == is_guided].distance.to_numpy() for is_guided in (True, False))
     assert (guided != unguided).all()
-    examples = np.load(made.path / EXAMPLES)
+    examples = np.load(translated.path / EXAMPLES)
     held_out = read_pictures(reproduced.out / "prepare" / "digits", "held_out").images
     assert np.array_equal(examples[0], held_out[:8])
     assert np.array_equal(examples[1], blocky(held_out[:8]))
     assert len(examples) == 2 + 2 * 2
 
 
-def test_the_translations_page_shows_what_it_names(reproduced: ToyStudy) -> None:
+def test_the_translations_page_names_existing_figures(reproduced: ToyStudy) -> None:
     page = reproduced.folder / "reports" / "translations" / "blocky"
     named = {part.partition(")")[0] for part in (page / "README.md").read_text().split("](")[1:]}
     assert named == {"curves.png", "examples.png"}
@@ -48,18 +48,18 @@ def test_the_translations_page_shows_what_it_names(reproduced: ToyStudy) -> None
     assert (table.ci_low <= table.value).all()
 
 
-def test_guided_entries_tell_what_their_discriminator_says_along_the_path(reproduced: ToyStudy) -> None:
+def test_guided_entries_record_log_density_ratios_along_the_path(reproduced: ToyStudy) -> None:
     assert not (reproduced.out / "sample" / "toy" / LOG_RATIO).exists()
     rows = pd.read_parquet(reproduced.out / "sample" / "toy-dg" / LOG_RATIO)
     guided, unguided = (rows[rows.path == path].reset_index() for path in ("guided", "unguided"))
     assert list(guided.sigma) == list(unguided.sigma)
     assert guided.sigma.is_monotonic_decreasing
-    assert guided["mean"].iloc[0] == unguided["mean"].iloc[0]  # before the first push
+    assert guided["mean"].iloc[0] == unguided["mean"].iloc[0]  # before the guidance has an effect
     assert guided["mean"].iloc[-1] != unguided["mean"].iloc[-1]
     assert (reproduced.folder / "reports" / "figures" / "toy-dg-log-ratio.png").stat().st_size > 0
 
 
-def test_more_pictures_than_are_held_out_are_refused(reproduced: ToyStudy) -> None:
+def test_more_images_than_are_held_out_are_refused(reproduced: ToyStudy) -> None:
     from types import SimpleNamespace
 
     from pipeline.stages.translate import Config, run

@@ -1,4 +1,4 @@
-"""A sweep that dies, whatever of it and whenever, goes on with what is missing and is one sweep in the tracker."""
+"""A sweep that is killed continues with what is missing and stays one sweep in the tracker."""
 
 import random
 import signal
@@ -60,7 +60,7 @@ def assert_whole(toy: ToyStudy, whole: ToyStudy) -> None:
     assert toy.left_behind() == []
 
 
-def test_a_killed_sweep_goes_on_with_what_is_missing(whole: ToyStudy, tmp_path: Path) -> None:
+def test_a_killed_sweep_continues_with_what_is_missing(whole: ToyStudy, tmp_path: Path) -> None:
     toy = ToyStudy.build(tmp_path / "house")
     killed_once(toy, "driver", 6)
     assert [status for name, status in toy.tracked() if name == "sweep fakes"] == ["RUNNING"]
@@ -71,7 +71,9 @@ def test_a_killed_sweep_goes_on_with_what_is_missing(whole: ToyStudy, tmp_path: 
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.parametrize("moment", range(10))
-def test_whatever_is_killed_of_a_sweep_by_ray_it_ends_as_one(moment: int, whole: ToyStudy, tmp_path: Path) -> None:
+def test_a_sweep_by_ray_ends_as_one_after_any_process_is_killed(
+    moment: int, whole: ToyStudy, tmp_path: Path
+) -> None:
     toy = ToyStudy.build(tmp_path / "house")
     kind = ("driver", "worker", "raylet")[moment % 3]
     killed_once(toy, kind, random.Random(moment).randrange(STAGES), "--concurrent", "2")
@@ -81,7 +83,7 @@ def test_whatever_is_killed_of_a_sweep_by_ray_it_ends_as_one(moment: int, whole:
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_sweep_by_ray_that_is_told_to_stop_leaves_no_run_open(tmp_path: Path) -> None:
+def test_a_sweep_by_ray_that_receives_sigterm_leaves_no_run_open(tmp_path: Path) -> None:
     toy = ToyStudy.build(tmp_path / "house")
     killed_once(toy, "driver", 6, "--concurrent", "2", by=signal.SIGTERM)
     assert {status for name, status in toy.tracked() if name == "sweep fakes"} == {"KILLED"}

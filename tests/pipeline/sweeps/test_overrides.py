@@ -1,4 +1,4 @@
-"""What a sweep consists of, decided before anything runs."""
+"""Points, seeds and settings of a sweep, all determined before anything runs."""
 
 import math
 from pathlib import Path
@@ -12,9 +12,8 @@ from methods.core.types import DataSpec
 from pipeline.config.build import build_method
 from pipeline.config.study import Study, load_study
 from pipeline.errors import ConfigError
-from pipeline.sweeps.entry import Sweep, find_sweep, list_sweeps
+from pipeline.sweeps.entry import Sweep, find_sweep, list_sweeps, shipped
 from pipeline.sweeps.overrides import changed, evaluated
-from pipeline.sweeps.shipped import SHIPPED
 from pipeline.sweeps.summary import verdict
 from pipeline.sweeps.trials import Trial, trials_of
 from tests.support.toy_study import PARAMS, ROOT
@@ -50,7 +49,7 @@ def test_afd_weight_is_swept_with_and_without_the_regulariser_over_training_seed
     assert [configs(trial)["pretrain"]["train"]["seed"] for trial in found[:2]] == [7, 8]
 
 
-def test_papers_numbers_stand_at_their_points(tmp_path: Path) -> None:
+def test_papers_numbers_belong_to_their_points(tmp_path: Path) -> None:
     sweep = find_sweep(study(tmp_path), "afd-weight", "siddm", None, None)
     numbers = {tuple(point.values.values()): sweep.paper_value(point) for point in sweep.points()}
     assert numbers[0, 1.0] == 77.15
@@ -77,7 +76,7 @@ def test_a_verdict_holds_the_printed_best_against_the_other_printed_points(tmp_p
     assert f"; better: {inf}; not resolvable: siddm afd_weight=1 clean_weight=null" in says.text
 
 
-def test_what_is_not_trained_again_gets_no_training_seeds(tmp_path: Path) -> None:
+def test_trainings_that_are_equal_at_all_points_get_no_training_seeds(tmp_path: Path) -> None:
     weights = trials(tmp_path, "dg-weight", "toy-dg", "0,1", seeds=3)
     assert [trial.id for trial in weights] == ["toy-dg weight=0 s0", "toy-dg weight=1 s0"]
     assert {configs(trial)["sample"]["sample_seeds"] for trial in weights} == {3}
@@ -95,18 +94,18 @@ def test_a_sweep_over_several_entries_has_each_of_them_at_every_value(tmp_path: 
     assert [configs(trial)["sample"]["sampler"]["sample"]["steps"] for trial in found] == [2, 3, 2, 3]
 
 
-def test_an_entry_says_what_differs_from_the_shipped_sweep(tmp_path: Path) -> None:
+def test_an_entry_overrides_the_shipped_sweep(tmp_path: Path) -> None:
     own = {"dg-weight": {"of": "toy-dg", "values": [0, 3]}, "mine": {"of": "toy", "table": "t", "field": "model.lr"}}
     found = study(tmp_path, sweeps=own)
-    assert [point.values for point in find_sweep(found, "dg-weight", None, None, None).points()] == [
+    assert [point.values for point in find_sweep(found, "dg-weight").points()] == [
         {"weight": 0}, {"weight": 3},
     ]  # fmt: skip
-    assert {entry["sweep"] for entry in list_sweeps(found)} == {"mine", *SHIPPED}
+    assert {entry["sweep"] for entry in list_sweeps(found)} == {"mine", *shipped()}
     with pytest.raises(ConfigError, match=r"sweeps\.mine: no values"):
-        find_sweep(found, "mine", None, None, None)
+        find_sweep(found, "mine")
 
 
-def test_the_strength_of_any_guide_goes_by_one_name(tmp_path: Path) -> None:
+def test_the_strength_of_any_guide_has_one_name(tmp_path: Path) -> None:
     found = trials(tmp_path, "guidance-scale", "toy-dg", "0,3")
     assert [configs(trial)["sample"]["sampler"]["guides"][0]["use"]["weight"] for trial in found] == [0, 3]
 
@@ -116,7 +115,7 @@ def test_the_strength_of_any_guide_goes_by_one_name(tmp_path: Path) -> None:
     [
         ("dg-wait", "toy-dg", None, r"no sweep named 'dg-wait' .*did you mean 'dg-weight'.*afd-weight"),
         ("dg-weight", "toy-gd", None, r"no run, guided entry or STACK.MEMBER named 'toy-gd'.*did you mean 'toy-dg'"),
-        ("afd-weight", None, None, r"needs a run of method siddm\.SIDDM; this study has siddm: say which with --of"),
+        ("afd-weight", None, None, r"needs a run of method siddm\.SIDDM; this study has siddm: name one with --of"),
         (
             "afd-weight",
             "siddm",
@@ -130,7 +129,7 @@ def test_the_strength_of_any_guide_goes_by_one_name(tmp_path: Path) -> None:
         ("cg-dg", "toy-dg", None, r"unknown key 'scale'|no guides\.1"),
     ],
 )
-def test_what_cannot_be_swept_is_said_before_anything_runs(
+def test_a_wrong_sweep_raises_an_error_before_anything_runs(
     name: str, of: str | None, values: str | None, message: str, tmp_path: Path
 ) -> None:
     found = study(tmp_path)
@@ -146,9 +145,9 @@ def test_a_changed_field_leaves_the_study_as_it_was(tmp_path: Path) -> None:
     assert other.guided is found.guided
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_sweeps_are_whole(name: str) -> None:
-    sweep = Sweep(**{**SHIPPED[name], "paper": None, "of": "a"})
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_sweeps_are_complete(name: str) -> None:
+    sweep = Sweep(**{**shipped()[name], "paper": None, "of": "a"})
     labels = [point.label for point in sweep.points()]
     assert len(labels) >= 3
     assert len(set(labels)) == len(labels)
@@ -169,14 +168,14 @@ def test_every_arm_of_the_ablation_changes_the_network_of_the_study_s_own_adm() 
     assert depth == pytest.approx(baseline, rel=0.02)
 
 
-@pytest.mark.parametrize("name", [name for name, block in SHIPPED.items() if "paper" in block])
+@pytest.mark.parametrize("name", [name for name, block in shipped().items() if "paper" in block])
 def test_the_papers_numbers_are_those_of_the_ledger(name: str) -> None:
     printed = pd.concat([pd.read_csv(file) for file in (ROOT / "reports/papers").glob("[fg]*.csv")])
-    paper, _, place = SHIPPED[name]["paper"]["source"].partition(", ")
+    paper, _, place = shipped()[name]["paper"]["source"].partition(", ")
     rows = printed[printed.paper.str.startswith(paper) & printed.table.str.contains(place.split(" of ")[0])]
     if name == "architecture":  # printed as differences from its first row
         base = rows.loc[rows.metric == "FID_700K", "value"]
         known = {round(float(base.iloc[0]) + delta, 2) for delta in base.iloc[1:]} | {base.iloc[0]}
     else:
         known = set(rows.loc[rows.metric == "FID", "value"])
-    assert {row[-1] for row in SHIPPED[name]["paper"]["rows"]} <= known
+    assert {row[-1] for row in shipped()[name]["paper"]["rows"]} <= known

@@ -1,10 +1,10 @@
-"""Races on a truth we made: seldom a wrong winner, and fewer trials than fixed seeds take."""
+"""Races on simulated values: a wrong winner is rare, and they need fewer trials than fixed seeds."""
 
 import numpy as np
 import pytest
 
 from pipeline.metrics.card import Direction
-from pipeline.sweeps.selection import Asked, Values, best_of, best_of_shared, race
+from pipeline.sweeps.selection import PointSeeds, Values, best_of, best_of_shared, race
 
 TABLE_5 = {"0": 77.15, "0.1": 3.32, "0.5": 2.63, "1": 2.24, "5": 2.55, "inf": 41.27}  # SIDDM, with the regulariser
 DEVIATION = 0.4
@@ -16,7 +16,7 @@ def raced(truth: dict[str, float], repetition: int, seeds: int, better: Directio
     rng = np.random.default_rng(repetition)
     sign = 1 if better == "lower" else -1
 
-    def measure(asked: Asked) -> list[float]:
+    def measure(asked: PointSeeds) -> list[float]:
         return [sign * truth[point] + DEVIATION * float(rng.standard_normal()) for point, _ in asked]
 
     return race(list(truth), measure, seeds * len(truth), 3 * seeds, better)
@@ -57,7 +57,7 @@ def test_among_equal_points_a_winner_is_hardly_ever_named() -> None:
 def test_the_budget_and_the_most_seeds_of_a_point_are_kept() -> None:
     asked: list[tuple[str, int]] = []
 
-    def measure(trials: Asked) -> list[float]:
+    def measure(trials: PointSeeds) -> list[float]:
         asked.extend(trials)
         return [float(seed % 2) for _, seed in trials]
 
@@ -68,7 +68,7 @@ def test_the_budget_and_the_most_seeds_of_a_point_are_kept() -> None:
 
 
 def test_a_point_that_fails_is_out_of_the_race() -> None:
-    def measure(asked: Asked) -> list[float | None]:
+    def measure(asked: PointSeeds) -> list[float | None]:
         return [None if point == "a" else float(ord(point)) for point, _ in asked]
 
     values = race(list("abc"), measure, 12, 4, "lower")
@@ -76,7 +76,7 @@ def test_a_point_that_fails_is_out_of_the_race() -> None:
     assert winner(values) == "b"
 
 
-def test_shared_seeds_tell_more_than_their_spread() -> None:
+def test_shared_seeds_resolve_a_difference_smaller_than_their_spread() -> None:
     noise = np.random.default_rng(0).standard_normal(5) * 10
     values = {"a": list(noise), "b": list(noise + 0.5 + 0.01 * np.arange(5))}
     assert best_of_shared(values, "lower") == ("a", [])

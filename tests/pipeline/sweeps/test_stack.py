@@ -62,7 +62,7 @@ def test_points_of_one_member_train_as_one_and_every_seed_is_a_trial(toy: ToyStu
         (["--values", "-1"], "afd_weight: -1.0 came, at least 0 was wanted"),
     ],
 )
-def test_what_a_stack_cannot_be_swept_by_is_said_before_anything_runs(
+def test_a_wrong_sweep_of_a_stack_raises_an_error_before_anything_runs(
     arguments: list[str], complaint: str, tmp_path: Path
 ) -> None:
     found = ToyStudy.build(tmp_path)

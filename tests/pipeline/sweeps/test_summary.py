@@ -1,4 +1,4 @@
-"""What people see of a sweep in MLflow's compare view, in a real browser."""
+"""A sweep in MLflow's compare view, in a real browser."""
 
 import json
 import os

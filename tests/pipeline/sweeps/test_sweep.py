@@ -16,15 +16,15 @@ FILES = ("tables/dg-weight.csv", "sweeps/dg-weight.png", "sweeps/dg-weight.md")
 
 # Runs before the command: every attempt at weight 4 fails, or only the first one.
 SABOTAGE = """
-import pipeline.sampling.sampler as painting
-whole, failures = painting.Painter.paint, {failures}
+import pipeline.sampling.sampler as sampling
+whole, failures = sampling.GuidedSampler.sample, {failures}
 def paint(painter, *rest):
     global failures
     if failures and painter.guides and painter.guides[0].use.weight == 4:
         failures -= 1
         raise RuntimeError("the paint is dry")
     return whole(painter, *rest)
-painting.Painter.paint = paint
+sampling.GuidedSampler.sample = paint
 """
 
 
@@ -47,7 +47,7 @@ def test_every_stage_is_computed_once_and_every_trial_is_tracked(swept: ToyStudy
     assert not swept.out.exists()
 
 
-def test_a_dry_run_says_what_would_run_and_runs_nothing(swept: ToyStudy) -> None:
+def test_a_dry_run_lists_what_would_run_and_runs_nothing(swept: ToyStudy) -> None:
     before = swept.events(), swept.tracked()
     told: dict[str, Any] = json.loads(
         swept.run("sweep", "dg-weight", *WEIGHTS[:3], "1,2,3", *WEIGHTS[4:], "--dry-run", "--json").stdout
@@ -96,7 +96,7 @@ def test_the_same_sweep_is_refused_while_it_runs(swept: ToyStudy) -> None:
     assert "sweep dg-weight runs in this study already" in other
 
 
-def test_a_trial_that_fails_is_tried_once_more_and_told_of_and_the_others_are_kept(
+def test_a_failed_trial_is_tried_once_more_and_reported_and_the_others_are_kept(
     swept: ToyStudy, tmp_path: Path
 ) -> None:
     toy = swept.with_store(tmp_path / "house")
@@ -115,7 +115,7 @@ def test_a_trial_that_fails_is_tried_once_more_and_told_of_and_the_others_are_ke
     ]  # fmt: skip
 
 
-def test_a_full_disk_is_told_before_anything_runs(swept: ToyStudy, tmp_path: Path) -> None:
+def test_a_full_disk_raises_an_error_before_anything_runs(swept: ToyStudy, tmp_path: Path) -> None:
     toy = swept.with_store(tmp_path / "house")
     full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"
     told = toy.run("sweep", "dg-weight", *WEIGHTS[:3], "3", before=full, code=1).stderr

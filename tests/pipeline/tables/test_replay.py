@@ -1,4 +1,4 @@
-"""`trilemma replay`: the whole chain from nothing, compared with the table at a tolerance that is known before."""
+"""`trilemma replay`: all stages of a chain again, compared with the table at a tolerance that is fixed before."""
 
 import json
 from pathlib import Path
@@ -34,8 +34,8 @@ def test_a_replayed_number_is_the_same_to_the_bit_and_a_wrong_one_in_a_table_is_
     assert (toy.events(), sorted(toy.house.rglob("*"))) == before
 
 
-def test_nothing_to_replay_is_told(reproduced: ToyStudy) -> None:
-    assert "nothing came: name cells" in reproduced.run("replay", code=2).stderr
+def test_replay_without_a_cell_raises_an_error(reproduced: ToyStudy) -> None:
+    assert "no cell was given: name cells" in reproduced.run("replay", code=2).stderr
     assert "this study's tables have" in reproduced.run("replay", "--sample", "9999", code=2).stderr
     assert "did you mean digits:toy/fd" in reproduced.run("replay", "digits:toy/fdd", code=2).stderr
 

@@ -1,4 +1,4 @@
-"""Trainings that break down stop soon, and say where; a discriminator's memory is watched."""
+"""Trainings that diverge stop soon, and name the step; a discriminator's overfitting is recorded."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +25,7 @@ from pipeline.store.store import State, Store
 from pipeline.training import loop as training
 from pipeline.training.divergence import GRACE_STEPS, check_spread
 from pipeline.training.loop import Job, outcome_of, train
-from tests.pipeline.training.test_training import ALONE, Onlooker
+from tests.pipeline.training.test_training import ALONE, RecordingWatch
 
 DATA = DataSpec((1, 4, 4), 0, 1.0)
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 1, 4, 4)).astype(np.uint8)
@@ -55,7 +55,7 @@ def job(change: Callable[[torch.Tensor], torch.Tensor], since: int, steps: int =
 
 def stopped(job: Job, state: State) -> str:
     with pytest.raises(TrilemmaError) as raised:
-        train(ALONE, job, state, Onlooker())
+        train(ALONE, job, state, RecordingWatch())
     return str(raised.value)
 
 
@@ -77,14 +77,14 @@ def test_a_generator_whose_images_become_alike_is_stopped_within_fifty_steps(sta
     assert stopped(collapsing, state) == message
 
 
-def test_healthy_trainings_go_on_and_null_lets_any_training_go_on(state: State, tmp_path: Path) -> None:
-    train(ALONE, job(lambda images: images, since=0, steps=60), state, Onlooker())
+def test_healthy_trainings_continue_and_without_a_share_any_training_does(state: State, tmp_path: Path) -> None:
+    train(ALONE, job(lambda images: images, since=0, steps=60), state, RecordingWatch())
     other = Store(str(tmp_path / "other")).state("0" * 64)
-    train(ALONE, replace(job(lambda images: 1000 * images, since=20, steps=60), collapse=None), other, Onlooker())
+    train(ALONE, replace(job(lambda images: 1000 * images, since=20, steps=60), collapse=None), other, RecordingWatch())
     assert outcome_of(other).finished
 
 
-def test_fresh_networks_may_take_a_while_until_their_images_differ() -> None:
+def test_a_small_spread_is_no_collapse_before_the_end_of_the_grace_steps() -> None:
     alike, apart = ({"real_spread": 1.0, "fake_spread": spread} for spread in (0.001, 0.5))
     check_spread([{"step": 20, **alike}], 0.02, "")
     check_spread([{"step": 20, **alike}, {"step": 40, "denoiser_loss": 1.0}], 0.02, "")
@@ -101,31 +101,31 @@ def test_one_mode_of_twenty_five_is_partial_loss_not_collapse() -> None:
     )
 
 
-def test_what_a_discriminator_knows_by_heart_shows_beside_unseen_data(state: State) -> None:
+def test_an_overfitted_discriminator_has_a_logit_gap_to_unseen_data(state: State) -> None:
     watched = replace(job(lambda images: images, since=0, steps=200), unseen=Epochs(IMAGES[32:], None, 16, 0))
-    train(ALONE, watched, state, Onlooker())
+    train(ALONE, watched, state, RecordingWatch())
     rows = outcome_of(state).history
     for row in rows:
         assert row["logit_gap"] == pytest.approx(row["real_logit"] - row["held_out_real_logit"])
     assert np.mean([row["logit_gap"] for row in rows[-5:]]) > 0.5
 
 
-def test_looking_at_unseen_data_changes_no_weight(state: State, tmp_path: Path) -> None:
+def test_recording_logits_of_unseen_data_changes_no_weight(state: State, tmp_path: Path) -> None:
     plain, other = job(lambda images: images, since=0, steps=40), Store(str(tmp_path / "other")).state("0" * 64)
-    train(ALONE, plain, state, Onlooker())
-    train(ALONE, replace(plain, unseen=Epochs(IMAGES[32:], None, 16, 0)), other, Onlooker())
+    train(ALONE, plain, state, RecordingWatch())
+    train(ALONE, replace(plain, unseen=Epochs(IMAGES[32:], None, 16, 0)), other, RecordingWatch())
     for net, weights in outcome_of(state).weights.items():
         for name, value in weights.items():
             assert torch.equal(value, outcome_of(other).weights[net][name])
 
 
-def test_pretrain_watches_methods_with_a_discriminator(state: State, tmp_path: Path) -> None:
+def test_pretrain_records_spread_and_logit_gap_of_methods_with_a_discriminator(state: State, tmp_path: Path) -> None:
     with new_artifact(tmp_path / "data", "prepare", "noise", {}, {}) as draft:
         for split, images in (("train", IMAGES[:32]), ("held_out", IMAGES[32:])):
             write_pictures(draft.path, split, Pictures(images, np.zeros(len(images), np.int64), np.arange(len(images))))
         draft.facts.update(shape=list(DATA.shape), classes=0, std=DATA.std, held_out=len(IMAGES) - 32)
     config = pretrain.Config("gan.GAN", {"width": 8}, Train(steps=20, batch=16))
-    context: Any = RunContext(InProcess(), state, Onlooker())  # type: ignore[arg-type]
+    context: Any = RunContext(InProcess(), state, RecordingWatch())  # type: ignore[arg-type]
     with new_artifact(tmp_path / "run", "pretrain", "gan", {}, {}) as draft:
         pretrain.run({"data": read_artifact(tmp_path / "data")}, config, draft, context)
     (row,) = pq.read_table(tmp_path / "run" / "history.parquet").to_pylist()
@@ -133,6 +133,6 @@ def test_pretrain_watches_methods_with_a_discriminator(state: State, tmp_path: P
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0])
-def test_a_share_that_cannot_be_is_refused(share: float) -> None:
+def test_a_collapse_share_outside_its_range_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match=f"collapse: {share} came"):
         Train(collapse=share)

@@ -33,7 +33,7 @@ from tests.support.stages import run_stage_alone
 
 DATA = DataSpec((3, 8, 8), 0, 0.5)
 MODEL = EDM(width=16, depth=1, channel_mult=(1, 2), attention=(4,), dropout=0.1, sigma_data=0.5, augment=0.12)
-SAID = {
+ARGUMENTS = {
     "img_resolution": 8, "img_channels": 3, "label_dim": 0, "sigma_data": 0.5, "model_type": "SongUNet",
     "model_channels": 16, "num_blocks": 1, "channel_mult": [1, 2], "attn_resolutions": [4], "augment_dim": 9,
 }  # fmt: skip
@@ -41,7 +41,7 @@ SAID = {
 
 @pytest.fixture(autouse=True)
 def _official_modules(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand-ins for the modules that such files name; to run one is to fail."""
+    """Stand-ins for the modules that such files name; running one fails the test."""
     persistence = types.ModuleType("torch_utils.persistence")
 
     def _reconstruct_persistent_obj(meta: object) -> None:
@@ -57,9 +57,9 @@ def _official_modules(monkeypatch: pytest.MonkeyPatch) -> None:
 class Persistent(nn.Module):
     """Pickled as EDM's networks are: with source code that a plain reader would run."""
 
-    def __init__(self, inner: nn.Module, kind: str, said: dict[str, Any], source: str) -> None:
+    def __init__(self, inner: nn.Module, kind: str, arguments: dict[str, Any], source: str) -> None:
         super().__init__()
-        self.model, self._init_kwargs, self._kind, self._source = inner, said, kind, source
+        self.model, self._init_kwargs, self._kind, self._source = inner, arguments, kind, source
         self.init_weight = np.float64(0.5)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -69,17 +69,17 @@ class Persistent(nn.Module):
 
 
 def renamed(net: nn.Module) -> nn.Module:
-    """A network of plain torch modules with the same parameter names: all that a reader may lean on."""
+    """A network of plain torch modules with the same parameter names: all that a reader may use."""
     top = nn.Module()
     for name, value in net.state_dict().items():
         *path, last = name.split(".")
-        place = top
+        module = top
         for part in path:
-            if part not in place._modules:
-                place.add_module(part, nn.ModuleDict())
-            place = place._modules[part]
-            assert place is not None
-        place.register_buffer(last, value) if value.dtype == torch.long else place.register_parameter(
+            if part not in module._modules:
+                module.add_module(part, nn.ModuleDict())
+            module = module._modules[part]
+            assert module is not None
+        module.register_buffer(last, value) if value.dtype == torch.long else module.register_parameter(
             last, nn.Parameter(value, requires_grad=False)
         )
     modules = nn.ModuleDict()
@@ -87,11 +87,11 @@ def renamed(net: nn.Module) -> nn.Module:
     return modules
 
 
-def edm_file(folder: Path, protocol: int = 4, **said: Any) -> tuple[Path, dict[str, nn.Module]]:
+def edm_file(folder: Path, protocol: int = 4, **arguments: Any) -> tuple[Path, dict[str, nn.Module]]:
     torch.manual_seed(0)
     nets = MODEL.build(DATA)
     source = f"import os; os.system('touch {folder / 'executed'}')"
-    network = Persistent(renamed(nets["denoiser"].get_submodule("body")), "EDMPrecond", SAID | said, source)
+    network = Persistent(renamed(nets["denoiser"].get_submodule("body")), "EDMPrecond", ARGUMENTS | arguments, source)
     file = folder / "edm.pkl"
     file.write_bytes(pickle.dumps({"ema": network, "loss_fn": None, "dataset_kwargs": {"xflip": False}}, protocol))
     return file, nets
@@ -102,7 +102,7 @@ def test_an_edm_pickle_gives_its_network_without_running_its_source(protocol: in
     file, nets = edm_file(tmp_path, protocol)
     read = read_checkpoint(file, "edm")
     again = EDM(**model_of(read)).build(DATA)
-    again["denoiser"].load_state_dict(fit(read, "edm", again, "it")["denoiser"])
+    again["denoiser"].load_state_dict(fit(read, "edm", again, "file")["denoiser"])
     x, at = torch.randn(2, 3, 8, 8), At(torch.tensor([0.5, 2.0]), 0)
     for net in (nets["denoiser"], again["denoiser"]):
         net.eval()
@@ -116,19 +116,19 @@ def test_a_flat_state_dictionary_gives_its_network(tmp_path: Path) -> None:
     nets = method.build(DATA)
     flat = OrderedDict((name.removeprefix("body."), v) for name, v in nets["denoiser"].state_dict().items())
     torch.save(flat, tmp_path / "adm.pt")
-    found = fit(read_checkpoint(tmp_path / "adm.pt", "adm"), "adm", method.build(DATA), "it")
+    loaded = fit(read_checkpoint(tmp_path / "adm.pt", "adm"), "adm", method.build(DATA), "file")
     for name, value in nets["denoiser"].state_dict().items():
-        assert torch.equal(found["denoiser"][name], value)
+        assert torch.equal(loaded["denoiser"][name], value)
 
 
 def test_a_network_of_another_size_is_named_by_its_first_difference(tmp_path: Path) -> None:
     file, _ = edm_file(tmp_path)
     wider = EDM(width=32, depth=1, channel_mult=(1, 2), attention=(4,), dropout=0.1, augment=0.12).build(DATA)
     with pytest.raises(TrilemmaError, match=r"has shape \[\d+.*\], but the entry's model \["):
-        fit(read_checkpoint(file, "edm"), "edm", wider, "it")
+        fit(read_checkpoint(file, "edm"), "edm", wider, "file")
     deeper = EDM(width=16, depth=2, channel_mult=(1, 2), attention=(4,), dropout=0.1, augment=0.12).build(DATA)
-    with pytest.raises(TrilemmaError, match=r"it has more body\.dec\S* \(near .*does the entry's model fit"):
-        fit(read_checkpoint(file, "edm"), "edm", deeper, "it")
+    with pytest.raises(TrilemmaError, match=r"file has more body\.dec\S* \(near .*does the entry's model fit"):
+        fit(read_checkpoint(file, "edm"), "edm", deeper, "file")
 
 
 class Calling:
@@ -175,9 +175,9 @@ def hostile(folder: Path) -> dict[str, bytes]:
     files = {
         f"{name}-{n}": pickle.dumps(body, n) for name, body in bodies.items() if name != "getattr" for n in (2, 4, 5)
     }
-    whole = edm_file(folder)[0].read_bytes()
+    complete = edm_file(folder)[0].read_bytes()
     (folder / "edm.pkl").unlink()
-    files |= {f"cut-{share}": whole[: int(len(whole) * share)] for share in (0, 0.1, 0.5, 0.99)}
+    files |= {f"cut-{share}": complete[: int(len(complete) * share)] for share in (0, 0.1, 0.5, 0.99)}
     files |= {
         "text": b"hello",
         "zip-bomb": zipped("archive/data.pkl", 10**7),
@@ -199,17 +199,17 @@ def test_hostile_files_are_refused_and_execute_nothing(format: Any, tmp_path: Pa
     for name, content in files.items():
         file = tmp_path / f"{name}.pkl"
         file.write_bytes(content)
-        with pytest.raises(TrilemmaError, match=str(file)) as told:
+        with pytest.raises(TrilemmaError, match=str(file)) as error:
             read_checkpoint(file, format)
-        assert "\n" not in str(told.value), name
+        assert "\n" not in str(error.value), name
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_network_of_unknown_class_is_not_guessed_at(tmp_path: Path) -> None:
+def test_a_network_of_unknown_class_is_refused(tmp_path: Path) -> None:
     torch.manual_seed(0)
     content = pickle.dumps({"ema": Persistent(nn.ModuleDict(), "VPPrecond", {}, "")})
     with pytest.raises(TrilemmaError, match=r"class 'VPPrecond': only EDMPrecond"):
-        model_of(read_module(content, "it"))
+        model_of(read_module(content, "file"))
 
 
 SMALL = {"width": 32, "depth": 1, "channel_mult": [1, 2], "attention": [4], "head_width": 16}
@@ -258,12 +258,12 @@ def test_a_released_head_stands_on_a_released_classifier_of_other_classes(
     loaded = load_networks(made["t"].path, trunk, data, device)
     loaded = load_networks(made["g"].path, head, data, device, {"trunk": loaded["classifier"]})
     x, sigma, labels = torch.randn(4, 1, 8, 8), torch.full((4,), 0.5), torch.arange(4)
-    theirs = {"discriminator": nets["g"].eval(), "trunk": nets["t"].eval()}
-    said, expected = (
+    official = {"discriminator": nets["g"].eval(), "trunk": nets["t"].eval()}
+    log_weight, expected = (
         guide.log_weight(guide.trunk(x, At(sigma, 0)), At(sigma, 0))
-        for guide in (head.guide(of, labels, head.Use()) for of in (loaded, theirs))
+        for guide in (head.guide(of, labels, head.Use()) for of in (loaded, official))
     )
-    assert torch.equal(said, expected)
+    assert torch.equal(log_weight, expected)
     with pytest.raises(ValueError, match=r"classes: 7 came, none was wanted: a guide knows the classes of its data"):
         trunk.guide({"classifier": nets["t"]}, labels, trunk.Use())
     with pytest.raises(TrilemmaError, match=r"checkpoint of dg has a discriminator, this method has none"):

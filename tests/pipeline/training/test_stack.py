@@ -1,4 +1,4 @@
-"""A small stack through its stages: trained as one, killed and resumed, appraised; and what is refused."""
+"""A small stack through its stages: trained as one, killed and resumed, evaluated; and errors."""
 
 import json
 import signal
@@ -30,7 +30,7 @@ from pipeline.stages.stack import SeededEpochs
 from pipeline.tables.stacks import judged, write_stack_tables
 from pipeline.training.loop import RECORD_EVERY
 from pipeline.training.networks import data_spec, load_networks
-from tests.support.stages import Onlooker, run_stage_alone
+from tests.support.stages import RecordingWatch, run_stage_alone
 
 MODEL = {"net": "mixture-fourier", "width": 16, "afd": "renoise", "c_target": None, "clean_weight": None, "ema": 0.9}
 MODEL |= {"trained_times": "visited"}
@@ -43,7 +43,7 @@ TRAIN = {"steps": 30, "batch": 32, "seeds": 2, "first_seed": 1}
 STACK = {"method": "siddm.SIDDM", "model": MODEL, "members": MEMBERS}
 
 
-class Watcher(Onlooker):
+class KillingWatch(RecordingWatch):
     """Kills the training at a step."""
 
     def __init__(self, kill_at: int | None = None) -> None:
@@ -51,7 +51,7 @@ class Watcher(Onlooker):
         self.kill_at = kill_at
 
     @contextmanager
-    def opened(self) -> Iterator["Watcher"]:
+    def opened(self) -> Iterator["KillingWatch"]:
         yield self
 
     def progress(self, done: int, total: int) -> None:
@@ -60,19 +60,19 @@ class Watcher(Onlooker):
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("stack")
 
 
 @pytest.fixture(scope="module")
-def data(house: Path) -> Artifact:
+def data(folder: Path) -> Artifact:
     config = {"source": "mog25", "options": {"per_mode": 40, "held_out": 300}}
-    return run_stage_alone("prepare", config, {}, house / "data")
+    return run_stage_alone("prepare", config, {}, folder / "data")
 
 
 @pytest.fixture(scope="module")
-def stack(house: Path, data: Artifact) -> Artifact:
-    return run_stage_alone("stack", STACK | {"train": TRAIN}, {"data": data}, house / "stack", Watcher())
+def stack(folder: Path, data: Artifact) -> Artifact:
+    return run_stage_alone("stack", STACK | {"train": TRAIN}, {"data": data}, folder / "stack", KillingWatch())
 
 
 def test_every_member_is_trained_with_every_seed_as_a_run_would_be(data: Artifact, stack: Artifact) -> None:
@@ -96,86 +96,86 @@ def test_a_killed_stack_goes_on_to_the_same_bits(
     monkeypatch.setattr("pipeline.training.loop.CHECKPOINT_SECONDS", 0.0)
     config = STACK | {"train": TRAIN}
     with pytest.raises(KeyboardInterrupt):
-        run_stage_alone("stack", config, {"data": data}, tmp_path / "stack", Watcher(kill_at))
-    resumed = run_stage_alone("stack", config, {"data": data}, tmp_path / "stack", Watcher())
+        run_stage_alone("stack", config, {"data": data}, tmp_path / "stack", KillingWatch(kill_at))
+    resumed = run_stage_alone("stack", config, {"data": data}, tmp_path / "stack", KillingWatch())
     assert resumed.manifest.files == stack.manifest.files
 
 
-def test_a_stack_that_is_told_to_stop_saves_the_step_it_is_at(
+def test_a_stack_that_receives_sigterm_saves_its_current_step(
     data: Artifact, stack: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch_of, begun = SeededEpochs.__call__, list[int]()
 
-    def told(epochs: SeededEpochs, seed: int, step: int) -> Batch:
+    def recording(epochs: SeededEpochs, seed: int, step: int) -> Batch:
         begun.append(step)
         if len(begun) == 33:
             signal.raise_signal(signal.SIGTERM)
         return batch_of(epochs, seed, step)
 
-    monkeypatch.setattr(SeededEpochs, "__call__", told)
+    monkeypatch.setattr(SeededEpochs, "__call__", recording)
     before = signal.getsignal(signal.SIGTERM)
     on_sigterm()
     try:
         with pytest.raises(Stopped):
-            run_stage_alone("stack", STACK | {"train": TRAIN}, {"data": data}, tmp_path / "stack", Watcher())
+            run_stage_alone("stack", STACK | {"train": TRAIN}, {"data": data}, tmp_path / "stack", KillingWatch())
     finally:
         signal.signal(signal.SIGTERM, before)
     step, count = begun[-1], len(begun)
-    resumed = run_stage_alone("stack", STACK | {"train": TRAIN}, {"data": data}, tmp_path / "stack", Watcher())
+    resumed = run_stage_alone("stack", STACK | {"train": TRAIN}, {"data": data}, tmp_path / "stack", KillingWatch())
     assert (step + 1) % RECORD_EVERY
     assert begun[count] == step + 1
     assert resumed.manifest.files == stack.manifest.files
 
 
 @pytest.fixture(scope="module")
-def appraised(house: Path, data: Artifact, stack: Artifact) -> Artifact:
-    features = run_stage_alone("features", {"images": 200}, {"data": data}, house / "features")
+def evaluated(folder: Path, data: Artifact, stack: Artifact) -> Artifact:
+    features = run_stage_alone("features", {"images": 200}, {"data": data}, folder / "features")
     config = STACK | {"sample": {}, "images": 200, "sample_seeds": 2}
     inputs = {"prepare": data, "features": features, "stack": stack}
-    return run_stage_alone("evaluate-stack", config, inputs, house / "out" / "evaluate-stack" / "toy")
+    return run_stage_alone("evaluate-stack", config, inputs, folder / "out" / "evaluate-stack" / "toy")
 
 
-def test_every_member_is_sampled_and_measured_like_the_others(appraised: Artifact) -> None:
-    content: dict[str, Any] = json.loads((appraised.path / "metrics.json").read_text())
+def test_every_member_is_sampled_and_measured_like_the_others(evaluated: Artifact) -> None:
+    content: dict[str, Any] = json.loads((evaluated.path / "metrics.json").read_text())
     assert list(content) == list(MEMBERS)
-    assert [[found["counts"]["nfe"] for found in content[name]] for name in MEMBERS] == [[1, 1], [2, 2], [2, 2]]
-    for of_seed in (found for by_seed in content.values() for found in by_seed):
+    assert [[of_seed["counts"]["nfe"] for of_seed in content[name]] for name in MEMBERS] == [[1, 1], [2, 2], [2, 2]]
+    for of_seed in (each for by_seed in content.values() for each in by_seed):
         values = {row["metric"]: row["values"] for row in of_seed["metrics"]}
         assert {"hq", "modes", "mode_kl", "frechet_2d"} <= set(values)
         assert all(len(of_metric) == 2 for of_metric in values.values())
-    assert np.load(appraised.path / SAMPLES_FILE).shape == (3, 200, 2)
+    assert np.load(evaluated.path / SAMPLES_FILE).shape == (3, 200, 2)
 
 
-def test_the_printed_table_stands_beside_the_measured_one(appraised: Artifact, house: Path) -> None:
-    papers = house / "reports" / "papers"
+def test_the_printed_table_stands_beside_the_measured_one(evaluated: Artifact, folder: Path) -> None:
+    papers = folder / "reports" / "papers"
     papers.mkdir(parents=True)
     (papers / "toy.csv").write_text("method,steps,metric,value,source\ngan,1,frechet_2d,9,x\nsiddm,2,frechet_2d,1,x\n")
     entry = StackEntry("mog25", "siddm.SIDDM", MODEL, MEMBERS, TRAIN, {})
     nothing = {field.name: {} for field in fields(Study)}
     for name in ("methods", "pipeline"):
-        (house / name).symlink_to(Path(__file__).parents[3] / name)
+        (folder / name).symlink_to(Path(__file__).parents[3] / name)
     given = {
-        "root": house,
-        "file": house / "params.yaml",
-        "out": house / "out",
+        "root": folder,
+        "file": folder / "params.yaml",
+        "out": folder / "out",
         "launch": LaunchEntry(),
         "datasets": {"mog25": DatasetEntry("mog25")},
     }
     study = Study(**cast(Any, nothing | given | {"stacks": {"toy": entry}}))
-    write_stack_tables(study, "toy", house / "reports" / "tables")
-    table = pd.read_csv(house / "reports" / "tables" / "toy.csv")
+    write_stack_tables(study, "toy", folder / "reports" / "tables")
+    table = pd.read_csv(folder / "reports" / "tables" / "toy.csv")
     assert table[["method", "steps"]].drop_duplicates().to_numpy().tolist() == [["gan", 1], ["siddm", 2], ["ddgan", 2]]
     printed = table.dropna(subset="paper_value")
     assert printed[["method", "metric", "paper_value"]].to_numpy().tolist() == [
         ["gan", "frechet_2d", 9], ["siddm", "frechet_2d", 1]
     ]  # fmt: skip
     assert set(table["train_seeds"]) == set(table["sample_seeds"]) == {2}
-    orderings = pd.read_csv(house / "reports" / "tables" / "toy-orderings.csv")
+    orderings = pd.read_csv(folder / "reports" / "tables" / "toy-orderings.csv")
     assert set(orderings["ordering"]) <= {"confirmed", "contradicted", "not resolvable"}
-    (house / "reports" / "figures").mkdir()
-    text = "\n".join(stack_sections(study, "toy", house / "reports"))
+    (folder / "reports" / "figures").mkdir()
+    text = "\n".join(stack_sections(study, "toy", folder / "reports"))
     assert "| siddm | 2 |" in text
-    assert (house / "reports" / "figures" / "toy.png").is_file()
+    assert (folder / "reports" / "figures" / "toy.png").is_file()
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_an_ordering_is_what_the_interval_says(
         ({"train": TRAIN | {"precision": "int8"}}, "precision: 'int8' does not fit"),
     ],
 )
-def test_what_cannot_be_trained_is_told_in_one_line(
+def test_a_wrong_setting_is_refused_in_one_line(
     settings: dict[str, Any], complaint: str, data: Artifact, tmp_path: Path
 ) -> None:
     with pytest.raises((ConfigError, ValueError), match=complaint) as raised:

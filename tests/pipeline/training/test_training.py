@@ -33,14 +33,14 @@ LABELS = np.arange(60) % 2
 
 
 @dataclass
-class Onlooker:
-    """Keeps what it is told."""
+class RecordingWatch:
+    """A watch that records steps, and kills the training at one."""
 
     rows: list[int] = field(default_factory=list)
     kill_at: int | None = None
 
     @contextmanager
-    def opened(self) -> Iterator["Onlooker"]:
+    def opened(self) -> Iterator["RecordingWatch"]:
         yield self
 
     def progress(self, done: int, total: int) -> None:
@@ -71,47 +71,47 @@ def job(steps: int = 100, lr: float = 1e-3, held_out: HeldOut | None = None, pre
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_killed_training_goes_on_to_the_same_bits(precision: Precision, state: State, tmp_path: Path) -> None:
     other = Store(str(tmp_path / "other")).state("1" * 64)
-    train(ALONE, job(precision=precision), other, Onlooker())
+    train(ALONE, job(precision=precision), other, RecordingWatch())
     with pytest.raises(KeyboardInterrupt):
-        train(ALONE, job(precision=precision), state, Onlooker(kill_at=60))
-    onlooker = Onlooker()
-    train(ALONE, job(precision=precision), state, onlooker)
+        train(ALONE, job(precision=precision), state, RecordingWatch(kill_at=60))
+    watch = RecordingWatch()
+    train(ALONE, job(precision=precision), state, watch)
     undisturbed, resumed = outcome_of(other), outcome_of(state)
     assert resumed.history == undisturbed.history
-    assert onlooker.rows == [20, 40, 60, 80, 100]  # the whole curve, old and new
+    assert watch.rows == [20, 40, 60, 80, 100]  # the complete curve, before and after the kill
     for name, value in undisturbed.weights["denoiser"].items():
         assert torch.equal(value, resumed.weights["denoiser"][name])
 
 
 def test_bf16_is_the_precision_of_a_loss_and_weights_stay_float32(state: State, tmp_path: Path) -> None:
     other = Store(str(tmp_path / "other")).state("1" * 64)
-    train(ALONE, job(), other, Onlooker())
-    train(ALONE, job(precision="bf16"), state, Onlooker())
-    whole, narrow = outcome_of(other), outcome_of(state)
+    train(ALONE, job(), other, RecordingWatch())
+    train(ALONE, job(precision="bf16"), state, RecordingWatch())
+    full, narrow = outcome_of(other), outcome_of(state)
     assert {value.dtype for value in narrow.weights["denoiser"].values()} == {torch.float32}
-    assert narrow.history != whole.history
-    assert narrow.history[-1]["loss"] == pytest.approx(whole.history[-1]["loss"], rel=0.05)
+    assert narrow.history != full.history
+    assert narrow.history[-1]["loss"] == pytest.approx(full.history[-1]["loss"], rel=0.05)
 
 
-def test_networks_given_are_trained_on_and_not_trained(state: State) -> None:
+def test_a_pretrained_trunk_is_used_and_not_trained(state: State) -> None:
     classifier = Classifier(net="mlp", width=8, depth=1)
     torch.manual_seed(5)
-    given = {"trunk": classifier.build(DATA)["classifier"].state_dict()}
+    pretrained = {"trunk": classifier.build(DATA)["classifier"].state_dict()}
     method = Discriminator(body="head", trunk=classifier, width=8, depth=1)
     pairs = Pairs(Epochs(IMAGES[:30], LABELS[:30], 16, 0), Epochs(IMAGES[30:], LABELS[30:], 16, 1))
-    train(ALONE, Job(method, DATA, pairs, 20, 16, 0, "float32", given=given), state, Onlooker())
+    train(ALONE, Job(method, DATA, pairs, 20, 16, 0, "float32", pretrained=pretrained), state, RecordingWatch())
     for name, value in outcome_of(state).weights["trunk"].items():
-        assert torch.equal(value, given["trunk"][name])
+        assert torch.equal(value, pretrained["trunk"][name])
 
 
 def test_a_finished_training_does_nothing_again(state: State) -> None:
-    train(ALONE, job(), state, Onlooker())
-    train(ALONE, job(), state, Onlooker(kill_at=0))
+    train(ALONE, job(), state, RecordingWatch())
+    train(ALONE, job(), state, RecordingWatch(kill_at=0))
 
 
-def test_a_training_that_diverges_says_where(state: State) -> None:
+def test_the_error_for_a_diverged_training_names_the_step(state: State) -> None:
     with pytest.raises(TrilemmaError, match=r"loss no longer finite at step \d+: lower the learning rate"):
-        train(ALONE, job(lr=1e30), state, Onlooker())
+        train(ALONE, job(lr=1e30), state, RecordingWatch())
 
 
 @pytest.mark.parametrize("block", [Train, GuideTrain, StackTrain])
@@ -122,13 +122,13 @@ def test_no_steps_and_empty_batches_are_refused_before_any_work(block: type, nam
 
 
 def test_a_guide_keeps_the_weights_of_least_held_out_loss_and_stops(state: State) -> None:
-    """Random labels of real and fake: whatever is learned is over-fitted, so the first check is the best."""
+    """Random labels of real and fake: the network can only overfit, so the first check is the best."""
     method = Discriminator(body="mlp", width=64, depth=2, lr=3e-3)
     pairs = Pairs(Epochs(IMAGES[:20], LABELS[:20], 16, 0), Epochs(IMAGES[20:40], LABELS[20:40], 16, 1))
     checked = Pairs(Epochs(IMAGES[40:50], LABELS[40:50], 10, 0), Epochs(IMAGES[50:], LABELS[50:], 10, 0))(0)
     draws = method.draw("discriminator", checked, StepRng(0, 0, "held out"))
     held_out = HeldOut("discriminator", checked, draws, every=20, patience=3)
-    train(ALONE, Job(method, DATA, pairs, 2000, 16, 0, "float32", held_out), state, Onlooker())
+    train(ALONE, Job(method, DATA, pairs, 2000, 16, 0, "float32", held_out), state, RecordingWatch())
     outcome = outcome_of(state)
     losses = {row["step"]: row["held_out_bce"] for row in outcome.history if "held_out_bce" in row}
     assert outcome.best_loss == min(losses.values()) == losses[outcome.best_step]
