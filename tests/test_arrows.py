@@ -82,7 +82,8 @@ def test_what_makes_a_result_knows_nothing_of_where_it_runs() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    heavy = ("torch", "ray", "mlflow", "dvc", "pandas", "numpy", "pyarrow", "matplotlib", "sklearn", "pydantic")
+    heavy = ("torch", "ray", "mlflow", "dvc", "pandas", "numpy", "pyarrow", "matplotlib", "sklearn", "pydantic",
+             "psutil")  # fmt: skip
     script = f"import sys, pipeline.cli.main; print([name for name in {heavy!r} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
