@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: reproduce test test-slow lint format docs bench ui system clean
+.PHONY: reproduce check quick test test-slow lint format docs bench ui system clean
 
 reproduce: $(READY)  ## the whole study: data, training, sampling, evaluation, report
 	@git rev-parse --git-dir >/dev/null 2>&1 || grep -qs no_scm .dvc/config .dvc/config.local || \
@@ -18,8 +18,14 @@ reproduce: $(READY)  ## the whole study: data, training, sampling, evaluation, r
 	TRILEMMA_WORKERS=$(WORKERS) trilemma repro --jobs $(JOBS)
 	trilemma report
 
-test: $(READY) lint  ## lint, type check, and every test
-	pytest -n 2 --dist loadfile
+check: $(READY)  ## before a commit: lint, type check, and the tests that start no process
+	$(MAKE) --jobs 2 --output-sync lint quick
+
+quick: $(READY)
+	pytest -n 2 -m "not slow and not process"
+
+test: $(READY) lint  ## lint, type check, and every test but the slow ones
+	pytest -n 2 --dist loadfile --durations=20
 
 test-slow: $(READY)  ## what takes minutes: every kill ten times, statistics over many repetitions
 	pytest -m slow

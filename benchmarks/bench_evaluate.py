@@ -14,12 +14,13 @@ import torch
 from timing import timed
 
 from pipeline.context import RunContext
-from pipeline.data.artifacts import Artifact, new_artifact
+from pipeline.data.artifacts import Artifact
 from pipeline.data.shards import Pictures, write_pictures
 from pipeline.launch.launcher import launcher
 from pipeline.metrics.evaluate import evaluator_of
 from pipeline.metrics.evaluator import write_real_vs_real
 from pipeline.stages import evaluate, features
+from pipeline.store.publish import new_artifact
 from pipeline.store.store import Store
 
 SAMPLES = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
@@ -64,7 +65,7 @@ def ran(folder: Path, stage: Any, inputs: dict[str, Artifact], config: Any) -> A
     with launcher(0, None) as launch, new_artifact(folder / stage.__name__, stage.__name__, "", {}, {}) as draft:
         state = Store(f"{folder}/store").state(stage.__name__)
         watch: Any = SimpleNamespace(progress=lambda *_: None, results=lambda _: None)
-        stage.run(inputs, config, draft, RunContext(launch, state, watch, 512))
+        stage.run(inputs, config, draft, RunContext(launch, state, watch))
     return draft.artifact
 
 

@@ -1,6 +1,7 @@
 """The discriminator as a method and as a guide."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -249,7 +250,8 @@ def test_with_norm_scaling_its_score_has_the_norm_of_the_classifiers():
 
 
 def test_a_use_with_settings_that_have_no_effect_raises_an_error():
-    for settings in ({"boost_factor": 3.0}, {"switch_time": 0.5}, {"boost": True, "boost_factor": 0.0}):
+    wrong: list[dict[str, Any]] = [{"boost_factor": 3.0}, {"switch_time": 0.5}, {"boost": True, "boost_factor": 0.0}]
+    for settings in wrong:
         with pytest.raises(ValueError, match=f"{list(settings)[-1]}: .* came, .* wanted"):
             Use(**settings)
     with pytest.raises(ValueError, match="sigma_min: 2 came"):

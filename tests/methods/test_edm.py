@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from methods.core.density.mixtures import Mixture
 from methods.core.loop import TrainState, train_steps
-from methods.core.process.denoise import Preconditioned
+from methods.core.process.denoise import EDMScheme, Preconditioned
 from methods.core.rng import SeededRng, StepRng
 from methods.core.training.augment import AUGMENT_LABELS, Transform, augment, draw_transform, identity, labels_of
 from methods.core.types import At, Batch, DataSpec, Denoiser, Prediction, Progress
@@ -93,8 +93,10 @@ def test_samples_depend_on_labels_and_an_unconditional_network_ignores_them():
 
 
 def test_sigma_data_is_the_datas_unless_it_is_set():
-    assert fresh(POINT_EDM, POINTS)["denoiser"].scheme.sigma_data == 0.7
-    assert fresh(dataclasses.replace(POINT_EDM, sigma_data=0.5), POINTS)["denoiser"].scheme.sigma_data == 0.5
+    for method, sigma_data in ((POINT_EDM, 0.7), (dataclasses.replace(POINT_EDM, sigma_data=0.5), 0.5)):
+        scheme = fresh(method, POINTS)["denoiser"].scheme
+        assert isinstance(scheme, EDMScheme)
+        assert scheme.sigma_data == sigma_data
 
 
 def test_a_fresh_denoiser_is_the_best_that_is_linear():

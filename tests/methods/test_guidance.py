@@ -124,11 +124,15 @@ def test_each_sample_has_its_own_window_unless_the_batch_stays_together():
     sigma = torch.tensor([0.5] * 32 + [2.0] * 32, dtype=torch.float64)
     guide = Guide(log_ratio(DATA, MODEL), constant(1.0), sigma_max=1.0, is_density_ratio=True)
     alone = guided(MODEL.denoise, guide)(NOISE, At(sigma, 0))
+    assert alone.guidance_score is not None
+    assert alone.log_ratio is not None
     assert alone.guidance_score[:32].ne(0).any()
     assert alone.guidance_score[32:].eq(0).all()
     assert (alone.log_ratio[32:] == LOG_RATIO_OUTSIDE).all()
     together = Guide(guide.log_weight, guide.weight, sigma_max=1.0, is_density_ratio=True, together=True)
-    assert guided(MODEL.denoise, together)(NOISE, At(sigma, 0)).guidance_score[32:].ne(0).any()
+    score = guided(MODEL.denoise, together)(NOISE, At(sigma, 0)).guidance_score
+    assert score is not None
+    assert score[32:].ne(0).any()
 
 
 def test_a_guide_of_first_orders_is_not_called_in_second_ones():

@@ -193,8 +193,9 @@ def test_a_guide_is_equal_in_exploding_and_in_preserving_coordinates(name: str) 
         return log_ratio(DATA, MODEL)(x_vp / VP.mean(tau)[:, None], At(VP.sigma(tau), 0))
 
     preserving = density_ratio_guide(log_odds, Use(1.5, 1.5, time_min=0.02, clip=0.0))
-    window = {"sigma_min": preserving.sigma_min, "sigma_max": preserving.sigma_max}
-    exploding = Guide(log_ratio(DATA, MODEL), constant(1.5), **window)
+    exploding = Guide(
+        log_ratio(DATA, MODEL), constant(1.5), sigma_min=preserving.sigma_min, sigma_max=preserving.sigma_max
+    )
     one, other = (SAMPLERS[name](guided(MODEL.denoise, guide), 4) for guide in (preserving, exploding))
     assert_close(one, other, atol=1e-5, rtol=0)
 

@@ -14,7 +14,7 @@ for module in pkgutil.iter_modules(reference_cases.__path__):
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    folder: Path = metafunc.config.getoption("--reference")
+    folder = Path(str(metafunc.config.getoption("--reference")))
     files = sorted(folder.glob("*.npz"))
     metafunc.parametrize("file", files, ids=[file.stem for file in files])
 

@@ -1,6 +1,7 @@
 """Models trained as one against the same models trained alone."""
 
 from dataclasses import replace
+from typing import cast
 
 import pytest
 import torch
@@ -62,7 +63,10 @@ def test_models_trained_as_one_equal_those_trained_alone(
 
 @pytest.mark.slow  # minutes of compiling
 def test_compiled_losses_train_as_others_do_with_a_term_that_comes_and_goes() -> None:
-    pair, steps = tuple(model._replace(method=replace(model.method, r1_every=3)) for model in MODELS[1:]), 7
+    pair, steps = (
+        tuple(model._replace(method=replace(cast(SIDDM, model.method), r1_every=3)) for model in MODELS[1:]),
+        7,
+    )
     assert_close(
         together(pair, steps, compiled=True).parameters, together(pair, steps).parameters, rtol=1e-3, atol=1e-4
     )

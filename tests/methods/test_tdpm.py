@@ -91,7 +91,7 @@ def test_without_a_chain_it_is_a_plain_gan() -> None:
 
     torch.manual_seed(0)
     nets = method.build(POINTS)
-    torch.nn.init.normal_(nets["denoiser"].get_submodule("body.last").weight)
+    torch.nn.init.normal_(nets["denoiser"].get_parameter("body.last.weight"))
     gan, gan_nets = GAN(r1_gamma=method.r1_gamma), {"generator": Timeless(), "discriminator": nets["discriminator"]}
     for ours, theirs in (("prior", "generator"), ("discriminator", "discriminator")):
         draws = method.draw(ours, Batch(X), StepRng(0, 0, ours))
@@ -104,7 +104,7 @@ def test_with_every_state_kept_it_is_ddpm() -> None:
     whole, ddpm = TDPM(kept=50, steps=50, width=16, depth=1), DDPM(steps=50, net="mlp", width=16, depth=1)
     torch.manual_seed(0)
     nets = ddpm.build(POINTS)
-    torch.nn.init.normal_(nets["denoiser"].get_submodule("body.last").weight, std=0.1)
+    torch.nn.init.normal_(nets["denoiser"].get_parameter("body.last.weight"), std=0.1)
     draws = ddpm.draw("denoiser", Batch(X), StepRng(0, 0, "denoiser"))
     ours, _ = whole.loss("denoiser", nets, Batch(X), draws, 0)
     theirs, _ = ddpm.loss("denoiser", nets, Batch(X), draws, 0)

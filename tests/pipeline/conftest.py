@@ -1,6 +1,12 @@
-"""One toy study, reproduced once for all tests that look at it or go on from a copy."""
+"""One toy study, reproduced once for all tests that read it or continue from a copy."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from pipeline.dag.code_version import code_version
 from tests.support.toy_study import ToyStudy
@@ -9,24 +15,38 @@ WEIGHTS = ("--of", "toy-dg", "--values", "0,1,4", "--seeds", "2")
 
 
 @pytest.fixture(autouse=True)
-def _code_is_read_anew() -> None:
-    """Some tests edit code and take its version again in the same process."""
+def _code_version_is_computed_again() -> None:
+    """Some tests edit code and compute its version again in the same process."""
     code_version.cache_clear()
 
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> ToyStudy:
-    """After `dvc repro` in a fresh git and DVC repository. Look only; change a copy."""
-    toy = ToyStudy.build(tmp_path_factory.mktemp("house") / "house")
-    toy.call("git", "-C", str(toy.house), "init", "--quiet")
-    toy.call("dvc", "--cd", str(toy.house), "init", "--quiet", "--force")
-    toy.call("dvc", "repro")
-    return toy
+    """After `dvc repro` in a fresh git and DVC repository. Read only; change a copy."""
+    return _built_once("reproduced", _reproduce, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> ToyStudy:
-    """A sweep of guidance weights where nothing was computed before. Look only; change a copy."""
-    toy = ToyStudy.build(tmp_path_factory.mktemp("swept") / "house")
-    toy.run("sweep", "dg-weight", *WEIGHTS)
-    return toy
+    """A sweep of guidance weights where nothing was computed before. Read only; change a copy."""
+    return _built_once("swept", lambda toy: toy.run("sweep", "dg-weight", *WEIGHTS), tmp_path_factory)
+
+
+def _reproduce(toy: ToyStudy) -> None:
+    toy.call("git", "-C", str(toy.house), "init", "--quiet")
+    toy.call("dvc", "--cd", str(toy.house), "init", "--quiet", "--force")
+    toy.call("dvc", "repro")
+
+
+def _built_once(name: str, build: Callable[[ToyStudy], object], folders: pytest.TempPathFactory) -> ToyStudy:
+    """The first of the parallel test processes builds the study; every one works on a copy of its own."""
+    own = folders.mktemp(name) / "house"
+    base = folders.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"shared-{name}"
+    with FileLock(f"{shared}.lock"):
+        if not Path(f"{shared}.built").exists():
+            shutil.rmtree(shared, ignore_errors=True)  # of a process that failed to build it
+            build(ToyStudy.build(shared))
+            Path(f"{shared}.built").touch()
+    shutil.copytree(shared, own, symlinks=True)
+    return ToyStudy(own)

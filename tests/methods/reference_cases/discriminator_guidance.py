@@ -84,6 +84,7 @@ def correction(fixture: Fixture) -> None:
         guidance_score = torch.zeros_like(x) if prediction.guidance_score is None else prediction.guidance_score
         # the recorded term is added to x - D
         relative(-(sigma**2) * guidance_score, fixture[f"{name}_guidance"], 1e-5)
+        assert prediction.log_ratio is not None
         close(prediction.log_ratio, fixture[f"{name}_log_ratio"], atol=1e-5)
         close(seen[0] if seen else math.nan, fixture[f"{name}_disc_time"], atol=1e-9)
 

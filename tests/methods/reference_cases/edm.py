@@ -1,7 +1,7 @@
 """EDM: preconditioning, losses, learning rate and averaging, sampling grids, samplers, likelihood pieces, Score SDE."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,13 +31,13 @@ from methods.core.process.noise import (
 from methods.core.rng import InjectedRng
 from methods.core.sampling.samplers import LINEAR, VE, Churn, follow, heun, vp_scaled, vp_schedule
 from methods.core.shapes import per_sample
-from methods.core.training.augment import Transform, augment, flip, identity, labels_of
+from methods.core.training.augment import Operation, Transform, augment, flip, identity, labels_of
 from methods.core.types import At, Denoiser, Prediction, Progress
 from methods.edm import EDM
 from tests.methods.reference_cases.fixture import Fixture, case, close
 
 
-def scheme_of(kind: str, config: dict[str, Any]) -> Scheme:
+def scheme_of(kind: str, config: dict[str, Any]) -> EDMScheme | VEScheme | IDDPMScheme | VPScheme:
     """Ours for the recorded class and the arguments that differed from its defaults."""
     if kind == "edm":
         return EDMScheme(**config)
@@ -139,7 +139,7 @@ def averaging_and_learning_rate(fixture: Fixture) -> None:
             ema_rampup=None if ratio < 0 else ratio,
             lr_rampup_images=rampup_kimg * 1000,
         )
-        progress = Progress(step=seen / batch, batch=int(batch), steps=1)
+        progress = Progress(cast("int", seen / batch), int(batch), steps=1)  # no whole step: the table counts images
         close(method.ema_decay(progress), decay, atol=1e-12)
         close(method.learning_rate(progress), multiplier, atol=1e-12)
 
@@ -232,7 +232,7 @@ def augmentation(fixture: Fixture) -> None:
     for name in fixture.cases("_labels"):
         config = fixture.config(f"{name}_config")
         images, labels = fixture.tensor(f"{name}_images"), fixture.tensor(f"{name}_labels")
-        operations = [OPERATION_OF[key] for key in config if key != "p" and config[key]]
+        operations: list[Operation] = [OPERATION_OF[key] for key in config if key != "p" and config[key]]
         transform = transform_of(labels, operations)
         if "aniso" in operations:
             axis, stretch = fixture.tensor(f"{name}_aniso_r"), fixture.tensor(f"{name}_aniso_w")
@@ -242,7 +242,7 @@ def augmentation(fixture: Fixture) -> None:
         close(labels_of(transform, operations), labels, atol=1e-4)
 
 
-OPERATION_OF = {
+OPERATION_OF: dict[str, Operation] = {
     "xflip": "xflip",
     "yflip": "yflip",
     "scale": "scale",
@@ -252,7 +252,7 @@ OPERATION_OF = {
 }
 
 
-def transform_of(labels: Tensor, operations: list[str]) -> Transform:
+def transform_of(labels: Tensor, operations: list[Operation]) -> Transform:
     """The transform that the labels describe: all but the anisotropic scaling."""
     transform, columns = identity(len(labels)), iter(labels.unbind(1))
     for name in OPERATION_OF.values():

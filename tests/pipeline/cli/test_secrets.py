@@ -1,12 +1,13 @@
 """Secrets of the environment are not printed or stored; code in a study's file is not run."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.toy_study import PARAMS, ToyStudy
 
-PLANTED = {
+PLANTED: dict[str, Any] = {
     "AWS_SECRET_ACCESS_KEY": "planted-aws-9f2c",
     "MLFLOW_TRACKING_PASSWORD": "planted-mlflow-9f2c",
     "RAY_AUTH_TOKEN": "planted-ray-9f2c",

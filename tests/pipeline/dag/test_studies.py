@@ -91,7 +91,7 @@ def test_every_network_of_every_study_is_counted_or_known_to_be_unpublished() ->
 def test_a_network_has_as_many_parameters_as_the_released_one(entry: str, request: pytest.FixtureRequest) -> None:
     (folder, name), (file, checkpoint) = entry.split("/"), RELEASED[entry]
     shapes = YAML(typ="safe", pure=True).load(
-        (request.config.getoption("--reference") / f"param_shapes_{file}.json").read_text()
+        (Path(str(request.config.getoption("--reference"))) / f"param_shapes_{file}.json").read_text()
     )[checkpoint]
     data = SHAPES[folder]
     if "label_emb.weight" in shapes and name.startswith("dg"):  # of which an import takes the data's classes

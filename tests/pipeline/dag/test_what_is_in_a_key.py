@@ -77,8 +77,9 @@ def constants(tree: ast.Module) -> Iterator[ast.Constant]:
     for statement in tree.body:
         if isinstance(statement, ast.Assign | ast.AnnAssign):
             for node in ast.walk(statement):
-                is_constant = isinstance(node, ast.Constant) and type(node.value) in (str, int, float)
-                if is_constant and node.lineno == node.end_lineno:
+                if not isinstance(node, ast.Constant) or type(node.value) not in (str, int, float):
+                    continue
+                if node.lineno == node.end_lineno:
                     yield node
 
 

@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from textwrap import dedent
 from threading import Thread
+from typing import Any
 
 import pytest
 import ray
@@ -110,7 +111,7 @@ def answers(head: Head) -> bool:
         return False
 
 
-def shared(tmp_path: Path, **more: str) -> dict[str, str]:
+def shared(tmp_path: Path, **more: str) -> dict[str, Any]:
     return {
         "TRILEMMA_STORE": str(tmp_path / "store"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
@@ -222,7 +223,7 @@ def test_a_job_makes_what_this_machine_makes_and_tells_no_secret(head: Head, toy
     child = toy.run("pretrain", "toy", **given)
     assert "from the store" in child.stderr  # the same key on both machines
     there = toy.digests()
-    alone = {"TRILEMMA_STORE": str(tmp_path / "other")}
+    alone: dict[str, Any] = {"TRILEMMA_STORE": str(tmp_path / "other")}
     assert "computed" in toy.run("pretrain", "toy", **(given | alone)).stderr
     assert toy.digests() == there
     hidden = (head.token, *PLANTED.values())

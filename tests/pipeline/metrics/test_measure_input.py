@@ -1,7 +1,7 @@
 """What `trilemma measure` and `trilemma weights train` cannot use: exit code 2 and one line with file and row."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ def changed(values: np.ndarray, row: int, value: float) -> np.ndarray:
     return values
 
 
-def in_parquet(cells: list[bytes | None], labels: list[object] | None = None) -> Side:
+def in_parquet(cells: list[bytes | None], labels: Sequence[object] | None = None) -> Side:
     def save(folder: Path) -> Path:
         columns = {"image": cells} | ({} if labels is None else {"label": labels})
         pq.write_table(pa.table(columns), folder / "a.parquet")

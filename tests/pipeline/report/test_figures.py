@@ -98,5 +98,5 @@ def test_a_sweep_over_a_plane_is_a_heat_map_with_every_cell_written_out() -> Non
     rows = rows.assign(ci_low=rows["value"] - 0.5, ci_high=rows["value"] + 0.5).drop(index=4)  # one trial failed
     (axes, _) = sweep_plane(rows, ["first", "second"], "fd").axes
     assert [text.get_text() for text in axes.texts] == [f"{n}\n± 0.5" for n in range(9) if n != 4]
-    drawn = np.ma.filled(axes.images[0].get_array(), np.nan)
+    drawn = np.ma.filled(np.ma.asarray(axes.images[0].get_array()), np.nan)
     np.testing.assert_array_equal(drawn, [[0, 3, 6], [1, np.nan, 7], [2, 5, 8]])

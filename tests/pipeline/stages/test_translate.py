@@ -24,7 +24,7 @@ def test_a_small_start_keeps_to_the_input_and_a_large_one_does_not(reproduced: T
     translated = read_artifact(reproduced.out / "translate" / "blocky")
     rows = pd.read_parquet(translated.path / ROWS)
     assert len(rows) == 2 * 2 * 2  # starts, guidance, sets
-    distance = rows.groupby("start")["distance"].mean()
+    distance = rows.groupby("start")["distance"].mean().to_dict()
     assert distance[0.1] < 0.05 < distance[5.0]
     assert translated.manifest.facts["real_fd"] < translated.manifest.facts["source_fd"]
     guided, unguided = (rows[rows.is_guided == is_guided].distance.to_numpy() for is_guided in (True, False))

@@ -34,17 +34,17 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyStudy:
 
 def test_points_of_one_member_train_as_one_and_every_seed_is_a_trial(toy: ToyStudy) -> None:
     toy.run("sweep", "afd-weight")
-    computed = [event["stage"] for event in toy.events() if event["event"] == "computed"]
+    computed = [str(event["stage"]) for event in toy.events() if event["event"] == "computed"]
     assert sorted(computed) == ["evaluate-stack", "features", "prepare", "stack"]
     table = pd.read_csv(toy.folder / "reports" / "tables" / "siddm-table-5.csv")
-    found = table[table["metric"] == "mode_kl"]
+    found = table.query("metric == 'mode_kl'")
     assert found[["entry", "afd_weight"]].to_numpy().tolist() == [
         ["small.siddm-2", weight] for weight in (0, 0, 1, 1, float("inf"), float("inf"))
     ]
     assert found["clean_weight"].isna().tolist() == [False, True] * 3
     assert found["paper_value"].tolist() == [77.15, 51.67, 2.24, 3.2, 41.27, 51.55]
     assert set(found["train_seeds"]) == set(found["sample_seeds"]) == {2}
-    assert table[table["metric"] == "energy"]["value"].nunique() == 5  # without the game, its regulariser does nothing
+    assert table.query("metric == 'energy'")["value"].nunique() == 5  # without the game, its regulariser does nothing
     runs = dict(toy.tracked())
     assert runs.pop("sweep afd-weight") == "FINISHED"
     assert len(runs) == 12

@@ -76,8 +76,8 @@ def test_in_dvc_repro_only_what_a_sweep_changes_is_computed_and_to_the_same_bits
     found, own = table(toy, "dg-weight"), table(toy, "digits")
     assert set(found.train_seeds) == {1}
     assert set(found.sample_seeds) == {2}
-    own = own[own.guidance == "toy-dg"].reset_index(drop=True)
-    ours = found[found.weight == 1].reset_index(drop=True)
+    own = own.query("guidance == 'toy-dg'").reset_index(drop=True)
+    ours = found.query("weight == 1").reset_index(drop=True)
     for column in ("metric", "value", "ci_low", "ci_high", "real_vs_real", "card"):
         assert ours[column].equals(own[column]), column
 

@@ -1,7 +1,7 @@
 """Training seeds make a method, sampling seeds a checkpoint; what is compared shares both."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +188,7 @@ def test_what_cannot_be_compared_is_one_line(study: Study) -> None:
     plain, other = gather(study, ["x", "x-s1-dg"])
     with pytest.raises(UserError, match=r"seeds \[1\], x with \[0\]"):
         next(differences(other, plain))
-    write(study, "x-dg", [1.0, 1.0, 1.0], card=Card(**asdict(CARD) | {"n_generated": 400}))
+    write(study, "x-dg", [1.0, 1.0, 1.0], card=replace(CARD, n_generated=400))
     with pytest.raises(UserError, match="n=400/500 is not how x was measured"):
         next(differences(*gather(study, ["x-dg", "x"])))
     with pytest.raises(UserError, match="measured differently"):

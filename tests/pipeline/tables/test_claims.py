@@ -60,7 +60,7 @@ def test_every_printed_key_is_in_the_ledger_once(tmp_path: Path) -> None:
 def test_three_seeds_measured_beyond_the_study_answer_a_claim() -> None:
     claims = ledger(ROOT / "reports", ROOT / "reports" / PAPERS)
     table = claims.loc[(claims["paper"] == "SIDDM") & (claims["table"] == "Table 1")]
-    assert table["cell"].str.startswith("measured/mog25:").all()
+    assert all(table["cell"].str.startswith("measured/mog25:"))
     assert set(table["train_seeds"]) == {3}
     assert table["why"].str.contains("training seed").sum() == 0
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._utils import _rebuild_tensor_v2
 
 from methods.core.types import At, DataSpec
 from methods.discriminator_guidance import Discriminator
@@ -145,7 +146,7 @@ def tensor_call(offset: int = 0, size: tuple[int, ...] = (4,), stride: tuple[int
     buffer = io.BytesIO()
     torch.save(torch.zeros(4), buffer, _use_new_zipfile_serialization=False)
     storage = Calling(torch.storage._load_from_bytes, buffer.getvalue())
-    return Calling(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, OrderedDict())
+    return Calling(_rebuild_tensor_v2, storage, offset, size, stride, False, OrderedDict())
 
 
 def zipped(name: str, size: int) -> bytes:
@@ -262,6 +263,7 @@ def test_a_released_head_stands_on_a_released_classifier_of_other_classes(
     log_weight, expected = (
         guide.log_weight(guide.trunk(x, At(sigma, 0)), At(sigma, 0))
         for guide in (head.guide(of, labels, head.Use()) for of in (loaded, official))
+        if guide.trunk is not None
     )
     assert torch.equal(log_weight, expected)
     with pytest.raises(ValueError, match=r"classes: 7 came, none was wanted: a guide knows the classes of its data"):

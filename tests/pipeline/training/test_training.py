@@ -1,6 +1,6 @@
 """Training with checkpoints, history and early stopping."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from methods.core.rng import StepRng
 from methods.core.types import Batch, DataSpec
 from methods.discriminator_guidance import Discriminator
 from methods.edm import EDM
-from pipeline.context import Worker
+from pipeline.context import Watch, Worker
 from pipeline.data.loader import Epochs, Pairs
 from pipeline.data.row_index import open_rows
 from pipeline.data.shards import Pictures, write_pictures
@@ -33,7 +33,7 @@ LABELS = np.arange(60) % 2
 
 
 @dataclass
-class RecordingWatch:
+class RecordingWatch(Watch):
     """A watch that records steps, and kills the training at one."""
 
     rows: list[int] = field(default_factory=list)
@@ -47,7 +47,7 @@ class RecordingWatch:
         if self.kill_at is not None and done >= self.kill_at:
             raise KeyboardInterrupt
 
-    def metrics(self, values: dict[str, float], step: int) -> None:
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
         self.rows.append(step)
 
     def samples(self, key: str, images: np.ndarray, step: int) -> None: ...
