@@ -35,7 +35,8 @@ def test_shared_mathematics_and_networks_import_no_method(folder: str) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    heavy = ("torch", "ray", "mlflow", "dvc", "pandas", "numpy", "pyarrow", "matplotlib", "sklearn", "pydantic")
+    heavy = ("torch", "ray", "mlflow", "dvc", "pandas", "numpy", "pyarrow", "matplotlib", "sklearn", "pydantic",
+             "psutil")  # fmt: skip
     script = f"import sys, pipeline.cli.main; print([name for name in {heavy!r} if name in sys.modules])"
     imported_modules = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert imported_modules.stdout.strip() == "[]"

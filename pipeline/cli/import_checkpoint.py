@@ -1,4 +1,4 @@
-"""`trilemma import`: is this file a network that an entry describes, and which entry takes it over?"""
+"""`trilemma import`: check that a checkpoint fits an entry, and print the entry that imports it."""
 
 import sys
 from dataclasses import asdict
@@ -18,13 +18,13 @@ TRAINED = ("runs", "classifiers", "guides")
 
 
 def print_entry(folder: Path, file: Path, format: str, name: str | None) -> None:
-    """The entry on stdout, as YAML; with the name of one that is there, checked against its networks to the letter."""
+    """The entry on stdout, as YAML. name: of an existing entry, whose networks every tensor must fit."""
     if format not in NETS:
         raise UserError(f"--as: {format!r} came, one of {', '.join(NETS)} was wanted")
     if not file.is_file():
         raise UserError(f"{file} does not exist: pass the checkpoint")
-    read = read_checkpoint(file, cast(Format, format))
-    kind: str = "runs"
+    checkpoint = read_checkpoint(file, cast(Format, format))
+    kind = "runs"
     entry: dict[str, Any] = {"dataset": "DATASET", "method": "edm.EDM", "sample": {}}
     if name is not None:
         study = load_study(folder / "params.yaml")
@@ -35,11 +35,11 @@ def print_entry(folder: Path, file: Path, format: str, name: str | None) -> None
         trunk = getattr(described, "trunk", None)
         model = described.model | ({} if trunk is None else {"trunk": study.classifiers[trunk].model})
         data = data_spec(read_artifact(study.out / "prepare" / dataset).manifest.facts)
-        fit(read, cast(Format, format), build_method(described.method, model).build(data), str(file))
+        fit(checkpoint, cast(Format, format), build_method(described.method, model).build(data), str(file))
         entry = {key: value for key, value in asdict(described).items() if value is not None}
     elif format == "edm":
-        entry["model"] = model_of(read)
+        entry["model"] = model_of(checkpoint)
     else:
-        raise UserError(f"a checkpoint of {format} does not say what it is of: pass --name with an entry that does")
+        raise UserError(f"a checkpoint of {format} does not describe its network: pass --name with an entry that does")
     entry["train"] = {"imported": str(file), "format": format}
     YAML().dump({kind: {name or file.stem: entry}}, sys.stdout)

@@ -1,4 +1,4 @@
-"""The same bits in this process, in a Ray worker and on a busy machine."""
+"""Settings that make results equal to the bit."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ def reproducible() -> Iterator[None]:
     Not for deciding numerics: precision, and what a GPU's model changes, stay as they are.
     """
     torch = sys.modules.get("torch")
-    if torch is None:  # nothing here computes with it
+    if torch is None:  # nothing in this process computes with it
         yield
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it first starts

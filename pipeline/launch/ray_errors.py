@@ -21,18 +21,18 @@ def no_gpu(node: str) -> UserError:
 
 
 @contextmanager
-def explained(where: str) -> Iterator[None]:
-    """Let an exception reach the driver as itself; its traceback does not travel, so it becomes a note."""
+def pickled_errors(where: str) -> Iterator[None]:
+    """Let an exception reach the driver with its own type; its traceback cannot be pickled and becomes a note."""
     try:
         yield
     except BaseException as error:
         frames = traceback.extract_tb(error.__traceback__)[2:]  # without this file's
-        traveller = error if _travels(error) else LaunchError(one_line(error))
-        traveller.add_note(f"{where}:\n{''.join(traceback.format_list(frames)).rstrip()}")
-        raise traveller from None
+        sent = error if _can_be_pickled(error) else LaunchError(one_line(error))
+        sent.add_note(f"{where}:\n{''.join(traceback.format_list(frames)).rstrip()}")
+        raise sent from None
 
 
-def _travels(error: BaseException) -> bool:
+def _can_be_pickled(error: BaseException) -> bool:
     try:
         pickle.loads(dumps(error))
     except (TypeError, AttributeError, pickle.PickleError):
@@ -42,7 +42,7 @@ def _travels(error: BaseException) -> bool:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """While Ray waits, it replaces what a handler of SIGTERM raises by a plain SystemExit(1)."""
+    """Restores `Stopped`: while Ray waits, it replaces what a handler of SIGTERM raises by SystemExit(1)."""
     try:
         yield
     except SystemExit:

@@ -1,4 +1,4 @@
-"""Ray tasks for fan-out, and with `launch_train` Ray Train for loops; with `launch_cluster`, all that knows Ray."""
+"""Runs functions as Ray tasks, and through `ray_train` loops on Ray Train."""
 
 import os
 import pickle
@@ -7,28 +7,24 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Self, TypeVar, TypeVarTuple
+from typing import Any, Self
 
 import ray
 import ray.exceptions
 import torch
 
 from pipeline.console import one_line
-from pipeline.context import Worker
+from pipeline.context import Item, T, Ts, Worker
 from pipeline.errors import LaunchError
 from pipeline.launch.cluster import check_room, joined_cluster, machine_room, own_folder, private_ray, wait_for_room
 from pipeline.launch.determinism import device_name, reproducible
-from pipeline.launch.ray_errors import explained, no_gpu, stoppable
-from pipeline.launch.signals import alone
+from pipeline.launch.ray_errors import no_gpu, pickled_errors, stoppable
+from pipeline.launch.signals import run_as_only_worker
 from pipeline.launch.transfer import pickle_with_artifacts
-
-T = TypeVar("T")
-Item = TypeVar("Item")
-Ts = TypeVarTuple("Ts")
 
 
 class RayLaunch:
-    """N workers of a private Ray of this process, or of the cluster at `address`; each with a GPU if there are any."""
+    """N workers of a private Ray, or of the cluster at `address`; each has a GPU if there are any."""
 
     def __init__(self, workers: int, address: str | None = None) -> None:
         self.workers = workers
@@ -59,17 +55,17 @@ class RayLaunch:
 
     @property
     def _store(self) -> str | None:
-        """Where a machine that does not share our disk finds artifacts."""
+        """From which a machine that does not share this disk takes artifacts."""
         return os.environ.get("TRILEMMA_STORE") if self.address else None
 
     def fit(self, loop: Callable[[Worker, *Ts], T], *args: *Ts) -> T:
         assert ray.is_initialized(), "fit outside of `with launcher(...)`"
-        from pipeline.launch.ray_train import fit  # here: half a second, which stages that only map are spared
+        from pipeline.launch.ray_train import fit  # here: it takes half a second, and `map` does not need it
 
         return fit(loop, pickle_with_artifacts(args, self._store), self.workers, self._gpus)
 
     def fit_each(self, loop: Callable[[Worker, Item], T], items: Sequence[Item]) -> Iterator[T]:
-        return self.map(partial(alone, loop), items)
+        return self.map(partial(run_as_only_worker, loop), items)
 
     def map(self, function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
         assert ray.is_initialized(), "map outside of `with launcher(...)`"
@@ -104,7 +100,7 @@ class RayLaunch:
 def _run_call(function: Callable[[Item], T], item: bytes) -> T:
     if ray.get_gpu_ids() and not torch.cuda.is_available():
         raise no_gpu(platform.node())
-    with reproducible(), explained("in a Ray task"):
+    with reproducible(), pickled_errors("in a Ray task"):
         return function(pickle.loads(item))
 
 

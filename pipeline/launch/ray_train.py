@@ -1,12 +1,12 @@
 """A loop on Ray Train: Ray starts N copies of our own and connects them.
 
-It keeps no checkpoints (training state lives in the store) and restarts nothing. When the driver is told to stop, or
-Ray announces the end of a worker's node (`ray start --block` does so at SIGTERM, and autoscalers for spot machines),
-the worker of rank 0 is told, and saves.
+It keeps no checkpoints (training state is in the store) and restarts nothing. When the driver receives SIGTERM, or Ray
+announces the end of a worker's node (`ray start --block` does so at SIGTERM, and autoscalers for spot machines), the
+worker of rank 0 saves and stops.
 
-Three things here are Ray's own and may change: its key-value store and its list of draining nodes (the public way to
-either, an actor and `ray.train.get_preemption_info`, costs a process per fit, the latter also a barrier per step), and
-the callback that is left out.
+Three things here are private to Ray and may change: its key-value store and its list of draining nodes (the public way
+to either, an actor and `ray.train.get_preemption_info`, costs a process per fit, the latter also a barrier per step),
+and the callback that is left out.
 """
 
 import os
@@ -17,7 +17,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any
 
 import ray
 import ray.exceptions
@@ -34,36 +34,32 @@ from ray.train.v2.api.callback import RayTrainCallback
 from torch import Tensor, distributed
 
 from pipeline.console import one_line
-from pipeline.context import Worker
+from pipeline.context import Item, T, Ts, Worker
 from pipeline.errors import LaunchError
 from pipeline.launch.determinism import reproducible
-from pipeline.launch.ray_errors import explained, no_gpu, stoppable
+from pipeline.launch.ray_errors import no_gpu, pickled_errors, stoppable
 from pipeline.launch.signals import GRACE_SECONDS, sigterm_postponed
 
-AHEAD = 4  # shards read at a time
-LOOK_SECONDS = 1.0  # between a worker's looks at whether it must stop
-NO_GPU = ("no GPUs found", "NCCL built in", "at least one CUDA device")  # torch's words when it is to connect none
-
-T = TypeVar("T")
-Item = TypeVar("Item")
-Ts = TypeVarTuple("Ts")
+PREFETCH_SHARDS = 4
+POLL_SECONDS = 1.0  # of the request to stop
+NO_GPU = ("no GPUs found", "NCCL built in", "at least one CUDA device")  # torch's messages when it is to connect none
 
 
 def fit(loop: Callable[[Worker, *Ts], T], args: bytes, workers: int, gpus: bool) -> T:
     """What the worker of rank 0 returns. args: a pickled tuple."""
-    name = f"fit-{uuid.uuid4().hex}"  # one used before would resume that run
+    name = f"fit-{uuid.uuid4().hex}"  # a name used before would resume that run
     trainer = _Trainer(
         lambda: _run_loop(name, loop, args),
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus),
         run_config=RunConfig(
             name=name,
             storage_path="/fits",
-            storage_filesystem=PyFileSystem(FSSpecHandler(MemoryFileSystem())),  # on no machine's disk: nothing is kept
+            storage_filesystem=PyFileSystem(FSSpecHandler(MemoryFileSystem())),  # in memory: nothing is kept
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
             logging_config=LoggingConfig(log_level="CRITICAL"),
         ),
     )
-    with _told_to_workers(name):
+    with _sigterm_forwarded(name):
         try:
             with stoppable():
                 pickled = trainer.fit().return_value
@@ -79,7 +75,7 @@ def fit(loop: Callable[[Worker, *Ts], T], args: bytes, workers: int, gpus: bool)
 
 
 class PeerLostError(LaunchError):
-    """A worker that noticed another one's end; the other one knows why."""
+    """Raised by a worker when another one ended, whose own error has the reason."""
 
 
 class _Trainer(TorchTrainer):
@@ -88,21 +84,20 @@ class _Trainer(TorchTrainer):
 
         When the driver dies, its job's placement group goes with it.
         """
-        return [
-            one for one in super()._create_default_callbacks() if not isinstance(one, PlacementGroupCleanerCallback)
-        ]
+        callbacks = super()._create_default_callbacks()
+        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
 
     def _register_sigint_handler(self, controller: Any) -> None:
-        """Leaves Ctrl-C to Python: Ray's handler would outlive the fit, and end the process with status 0."""
+        """Python handles Ctrl-C: Ray's handler would outlive the fit and end the process with status 0."""
 
 
 @contextmanager
-def _told_to_workers(fit: str) -> Iterator[None]:
-    """SIGTERM becomes a word to the workers; if they do not end in time, it takes effect here."""
+def _sigterm_forwarded(fit: str) -> Iterator[None]:
+    """SIGTERM becomes a request to the workers; if they do not end in time, it takes effect in this process."""
     done = threading.Event()
 
-    def pass_on(told: threading.Event) -> None:
-        while not told.wait(LOOK_SECONDS):
+    def forward(requested: threading.Event) -> None:
+        while not requested.wait(POLL_SECONDS):
             if done.is_set():
                 return
         with suppress(ray.exceptions.RayError):
@@ -110,54 +105,53 @@ def _told_to_workers(fit: str) -> Iterator[None]:
         if not done.wait(GRACE_SECONDS):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with sigterm_postponed() as told:
-        threading.Thread(target=pass_on, args=(told,), name="stop", daemon=True).start()
+    with sigterm_postponed() as requested:
+        threading.Thread(target=forward, args=(requested,), name="stop", daemon=True).start()
         try:
             yield
         finally:
-            done.set()  # the word, a few bytes, stays: the cluster may be gone
+            done.set()  # the request, a few bytes, stays: the cluster may be gone
 
 
-def _heeding(fit: str, rank: int) -> Callable[[], bool]:
-    """Whether rank 0 must stop: its driver says so, or any worker whose node is about to go."""
-    told, node = threading.Event(), ray.get_runtime_context().get_node_id()
+def _stop_signal(fit: str, rank: int) -> Callable[[], bool]:
+    """Whether rank 0 must stop: at a request by the driver, or by any worker whose node is about to end."""
+    requested, node = threading.Event(), ray.get_runtime_context().get_node_id()
 
-    def look() -> None:
+    def poll() -> None:
         while not _internal_kv_exists(fit):
             if node in cluster_state.get_draining_nodes():
                 _internal_kv_put(fit, b"")
-            told.wait(LOOK_SECONDS)
-        told.set()
+            requested.wait(POLL_SECONDS)
+        requested.set()
 
-    threading.Thread(target=look, name="heed", daemon=True).start()
-    return told.is_set if rank == 0 else lambda: False
+    threading.Thread(target=poll, name="stop", daemon=True).start()
+    return requested.is_set if rank == 0 else lambda: False
 
 
 def _run_loop(fit: str, loop: Callable[..., T], args: bytes) -> bytes | None:
-    """On a worker. The result travels pickled: Ray Train refuses one that holds tensors."""
+    """On a worker. The result is pickled, because Ray Train refuses one that holds tensors."""
     rank, world = worker_context().get_world_rank(), worker_context().get_world_size()
-    with reproducible(), explained(f"on worker {rank} of {world}"):
-        mean = _mean if world > 1 else None
-        worker = Worker(rank, world, get_device(), mean, _heeding(fit, rank), _ahead)
+    with reproducible(), pickled_errors(f"on worker {rank} of {world}"):
+        worker = Worker(rank, world, get_device(), _mean if world > 1 else None, _stop_signal(fit, rank), _prefetched)
         result = loop(worker, *pickle.loads(args))
         return dumps(result) if rank == 0 else None
 
 
-def _ahead(function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
-    """By Ray Data. No CPU is asked for: a private Ray has as many as it has workers."""
+def _prefetched(function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
+    """As `map`, by Ray Data; with 0 CPUs, because all CPUs of a private Ray belong to its workers."""
     import ray.data  # takes seconds
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars, context.execution_options.preserve_order = False, True
     context.print_on_execution_start = False
     rows = ray.data.from_items([{"item": dumps(item)} for item in items], override_num_blocks=len(items))
-    made = rows.map(
-        lambda row: {"made": dumps(function(pickle.loads(row["item"])))},
+    results = rows.map(
+        lambda row: {"result": dumps(function(pickle.loads(row["item"])))},
         num_cpus=0,
-        compute=ray.data.TaskPoolStrategy(AHEAD),
+        compute=ray.data.TaskPoolStrategy(PREFETCH_SHARDS),
     )
-    for row in made.iter_rows():
-        yield pickle.loads(row["made"])
+    for row in results.iter_rows():
+        yield pickle.loads(row["result"])
 
 
 def _mean(flat: Tensor) -> Tensor:
@@ -169,7 +163,7 @@ def _mean(flat: Tensor) -> Tensor:
 
 
 def _no_start(error: Exception) -> Exception:
-    """The last line of what Ray tells is the reason."""
+    """The last line of Ray's message is the reason."""
     reason = str(error).strip().splitlines()[-1]
     if any(text in reason for text in NO_GPU):
         node = re.search(r"\bip=([\w.:]+)", str(error))
@@ -178,7 +172,7 @@ def _no_start(error: Exception) -> Exception:
 
 
 def _first_failure(failures: Mapping[int, Exception], world: int) -> Exception:
-    """What the worker that failed of itself raised; the others only report that it is gone."""
+    """The error of the worker that failed first; the others only report that they lost it."""
     rank, failure = min(failures.items(), key=lambda item: (isinstance(item[1], PeerLostError), item[0]))
     if type(failure).__module__.startswith("ray."):
         return LaunchError(f"worker {rank} of {world} died: killed from outside, or out of memory")

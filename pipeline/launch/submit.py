@@ -1,6 +1,6 @@
 """`trilemma submit`: a command as a job on a cluster, through Ray's jobs API; it goes on when this machine is gone.
 
-The working tree travels without what .gitignore names. Credentials do not: a job's environment can be read on the
+The working tree is sent without what .gitignore names. Credentials are not sent: a job's environment can be read on the
 dashboard, so they belong to the environment in which `ray start` ran.
 """
 
@@ -22,27 +22,27 @@ from pipeline.config.study import load_study
 from pipeline.errors import TrilemmaError, UserError
 from pipeline.launch.cluster import cluster_token
 
-SHARED = ("TRILEMMA_STORE", "MLFLOW_TRACKING_URI")  # otherwise what the job makes would vanish with its folder
+SHARED = ("TRILEMMA_STORE", "MLFLOW_TRACKING_URI")  # without them the job's results would be lost with its folder
 FORWARDED = (*SHARED, "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION")
-KEPT_HERE = [".git/", ".dvc/cache/", ".dvc/tmp/", ".dvc/config.local", ".venv", "**/__pycache__"]
-ANSWER_SECONDS = 10
+NOT_SENT = [".git/", ".dvc/cache/", ".dvc/tmp/", ".dvc/config.local", ".venv", "**/__pycache__"]
+TIMEOUT_SECONDS = 10
 
 
 def submit(command: Sequence[str], dashboard: str, folder: Path) -> str:
-    """Start `trilemma *command` in the study's folder on the head node, and say which job it is."""
+    """Start `trilemma *command` in the study's folder on the head node; the job's id."""
     study = load_study(folder / "params.yaml")
     environment = _environment(os.environ, study.root)
     if not cluster_token():
         raise UserError("no token for the cluster: set RAY_AUTH_TOKEN to the one its nodes were started with")
     headers = {"Authorization": f"Bearer {cluster_token()}"}
-    _check(dashboard, headers)
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it would tell of every file it ignores
+    _check_dashboard(dashboard, headers)
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it would list every ignored file
     words = ["cd", str(study.folder.relative_to(study.root)), "&&", "exec", "python", "-m", "pipeline.cli.main"]
     without_git = "dvc config --quiet --local core.no_scm true && "
     try:
         return JobSubmissionClient(dashboard, headers=headers).submit_job(
             entrypoint=f"{without_git}{' '.join(words)} {shlex.join(command)}",
-            runtime_env={"working_dir": str(study.root), "excludes": KEPT_HERE, "env_vars": environment},
+            runtime_env={"working_dir": str(study.root), "excludes": NOT_SENT, "env_vars": environment},
         )
     except (RuntimeError, ValueError, requests.RequestException) as error:
         raise TrilemmaError(
@@ -50,24 +50,26 @@ def submit(command: Sequence[str], dashboard: str, folder: Path) -> str:
         ) from None
 
 
-def _environment(known: Mapping[str, str], root: Path) -> dict[str, str]:
-    """What the job is told besides its command."""
+def _environment(current: Mapping[str, str], root: Path) -> dict[str, str]:
+    """The job's environment variables."""
     for name in SHARED:
-        if not known.get(name):
+        if not current.get(name):
             raise UserError(f"{name} is not set: give a place that this machine and the cluster share")
-    told = {name: known[name] for name in FORWARDED if known.get(name)}
-    for name, value in told.items():
+    sent = {name: current[name] for name in FORWARDED if current.get(name)}
+    for name, value in sent.items():
         if "@" in urlsplit(value).netloc:
-            raise UserError(f"{name} has credentials in it: take them out, and set them where the nodes' Ray starts")
-    described = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    commit = subprocess.run(described, capture_output=True, text=True, check=False).stdout.strip()
-    return told | ({"TRILEMMA_COMMIT": commit} if commit else {})
+            raise UserError(
+                f"{name} has credentials in it: take them out, and set them where Ray is started on the nodes"
+            )
+    describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    commit = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
+    return sent | ({"TRILEMMA_COMMIT": commit} if commit else {})
 
 
-def _check(dashboard: str, headers: Mapping[str, str]) -> None:
-    """Within seconds, what would otherwise be found out after the upload."""
+def _check_dashboard(dashboard: str, headers: Mapping[str, str]) -> None:
+    """Fail within seconds instead of after the upload."""
     try:
-        answer = requests.get(f"{dashboard.rstrip('/')}/api/version", headers=headers, timeout=ANSWER_SECONDS)
+        answer = requests.get(f"{dashboard.rstrip('/')}/api/version", headers=headers, timeout=TIMEOUT_SECONDS)
     except requests.RequestException as error:
         reason = type(error).__name__
         raise UserError(f"no Ray dashboard answers at {dashboard} ({reason}): start it, or forward its port") from None

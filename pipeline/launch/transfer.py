@@ -1,4 +1,4 @@
-"""Items of a task on their way to a machine that may not have the driver's disk: artifacts come from the store."""
+"""Transfer a task's items to a machine without the driver's disk: it takes their artifacts from the store."""
 
 import io
 import tempfile
@@ -12,25 +12,25 @@ from pipeline.store.store import Store
 
 
 def pickle_with_artifacts(item: object, store: str | None) -> bytes:
-    """For `pickle.loads`, which finds the artifacts whose paths the item holds; store: None if all share a disk."""
+    """`pickle.loads` then fetches artifacts whose paths the item holds. store: None if all machines share a disk."""
     buffer = io.BytesIO()
-    _Packer(buffer, store).dump(item)
+    _ArtifactPickler(buffer, store).dump(item)
     return buffer.getvalue()
 
 
-class _Packer(Pickler):
+class _ArtifactPickler(Pickler):
     def __init__(self, file: io.BytesIO, store: str | None) -> None:
         super().__init__(file)
         self._store = store
 
     def reducer_override(self, obj: Any) -> Any:
         if self._store is not None and isinstance(obj, Path) and (obj / MANIFEST).is_file():
-            return _found, (str(obj.absolute()), (obj / MANIFEST).read_bytes(), self._store)
+            return _local_path, (str(obj.absolute()), (obj / MANIFEST).read_bytes(), self._store)
         return super().reducer_override(obj)
 
 
-def _found(path: str, manifest: bytes, store: str) -> Path:
-    """There, if this machine has it there; else among this machine's own copies."""
+def _local_path(path: str, manifest: bytes, store: str) -> Path:
+    """`path`, if this machine has that artifact there; else its copy in the temporary folder, made if missing."""
     given = Path(path) / MANIFEST
     if given.is_file() and given.read_bytes() == manifest:
         return given.parent

@@ -1,26 +1,24 @@
-"""An object store as a place for results: whatever pyarrow.fs reaches (S3, GCS, ABFS, HDFS)."""
+"""A store in an object store: whatever pyarrow.fs reaches (S3, GCS, ABFS, HDFS)."""
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
 from pipeline.errors import ConfigError, StoreError
-from pipeline.store.backend import FileInfo
-from pipeline.store.files import full_disk_in_one_line
+from pipeline.store.files import FileInfo, full_disk_as_store_error
 
-P = ParamSpec("P")
-T = TypeVar("T")
-PATIENCE_SECONDS = 60.0  # with a bucket that has answered this process before
-RETRY_SECONDS = 1.0
-NO_NETWORK = "NETWORK_CONNECTION"  # in what AWS's library says
+Method = TypeVar("Method", bound=Callable[..., Any])
+RETRY_FOR_SECONDS = 60.0  # only a bucket that has answered this process before
+RETRY_EVERY_SECONDS = 1.0
+NO_NETWORK = "NETWORK_CONNECTION"  # in the message of AWS's library
 
 
 def open_bucket(uri: str) -> "Bucket":
@@ -35,28 +33,35 @@ def open_bucket(uri: str) -> "Bucket":
     return Bucket(files, root, shown)
 
 
-def _patient(ask: "Callable[Concatenate[Bucket, P], T]") -> "Callable[Concatenate[Bucket, P], T]":
-    """A network that comes back costs the wait, not the work since the last checkpoint."""
+def _retried(method: Method) -> Method:
+    """Raises a StoreError for an OSError, and first waits for a lost network: that costs less than the work since the
+    last checkpoint."""
 
-    @wraps(ask)
-    def asked(bucket: "Bucket", *args: P.args, **options: P.kwargs) -> T:
-        end = time.monotonic() + PATIENCE_SECONDS
+    @wraps(method)
+    def call(bucket: "Bucket", name: str, *args: Any, **options: Any) -> Any:
+        end = time.monotonic() + RETRY_FOR_SECONDS
         while True:
             try:
-                answer = ask(bucket, *args, **options)
-            except StoreError as error:
+                answer = method(bucket, name, *args, **options)
+            except OSError as error:
                 if not (bucket.has_answered and NO_NETWORK in str(error) and time.monotonic() < end):
-                    raise
-                time.sleep(RETRY_SECONDS)
+                    raise _store_error(f"{bucket.shown}/{name}", error) from error
+                time.sleep(RETRY_EVERY_SECONDS)
             else:
                 bucket.has_answered = True
                 return answer
 
-    return asked
+    return cast(Method, call)
+
+
+def _store_error(address: str, error: OSError) -> StoreError:
+    reason, no_bucket, _ = " ".join(str(error).split()).partition(". To create buckets")
+    to_do = "make it, or correct the address" if no_bucket else "check the address, your credentials and the network"
+    return StoreError(f"{address}: {reason}: {to_do}")
 
 
 class Bucket:
-    """An object appears when its upload is complete; there are no locks, so `guard` excludes nobody."""
+    """As `LocalBackend`, but without locks: `guard` excludes nobody."""
 
     settle_seconds = 2.0
 
@@ -64,62 +69,54 @@ class Bucket:
         self.files, self.root, self.shown = files, root.rstrip("/"), shown
         self.has_answered = False
 
-    @_patient
+    @_retried
     def read(self, name: str) -> bytes | None:
-        with self._in_one_line(name):
-            try:
-                with self.files.open_input_stream(self._path(name)) as stream:
-                    return stream.read()
-            except FileNotFoundError:
-                return None
-
-    @_patient
-    def write(self, name: str, data: bytes) -> None:
-        with self._in_one_line(name):
-            self._make_folder(name)
-            with self.files.open_output_stream(self._path(name)) as stream:
-                stream.write(data)
-
-    @_patient
-    def info(self, name: str) -> FileInfo | None:
-        with self._in_one_line(name):
-            found = self.files.get_file_info(self._path(name))
-        if found.type != FileType.File:
+        try:
+            with self.files.open_input_stream(self._path(name)) as stream:
+                return stream.read()
+        except FileNotFoundError:
             return None
-        return FileInfo(found.size, time.time() - found.mtime_ns / 1e9)
 
-    @_patient
+    @_retried
+    def write(self, name: str, data: bytes) -> None:
+        self._make_folder(name)
+        with self.files.open_output_stream(self._path(name)) as stream:
+            stream.write(data)
+
+    @_retried
+    def info(self, name: str) -> FileInfo | None:
+        info = self.files.get_file_info(self._path(name))
+        return FileInfo(info.size, time.time() - info.mtime_ns / 1e9) if info.type == FileType.File else None
+
+    @_retried
     def names(self, folder: str) -> list[str]:
-        with self._in_one_line(folder):
-            found = self.files.get_file_info(FileSelector(self._path(folder), allow_not_found=True))
-        return sorted(info.base_name for info in found)  # what was appended to is a folder, see `append`
+        infos = self.files.get_file_info(FileSelector(self._path(folder), allow_not_found=True))
+        return sorted(info.base_name for info in infos)  # what was appended to is a folder, see `append`
 
-    @_patient
+    @_retried
     def remove(self, name: str) -> None:
-        with self._in_one_line(name):
-            kind = self.files.get_file_info(self._path(name)).type
-            if kind == FileType.Directory:
-                self.files.delete_dir(self._path(name))
-            elif kind == FileType.File:
-                self.files.delete_file(self._path(name))
+        kind = self.files.get_file_info(self._path(name)).type
+        if kind == FileType.Directory:
+            self.files.delete_dir(self._path(name))
+        elif kind == FileType.File:
+            self.files.delete_file(self._path(name))
 
-    @_patient
+    @_retried
     def move(self, name: str, target: str) -> None:
-        with self._in_one_line(name), suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             self._make_folder(target)
             self.files.move(self._path(name), self._path(target))
 
-    @_patient
-    def upload(self, file: Path, name: str) -> None:
-        with self._in_one_line(name):
-            self._make_folder(name)
-            copy_files(str(file), self._path(name), LocalFileSystem(), self.files)
+    @_retried
+    def upload(self, name: str, file: Path) -> None:
+        self._make_folder(name)
+        copy_files(str(file), self._path(name), LocalFileSystem(), self.files)
 
-    @_patient
+    @_retried
     def download(self, name: str, file: Path) -> bool:
-        if self.info(name) is None:
+        if self.files.get_file_info(self._path(name)).type != FileType.File:
             return False
-        with self._in_one_line(name), full_disk_in_one_line(file):
+        with full_disk_as_store_error(file):
             copy_files(self._path(name), str(file), self.files, LocalFileSystem())
         return True
 
@@ -137,18 +134,5 @@ class Bucket:
         return f"{self.root}/{name}"
 
     def _make_folder(self, name: str) -> None:
-        """Some of pyarrow's file systems want one; in a bucket it costs nothing that matters."""
+        """Some of pyarrow's file systems need one; in a bucket it costs little."""
         self.files.create_dir(self._path(name).rpartition("/")[0], recursive=True)
-
-    @contextmanager
-    def _in_one_line(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            reason, no_bucket, _ = " ".join(str(error).split()).partition(". To create buckets")
-            to_do = (
-                "make it, or correct the address"
-                if no_bucket
-                else "check the address, your credentials and the network"
-            )
-            raise StoreError(f"{self.shown}/{name}: {reason}: {to_do}") from error

@@ -1,4 +1,4 @@
-"""Who computes a key: one at a time, and nobody waits for the dead."""
+"""A lease on a key: one process computes it at a time; the lease of a process that ended is taken over."""
 
 import json
 import threading
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from pipeline.console import say
 from pipeline.errors import StoreError
-from pipeline.store.backend import Backend
+from pipeline.store.local import Backend
 from pipeline.store.process_id import ProcessId
 
-BEAT_SECONDS = 10.0
-SILENCE_SECONDS = 60.0  # of a process on another machine, after which it counts as dead
+HEARTBEAT_SECONDS = 10.0
+EXPIRY_SECONDS = 60.0  # without a heartbeat of a process on another machine, which then counts as ended
 POLL_SECONDS = 0.2
 
 
@@ -23,7 +23,7 @@ class Owner(NamedTuple):
     token: str  # one process may hold, or want, several leases
 
     def is_gone(self, silent_seconds: float) -> bool:
-        return not self.process.is_alive() or (not self.process.is_here and silent_seconds > SILENCE_SECONDS)
+        return not self.process.is_alive() or (not self.process.is_here and silent_seconds > EXPIRY_SECONDS)
 
 
 def lease_name(key: str) -> str:
@@ -31,62 +31,62 @@ def lease_name(key: str) -> str:
 
 
 @contextmanager
-def lease(place: Backend, key: str) -> Iterator[None]:
-    """Held by one caller at a time, who looks for the result once more. Waits while the owner lives, saying who it is.
+def lease(backend: Backend, key: str) -> Iterator[None]:
+    """Held by one caller at a time; waits while another owner is alive, and prints once which process that is.
 
-    In a folder a lock makes this exact. In a bucket two callers who come within the same moment may, rarely, both
-    compute; then the first result stays, so nothing is wrong but the time.
+    In a folder a lock makes this exact. In a bucket (pyarrow.fs has no conditional write) two callers that come within
+    the same moment may, rarely, both compute; the first result stays, so only time is lost.
     """
-    name, mine = lease_name(key), Owner(ProcessId.current(), uuid.uuid4().hex)
-    told = None
-    while (owner := _take(place, name, mine)) is not None:
-        if owner not in (told, mine):
+    name, own = lease_name(key), Owner(ProcessId.current(), uuid.uuid4().hex)
+    announced = own
+    while (owner := _take(backend, name, own)) is not None:
+        if owner not in (announced, own):
             say(f"waiting for {owner.process}, which is computing {key[:12]}")
-            told = owner
-        time.sleep(max(POLL_SECONDS, place.settle_seconds))
+            announced = owner
+        time.sleep(max(POLL_SECONDS, backend.settle_seconds))
     done = threading.Event()
-    heart = threading.Thread(target=_beat, args=(place, name, mine, done), name=f"lease {key[:12]}", daemon=True)
-    heart.start()
+    heartbeat = threading.Thread(target=_renew, args=(backend, name, own, done), name=f"lease {key[:12]}", daemon=True)
+    heartbeat.start()
     try:
         yield
     finally:
         done.set()
-        heart.join()
-        with place.guard():
-            if _owner(place, name) == mine:
-                place.remove(name)
+        heartbeat.join()
+        with backend.guard():
+            if _owner(backend, name) == own:
+                backend.remove(name)
 
 
-def _take(place: Backend, name: str, mine: Owner) -> Owner | None:
-    """The living owner, or None if the lease is ours now."""
-    with place.guard():
-        owner, info = _owner(place, name), place.info(name)
+def _take(backend: Backend, name: str, own: Owner) -> Owner | None:
+    """None if the lease is taken, else the owner to wait for."""
+    with backend.guard():
+        owner, info = _owner(backend, name), backend.info(name)
         if owner is not None and info is not None and not owner.is_gone(info.age_seconds):
             return owner
         if owner is not None:
             say(f"{owner.process} is gone: taking over")
-        _write(place, name, mine)
-    time.sleep(place.settle_seconds)
-    winner = _owner(place, name)
-    return None if winner == mine else winner or mine
+        _write(backend, name, own)
+    time.sleep(backend.settle_seconds)
+    winner = _owner(backend, name)
+    return None if winner == own else winner or own
 
 
-def _beat(place: Backend, name: str, mine: Owner, done: threading.Event) -> None:
-    while not done.wait(BEAT_SECONDS):
+def _renew(backend: Backend, name: str, own: Owner, done: threading.Event) -> None:
+    while not done.wait(HEARTBEAT_SECONDS):
         try:
-            with place.guard():
-                owner = _owner(place, name)
-                if owner != mine:
-                    by = owner.process if owner else "nobody"
-                    say(f"{mine.process} was silent for too long: its lease went to {by}; the first result will stay")
+            with backend.guard():
+                owner = _owner(backend, name)
+                if owner != own:
+                    new = owner.process if owner else "no process"
+                    say(f"{own.process} was silent for too long: its lease went to {new}; the first result will stay")
                     return
-                _write(place, name, mine)
-        except StoreError:  # a full disk or a lost network: the computation will meet it too, and say so
+                _write(backend, name, own)
+        except StoreError:  # a full disk or a lost network: the computation fails with the same error
             continue
 
 
-def _owner(place: Backend, name: str) -> Owner | None:
-    text = place.read(name)
+def _owner(backend: Backend, name: str) -> Owner | None:
+    text = backend.read(name)
     if text is None:
         return None
     try:
@@ -96,5 +96,5 @@ def _owner(place: Backend, name: str) -> Owner | None:
         raise StoreError(f"{name} in the store is no lease ({error}): remove it if nothing is running") from error
 
 
-def _write(place: Backend, name: str, owner: Owner) -> None:
-    place.write(name, json.dumps(owner.process._asdict() | {"token": owner.token}).encode())
+def _write(backend: Backend, name: str, owner: Owner) -> None:
+    backend.write(name, json.dumps(owner.process._asdict() | {"token": owner.token}).encode())

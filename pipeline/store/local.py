@@ -1,21 +1,29 @@
-"""A store in a folder."""
+"""A store in a folder, and the type of all backends: both have the same methods."""
 
 import os
 import shutil
 import time
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from filelock import FileLock
 
-from pipeline.store.backend import FileInfo
-from pipeline.store.files import flush, full_disk_in_one_line, remove, temporary, writable, write_file
+from pipeline.store.files import FileInfo, ensure_writable, full_disk_as_store_error, remove, replacing, write_file
+
+if TYPE_CHECKING:
+    from pipeline.store.bucket import Bucket
+
+Backend: TypeAlias = "LocalBackend | Bucket"
 
 
 class LocalBackend:
-    """A folder that processes on this machine share, or several machines over a network file system."""
+    """A folder shared by processes of this machine, or by several machines over a network file system.
 
-    settle_seconds = 0.0
+    Names are relative paths with `/`. Every write is atomic. `remove` and `move` accept a name that is missing.
+    """
+
+    settle_seconds = 0.0  # between competing writes and the read that shows the last one: `guard` is a lock
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -31,12 +39,13 @@ class LocalBackend:
 
     def info(self, name: str) -> FileInfo | None:
         try:
-            found = (self.root / name).stat()
+            status = (self.root / name).stat()
         except FileNotFoundError:
             return None
-        return FileInfo(found.st_size, time.time() - found.st_mtime)
+        return FileInfo(status.st_size, time.time() - status.st_mtime)
 
     def names(self, folder: str) -> list[str]:
+        """The files directly in the folder, sorted."""
         files = (self.root / folder).glob("[!.]*")  # a temporary name begins with a dot
         return sorted(file.name for file in files if file.is_file())
 
@@ -48,14 +57,12 @@ class LocalBackend:
         with suppress(FileNotFoundError):
             (self.root / name).replace(self.root / target)
 
-    def upload(self, file: Path, name: str) -> None:
-        with temporary(self.root / name) as beside:
-            shutil.copyfile(file, beside)
-            flush(beside)
-            beside.replace(self.root / name)
-            flush((self.root / name).parent)
+    def upload(self, name: str, file: Path) -> None:
+        with replacing(self.root / name) as temporary_file:
+            shutil.copyfile(file, temporary_file)
 
     def download(self, name: str, file: Path) -> bool:
+        """False if there is no such file."""
         if not (self.root / name).is_file():
             return False
         shutil.copyfile(self.root / name, file)
@@ -63,27 +70,28 @@ class LocalBackend:
 
     def append(self, name: str, line: bytes) -> None:
         path = self.root / name
-        writable(path.parent)
-        with self.guard(), full_disk_in_one_line(path), path.open("a+b", buffering=0) as file:
+        ensure_writable(path.parent)
+        with self.guard(), full_disk_as_store_error(path), path.open("a+b", buffering=0) as file:
             file.seek(0)
-            whole = _whole_lines(file.read())
-            file.truncate(len(whole))  # a writer was killed in the middle of its line
+            size = len(_complete_lines(file.read()))
+            file.truncate(size)  # the last writer may have been killed in the middle of its line
             try:
                 rest = line + b"\n"
-                while rest:  # a disk that fills up takes a part, then refuses
+                while rest:  # a disk that fills up takes a part, then raises
                     rest = rest[file.write(rest) :]
                 os.fsync(file.fileno())
             except OSError:
-                file.truncate(len(whole))
+                file.truncate(size)
                 raise
 
     def lines(self, name: str) -> list[bytes]:
-        return _whole_lines(self.read(name) or b"").splitlines()
+        return _complete_lines(self.read(name) or b"").splitlines()
 
     def guard(self) -> AbstractContextManager[object]:
-        writable(self.root)
+        """A lock for reading and then writing."""
+        ensure_writable(self.root)
         return FileLock(self.root / ".guard")
 
 
-def _whole_lines(text: bytes) -> bytes:
+def _complete_lines(text: bytes) -> bytes:
     return text[: text.rfind(b"\n") + 1]

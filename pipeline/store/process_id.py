@@ -1,15 +1,13 @@
-"""A process on a host, as a lease and an MLflow run name their owner."""
+"""A process on a host: the owner of a lease, a temporary file or an MLflow run."""
 
-import socket
+import os
 from typing import NamedTuple
 
-import psutil
-
-SAME_START_SECONDS = 2.0  # a clock correction shifts start times a little; no process number comes round that fast
+SAME_START_SECONDS = 2.0  # a clock correction shifts start times a little; no process number is used again so soon
 
 
 class ProcessId(NamedTuple):
-    """One process, told apart from a later one with the same number."""
+    """`started` distinguishes it from a later process with the same number."""
 
     host: str
     pid: int
@@ -17,21 +15,22 @@ class ProcessId(NamedTuple):
 
     @classmethod
     def current(cls) -> "ProcessId":
-        return cls.of(psutil.Process())
+        import psutil  # here, because `trilemma --help` imports this module and needs no process
 
-    @classmethod
-    def of(cls, process: psutil.Process) -> "ProcessId":
-        return cls(socket.gethostname(), process.pid, round(process.create_time(), 2))
+        process = psutil.Process()
+        return cls(os.uname().nodename, process.pid, round(process.create_time(), 2))
 
     @property
     def is_here(self) -> bool:
         """Only on this host can `is_alive` return False."""
-        return self.host == socket.gethostname()
+        return self.host == os.uname().nodename
 
     def is_alive(self) -> bool:
         """False only if it certainly ended; a process of another machine cannot be checked from here."""
         if not self.is_here:
             return True
+        import psutil
+
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.started) < SAME_START_SECONDS

@@ -13,14 +13,13 @@ from pipeline.store.files import flush, flush_tree, temporary
 def new_artifact(
     out: Path, stage: str, name: str, config: Mapping[str, Any], inputs: Mapping[str, str]
 ) -> Iterator[Draft]:
-    """Make the artifact `out`, replacing an older one; whatever goes wrong, nothing half-written has that name."""
+    """Make the artifact `out`, replacing an older one; after an error there is none, or the older one."""
     with temporary(out) as folder:
         folder.mkdir()
         draft = Draft(folder)
         yield draft
-        files = {
-            file.relative_to(folder).as_posix(): entry_of(file) for file in sorted(folder.rglob("*")) if file.is_file()
-        }
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        files = {path.relative_to(folder).as_posix(): entry_of(path) for path in paths}
         manifest = Manifest(stage, name, dict(config), dict(inputs), draft.facts, draft.seeds, files)
         (folder / MANIFEST).write_text(manifest_text(manifest))
         publish_folder(folder, out)

@@ -13,7 +13,7 @@ from pipeline.errors import ArtifactError, UserError
 from pipeline.metrics.card import Card, same_measure
 from pipeline.tables.aggregate import Arm, differences, gather, repetitions, summarise
 from pipeline.tracking.backend import TrackingError
-from pipeline.tracking.mlflow_run import compare_page
+from pipeline.tracking.ui import compare_page
 
 
 class Row(NamedTuple):

@@ -25,7 +25,7 @@ from pipeline.data.artifacts import MANIFEST, digest_of
 from pipeline.data.csv_files import write_csv
 from pipeline.errors import ArtifactError, TrilemmaError, UserError
 from pipeline.launch.signals import on_sigterm
-from pipeline.store.external import DATA
+from pipeline.store.external import DATA_VARIABLE
 from pipeline.sweeps.summary import table
 from pipeline.sweeps.trial import metrics_of
 from pipeline.tables.cells import Cell, Result, cells_of, find, results_of, sweep_of, tables
@@ -100,7 +100,7 @@ def _own_store(study: Study, folder: Path) -> Iterator[None]:
     own = {
         "TRILEMMA_STORE": str(folder / "store"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
-        DATA: os.environ.get(DATA) or str(study.folder.absolute()),
+        DATA_VARIABLE: os.environ.get(DATA_VARIABLE) or str(study.folder.absolute()),
     }
     usual = dict(os.environ)
     os.environ.update(own)

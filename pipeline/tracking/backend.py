@@ -1,26 +1,30 @@
-"""Where runs are kept: a server's address, or a database file that appears complete and once; and what shows them."""
+"""Where runs are kept: on a server, or in a database file that appears complete and once; MLflow's client for either.
 
-import json
+`mlflow` is imported inside the functions that need it: that takes a second or two, which a stage whose result is in the
+store, or a worker that logs nothing, must not wait for.
+"""
+
+import logging
 import os
-import re
 import socket
 import sqlite3
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from pipeline.console import one_line
 from pipeline.errors import UserError
-from pipeline.store.files import flush, temporary
+from pipeline.store.files import replacing
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 
 DATABASE = "mlflow.db"
-ARTIFACTS = "mlartifacts"
-UI_HOST, UI_PORT = "127.0.0.1", 5000
-SETTINGS = {  # MLflow's own, unless the environment says otherwise
+SETTINGS = {  # MLflow's own, unless the environment has others
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -28,12 +32,12 @@ SETTINGS = {  # MLflow's own, unless the environment says otherwise
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a process of 240 MB that serves nothing we use
 }
-ONCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "12"}
+WITHOUT_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "12"}
 IN_MEMORY = "file:trilemma-tracking?mode=memory&cache=shared"
 
 
 class TrackingError(UserError):
-    """The tracker cannot be used: its address, its database, or whatever it runs on."""
+    """The tracker cannot be used: its address, its database, or the disk or server below."""
 
 
 def tracking_uri(project: Path) -> str:
@@ -42,28 +46,17 @@ def tracking_uri(project: Path) -> str:
 
 
 def artifact_folder(project: Path) -> Path:
-    """For pictures and tables where no server has its own place: beside the database, if that is a file."""
+    """For images and tables where no server keeps them: beside the database, if that is a file."""
     file = database_file(tracking_uri(project))
-    return (project.absolute() if file is None else file.parent) / ARTIFACTS
+    return (project.absolute() if file is None else file.parent) / "mlartifacts"
 
 
 def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
-@contextmanager
-def asked_once() -> Iterator[None]:
-    """A server whose database is away says nothing: do not ask it thrice, for 20 seconds each."""
-    before = {name: os.environ.get(name, SETTINGS[name]) for name in ONCE}
-    os.environ.update(ONCE)
-    try:
-        yield
-    finally:
-        os.environ.update(before)
-
-
 def database_file(uri: str) -> Path | None:
-    """Of an SQLite address, else None."""
+    """The file of an SQLite address; None for other addresses."""
     if not uri.startswith("sqlite:"):
         return None
     file = Path(uri.removeprefix("sqlite:///").partition("?")[0])
@@ -73,7 +66,7 @@ def database_file(uri: str) -> Path | None:
 
 
 def refuse_absent(uri: str) -> None:
-    """A worker on another machine would make a database of its own."""
+    """An error where MLflow would make a second database: on a worker's machine."""
     file = database_file(uri)
     if file is not None and not file.exists():
         raise TrackingError(
@@ -82,10 +75,10 @@ def refuse_absent(uri: str) -> None:
         )
 
 
-def create_missing_database(uri: str, migrate: Callable[[str], object]) -> None:
-    """By one process, the others wait; in the journal mode that lets readers and a writer work at the same time.
+def create_missing_database(uri: str) -> None:
+    """By one process while others wait; in the journal mode that lets readers and a writer work at the same time.
 
-    migrate: makes MLflow's schema at an address. It works in memory: on a disk it would sync a thousand times.
+    MLflow's migrations run in memory: on a disk they would sync a thousand times.
     """
     file = database_file(uri)
     if file is None or file.exists():
@@ -94,43 +87,58 @@ def create_missing_database(uri: str, migrate: Callable[[str], object]) -> None:
     with FileLock(f"{file}.lock"):
         if file.exists():
             return
-        migrate(f"sqlite:///{IN_MEMORY}&uri=true")
-        with temporary(file) as beside:
+        mlflow_client(f"sqlite:///{IN_MEMORY}&uri=true").search_experiments(max_results=1)
+        with replacing(file) as beside:
             with closing(sqlite3.connect(IN_MEMORY, uri=True)) as template:
                 template.execute("VACUUM INTO ?", (str(beside),))
             with closing(sqlite3.connect(beside)) as database:
                 database.execute("PRAGMA journal_mode = WAL")
-            flush(beside)
-            beside.replace(file)
 
 
-def ui_command(project: Path, port: int) -> list[str]:
-    """What shows the runs at http://127.0.0.1:port."""
-    kept = ["--backend-store-uri", tracking_uri(project), "--default-artifact-root", str(artifact_folder(project))]
-    return [sys.executable, "-m", "mlflow", "server", *kept, "--workers", "1", "--host", UI_HOST, "--port", str(port)]
+def mlflow_client(uri: str) -> "MlflowClient":
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # the same errors arrive as exceptions
+    if not is_server(uri):
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = 5  # tries to connect, 3 s in all; MLflow's own 10 take 101
+    return MlflowClient(uri, registry_uri=uri)
 
 
-def refuse_busy(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((UI_HOST, port))
-        except OSError as error:
-            raise TrackingError(
-                f"port {port}: {error.strerror}; if no tracker is open at http://{UI_HOST}:{port}, choose another port"
-            ) from error
+@contextmanager
+def without_retries() -> Iterator[None]:
+    """One request of 12 s, for a server whose database does not answer, instead of three of 20 s."""
+    before = {name: os.environ.get(name, SETTINGS[name]) for name in WITHOUT_RETRIES}
+    os.environ.update(WITHOUT_RETRIES)
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
-def compare_address(uri: str, run_ids: Sequence[str], experiments: Sequence[str]) -> str:
-    """Where MLflow's UI puts runs side by side: on the server, or on the one `trilemma ui` starts."""
-    base = re.sub("(?<=://)[^/@]+@", "", uri).rstrip("/") if is_server(uri) else f"http://{UI_HOST}:{UI_PORT}"
-    lists = {"runs": run_ids, "experiments": list(dict.fromkeys(experiments))}
-    query = urlencode({name: json.dumps(list(ids), separators=(",", ":")) for name, ids in lists.items()})
-    return f"{base}/#/compare-runs?{query}"
+@contextmanager
+def tracking_errors(uri: str) -> Iterator[None]:
+    """Errors of MLflow as a TrackingError of one line."""
+    try:
+        yield
+    except mlflow_failures() as error:
+        hint = "; start that server, or unset MLFLOW_TRACKING_URI to track in this project" if is_server(uri) else ""
+        raise TrackingError(f"MLflow at {uri}: {first_cause(error)}{hint}") from error
 
 
-def cause_of(error: BaseException, handled: BaseException | None = None) -> str:
-    """The first of a chain of exceptions says it best."""
+def mlflow_failures() -> tuple[type[Exception], ...]:
+    """What MLflow raises when its server, database, database driver or disk fails."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError
+
+
+def first_cause(error: BaseException, handled: BaseException | None = None) -> str:
+    """One line of the first of a chain of exceptions. handled: one that was handled before, where the chain ends."""
     while (before := error.__cause__ or error.__context__) not in (None, handled):
         assert before is not None
         error = before

@@ -1,4 +1,4 @@
-"""The command line: what the user did wrong is told in one line, with exit code 2, before anything is written."""
+"""The command line: a user's mistake is one line, with exit code 2, before anything is written."""
 
 import os
 import re
@@ -14,9 +14,10 @@ import pytest
 
 from pipeline.cli.main import main
 from pipeline.config.study import load_study
+from pipeline.dag.graph import STAGES
 from tests.support.toy_study import NOT_INHERITED, PARAMS, ToyStudy
 
-Tell = Callable[..., str]
+ErrorLine = Callable[..., str]
 
 
 @pytest.fixture
@@ -34,23 +35,23 @@ def _as_if_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def tell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tell:
+def error_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> ErrorLine:
     """`trilemma *arguments` in a folder, in this process; the line it ends with, which must be the only one."""
 
-    def told(folder: Path, *arguments: str) -> str:
+    def run(folder: Path, *arguments: str) -> str:
         monkeypatch.chdir(folder)
         monkeypatch.setattr("pipeline.dag.run.CODE", folder.parents[1])  # as if it were this
         monkeypatch.setattr(sys, "argv", ["trilemma", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
-        said = capsys.readouterr()
-        assert ended.value.code == 2, said
-        assert said.out == ""
-        assert said.err.startswith("trilemma: ")
-        assert said.err.count("\n") == 1, said.err
-        return said.err
+        printed = capsys.readouterr()
+        assert ended.value.code == 2, printed
+        assert printed.out == ""
+        assert printed.err.startswith("trilemma: ")
+        assert printed.err.count("\n") == 1, printed.err
+        return printed.err
 
-    return told
+    return run
 
 
 def written(study: ToyStudy) -> set[str]:
@@ -88,14 +89,14 @@ def written(study: ToyStudy) -> set[str]:
     ],
 )
 def test_a_wrong_setting_is_named_and_nothing_is_written(
-    was: str, becomes: str, command: str, wanted: str, reproduced: ToyStudy, tmp_path: Path, tell: Tell
+    was: str, becomes: str, command: str, wanted: str, reproduced: ToyStudy, tmp_path: Path, error_line: ErrorLine
 ) -> None:
     study = reproduced.copied(tmp_path / "house", "prepare", "pretrain", "discriminate")
     shutil.rmtree(study.out / command.split()[0], ignore_errors=True)
     assert was in PARAMS
     (study.folder / "params.yaml").write_text(PARAMS.replace(was, becomes, 1))
     before = written(study)
-    assert wanted in tell(study.folder, *command.split())
+    assert wanted in error_line(study.folder, *command.split())
     assert not {path for path in written(study) - before if not path.startswith((".trilemma/", "ml"))}
     assert study.left_behind() == []
 
@@ -113,22 +114,26 @@ def test_a_wrong_setting_is_named_and_nothing_is_written(
         ("report", "dvc repro"),
     ],
 )
-def test_a_wrong_command_is_told_what_there_is(command: str, wanted: str, study: ToyStudy, tell: Tell) -> None:
+def test_a_wrong_name_is_one_line_with_the_names_that_exist(
+    command: str, wanted: str, study: ToyStudy, error_line: ErrorLine
+) -> None:
     before = written(study)
-    assert wanted in tell(study.folder, *command.split())
+    assert wanted in error_line(study.folder, *command.split())
     assert written(study) == before
 
 
 @pytest.mark.parametrize("workers", ["-1", "1000"])
-def test_workers_that_cannot_be_had_are_told(workers: str, reproduced: ToyStudy, tmp_path: Path, tell: Tell) -> None:
+def test_too_many_workers_are_one_line(
+    workers: str, reproduced: ToyStudy, tmp_path: Path, error_line: ErrorLine
+) -> None:
     study = reproduced.copied(tmp_path / "house", "prepare")
-    assert "workers" in tell(study.folder, "pretrain", "toy", "--workers", workers)
+    assert "workers" in error_line(study.folder, "pretrain", "toy", "--workers", workers)
     assert not (study.out / "pretrain").exists()
 
 
-def test_a_folder_without_a_study_is_told(tmp_path: Path, tell: Tell) -> None:
+def test_a_folder_without_a_study_is_one_line(tmp_path: Path, error_line: ErrorLine) -> None:
     for command in ("pretrain toy", "values digits", "report", "runs", "runs --json"):
-        assert "params.yaml: run this in a study's folder" in tell(tmp_path, *command.split())
+        assert "params.yaml: run this in a study's folder" in error_line(tmp_path, *command.split())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -143,7 +148,7 @@ def test_a_folder_without_a_study_is_told(tmp_path: Path, tell: Tell) -> None:
     ],
 )
 def test_a_damaged_input_is_never_used(
-    damage: str, wanted: str, reproduced: ToyStudy, tmp_path: Path, tell: Tell
+    damage: str, wanted: str, reproduced: ToyStudy, tmp_path: Path, error_line: ErrorLine
 ) -> None:
     study = reproduced.copied(tmp_path / "house", "prepare")
     folder = study.out / "prepare" / "digits"
@@ -159,7 +164,7 @@ def test_a_damaged_input_is_never_used(
             (folder / "manifest.json").unlink()
         case "not a manifest":
             (folder / "manifest.json").write_text("{")
-    assert re.search(wanted, tell(study.folder, "pretrain", "toy"))
+    assert re.search(wanted, error_line(study.folder, "pretrain", "toy"))
     assert not (study.out / "pretrain").exists()
 
 
@@ -171,13 +176,13 @@ def test_a_rate_may_be_written_either_way(rate: str, study: ToyStudy) -> None:
 
 def test_code_other_than_the_study_s_computes_nothing_for_it(study: ToyStudy, tmp_path: Path) -> None:
     other = ToyStudy.build(tmp_path / "other")
-    told = study.run("prepare", "digits", code=2, PYTHONPATH=str(other.house))
-    assert told.stderr.startswith(f"trilemma: this trilemma runs the code in {other.house}, and the study's is in")
-    assert told.stderr.count("\n") == 1
+    child = study.run("prepare", "digits", code=2, PYTHONPATH=str(other.house))
+    assert child.stderr.startswith(f"trilemma: this trilemma runs the code in {other.house}, and the study's is in")
+    assert child.stderr.count("\n") == 1
     assert not study.out.exists()
 
 
-def test_no_git_is_no_reason_to_stop(study: ToyStudy, tmp_path: Path) -> None:
+def test_a_stage_runs_without_git(study: ToyStudy, tmp_path: Path) -> None:
     study.run("prepare", "digits", PATH=str(tmp_path))
     assert {event["commit"] for event in study.events()} == {None}
     assert study.tracked() == [("prepare digits", "FINISHED")]
@@ -185,28 +190,28 @@ def test_no_git_is_no_reason_to_stop(study: ToyStudy, tmp_path: Path) -> None:
 
 def test_a_full_disk_is_one_line_and_nothing_half_written(study: ToyStudy) -> None:
     small = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))"
-    told = study.run("prepare", "digits", code=2, before=small)
-    assert told.stderr.startswith("trilemma: ")
-    assert told.stderr.count("\n") == 1
+    child = study.run("prepare", "digits", code=2, before=small)
+    assert child.stderr.startswith("trilemma: ")
+    assert child.stderr.count("\n") == 1
     assert not study.out.exists()
     assert not (study.house / "mlflow.db").exists()
     assert study.left_behind() == []
 
 
-def test_a_busy_port_is_told(study: ToyStudy, tell: Tell) -> None:
+def test_a_busy_port_is_one_line(study: ToyStudy, error_line: ErrorLine) -> None:
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
         port = busy.getsockname()[1]
-        assert f"port {port}" in tell(study.folder, "ui", "--port", str(port))
+        assert f"port {port}" in error_line(study.folder, "ui", "--port", str(port))
     assert not (study.house / "mlflow.db").exists()
 
 
-def test_help_names_every_command_and_is_quick() -> None:
-    costs, told = [], ""
+def test_help_lists_first_what_a_newcomer_needs_and_is_quick() -> None:
+    costs, text = [], ""
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        told = subprocess.run(
+        text = subprocess.run(
             [Path(sys.executable).parent / "trilemma", "--help"],
             env=os.environ | {"TERM": "dumb"},
             capture_output=True,
@@ -215,20 +220,8 @@ def test_help_names_every_command_and_is_quick() -> None:
         ).stdout
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         costs.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    for verb in (
-        "prepare",
-        "features",
-        "pretrain",
-        "generate",
-        "classify",
-        "discriminate",
-        "sample",
-        "evaluate",
-        "values",
-        "table",
-        "why",
-        "replay",
-        "report",
-    ):
-        assert re.search(rf"\b{verb}\b", told)
+    commands = re.findall(r"^[│|] ([a-z][\w-]*)", text, re.MULTILINE)
+    assert commands[:8] == ["repro", "report", "runs", "sweep", "compare", "why", "measure", "ui"]
+    assert commands[8 : 8 + len(STAGES)] == list(STAGES)
+    assert {"values", "table", "stack-table", "plan", "sweeps", "replay", "submit", "import", "weights"} < set(commands)
     assert min(costs) < 0.5

@@ -21,7 +21,7 @@ from pipeline.config.study import Study, load_study
 from pipeline.dag.graph import STAGES, entries
 from pipeline.dag.run import run_stage
 from pipeline.data.artifacts import read_artifact
-from pipeline.training.importers.checkpoints import OURS
+from pipeline.training.importers.checkpoints import PREFIX
 from tests.support.toy_study import BIN, ROOT
 
 SHAPES = {
@@ -192,7 +192,7 @@ def test_every_stage_of_a_study_runs_when_shrunk(name: str, tmp_path: Path, monk
     for entry, block in described(study).items():
         if "imported" in block.train:
             net = next(iter(method_of(study, entry).build(data).values()))
-            weights = {key.removeprefix(OURS): value for key, value in net.state_dict().items()}
+            weights = {key.removeprefix(PREFIX): value for key, value in net.state_dict().items()}
             torch.save(weights, folder / block.train["imported"])
     for stage, names in entries(study).items():
         for entry in names:

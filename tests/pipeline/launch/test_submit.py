@@ -1,4 +1,4 @@
-"""Jobs on a real head node on loopback: who is refused, what travels, and what is never told."""
+"""Jobs on a real head node on loopback: which clients are refused, what is sent, and which secrets are not."""
 
 import os
 import secrets
@@ -136,9 +136,9 @@ def test_what_cannot_be_submitted_is_one_line(toy: ToyStudy, tmp_path: Path) -> 
     assert "no token for the cluster: set RAY_AUTH_TOKEN" in refused(toy, *nowhere, **shared(tmp_path))
     assert "TRILEMMA_STORE is not set" in refused(toy, *nowhere, **(given | {"TRILEMMA_STORE": ""}))
     leaky = given | {"MLFLOW_TRACKING_URI": "http://me:planted-9f2c@127.0.0.1:5000"}
-    told = refused(toy, *nowhere, **leaky)
-    assert "MLFLOW_TRACKING_URI has credentials in it" in told
-    assert "planted" not in told
+    line = refused(toy, *nowhere, **leaky)
+    assert "MLFLOW_TRACKING_URI has credentials in it" in line
+    assert "planted" not in line
     assert "no command 'trian'" in refused(toy, "trian", "toy", **given)
 
 
@@ -184,7 +184,7 @@ def driver(head: Head, folder: Path, token: str, code: str) -> "subprocess.Compl
 
 
 def refusal(head: Head, folder: Path, token: str, before: str = "") -> str:
-    """What a driver says that tries to join the cluster."""
+    """The last line of a driver that tries to join the cluster."""
     child = driver(head, folder, token, f"{before}\nwith launcher(1, address): print('joined')")
     assert "joined" not in child.stdout
     return child.stderr.splitlines()[-1]
@@ -220,8 +220,8 @@ def test_a_job_makes_what_this_machine_makes_and_tells_no_secret(head: Head, toy
     assert head.status(job) == "SUCCEEDED", head.logs(job)
     assert "repro: 2 ran" in head.logs(job)
     toy.run("prepare", "digits", **given)
-    told = toy.run("pretrain", "toy", **given)
-    assert "from the store" in told.stderr  # the same key on both machines
+    child = toy.run("pretrain", "toy", **given)
+    assert "from the store" in child.stderr  # the same key on both machines
     there = toy.digests()
     alone: dict[str, Any] = {"TRILEMMA_STORE": str(tmp_path / "other")}
     assert "computed" in toy.run("pretrain", "toy", **(given | alone)).stderr

@@ -27,8 +27,8 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     address = "http://{}:{}".format(*server.get_host_and_port())
-    told = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
-    for name, value in (told | {"AWS_ENDPOINT_URL": address, "AWS_EC2_METADATA_DISABLED": "true"}).items():
+    settings = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in (settings | {"AWS_ENDPOINT_URL": address, "AWS_EC2_METADATA_DISABLED": "true"}).items():
         monkeypatch.setenv(name, value)
     boto3.client("s3", endpoint_url=address).create_bucket(Bucket="trilemma")
     yield address
@@ -71,15 +71,15 @@ def test_a_store_that_can_only_be_read_is_one_line_before_any_work(write: str) -
         Path(home).chmod(0o755)
         folder = Path(home) / "store"
         folder.mkdir(mode=0o555)
-        told = as_nobody(lambda: WRITES[write](Store(str(folder))))
+        message = as_nobody(lambda: WRITES[write](Store(str(folder))))
         folder.chmod(0o755)
-    assert told.startswith(f"StoreError: {folder}")
-    assert told.count("\n") == 0
-    assert "another place" in told
+    assert message.startswith(f"StoreError: {folder}")
+    assert message.count("\n") == 0
+    assert "another place" in message
 
 
 def as_nobody(work: Callable[[], None]) -> str:
-    """What went wrong in a process that may write as little as anybody: root may write everywhere."""
+    """The error of a process without root's rights, which may write everywhere."""
     there, here = os.pipe()
     if os.fork() == 0:
         if os.geteuid() == 0:
@@ -103,11 +103,11 @@ def test_results_and_dvc_files_share_one_bucket_as_the_readme_says(s3: str, tmp_
     made = make(tmp_path / "first" / "out")
     store.put(KEY, made)
     address = "s3://trilemma/store"
-    told = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1", "TRILEMMA_STORE": address}
+    base = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1", "TRILEMMA_STORE": address}
 
     def dvc(folder: Path, *arguments: str) -> None:
         command = ["dvc", *arguments]
-        environment = told | {"DVC_SITE_CACHE_DIR": str(folder / "site")}
+        environment = base | {"DVC_SITE_CACHE_DIR": str(folder / "site")}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
 

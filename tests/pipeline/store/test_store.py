@@ -28,8 +28,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     if request.param == "bucket":
         monkeypatch.setattr(Bucket, "settle_seconds", 0.05)
         bucket = Bucket(LocalFileSystem(), str(tmp_path / "store"), "file://store")
-        monkeypatch.setattr("pipeline.store.store.open_place", lambda uri: bucket)
-        store.place = bucket
+        monkeypatch.setattr("pipeline.store.store.open_backend", lambda uri: bucket)
+        store.backend = bucket
     return store
 
 
@@ -108,7 +108,7 @@ def test_a_file_is_hashed_once_on_its_way_into_the_store(store: Store, tmp_path:
 
 
 @pytest.mark.parametrize("damage", ["changed", "cut", "lost", "manifest"])
-def test_a_damaged_result_is_put_aside_counts_as_absent_and_can_be_put_again(
+def test_a_damaged_result_is_moved_away_counts_as_absent_and_can_be_stored_again(
     store: Store, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ):
     made = make(tmp_path / "edm")
@@ -128,7 +128,7 @@ def test_a_damaged_result_is_put_aside_counts_as_absent_and_can_be_put_again(
     assert store.fetch(KEY, tmp_path / "out") is None
     line = capsys.readouterr().err
     assert line.count("\n") == 1
-    assert "damaged and put aside" in line
+    assert "damaged and moved to corrupt" in line
     assert not store.has(KEY)
     assert read_artifact(tmp_path / "out").digest != made.digest  # what lay there is untouched
     store.put(KEY, read_artifact(tmp_path / "edm"))

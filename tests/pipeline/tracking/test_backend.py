@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking.backend import TrackingError, refuse_busy, ui_command
-from pipeline.tracking.mlflow_run import connect, serve_ui
+from pipeline.tracking.backend import TrackingError
+from pipeline.tracking.mlflow_run import connect
+from pipeline.tracking.ui import refuse_busy, serve_ui, ui_command
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from tests.support.children import ROOT
 
 
 class Clock:
-    """Time that passes when told to."""
+    """Time that passes by `after`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
@@ -85,21 +85,21 @@ with progress(4, "pretrain edm", "steps") as reach:
 
 
 def test_a_terminal_gets_a_bar_and_stdout_only_data() -> None:
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (40, 120))
+    terminal, child_end = pty.openpty()
+    termios.tcsetwinsize(child_end, (40, 120))
     environment = {"PATH": "/usr/bin:/bin", "TERM": "xterm"}
     child = subprocess.Popen(
         [sys.executable, "-c", ON_A_TERMINAL],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
-        stderr=theirs,
+        stderr=child_end,
         text=True,
     )
-    os.close(theirs)
+    os.close(child_end)
     assert child.communicate()[0] == "data 0\ndata 1\ndata 2\ndata 3\n"
-    shown = os.read(ours, 100_000).decode()
-    os.close(ours)
+    shown = os.read(terminal, 100_000).decode()
+    os.close(terminal)
     assert "pretrain edm" in shown
     assert "█" in shown
     assert "4 of 4 steps" in shown

@@ -1,4 +1,4 @@
-"""What MLflow is told, against real databases, processes and a server that is not there."""
+"""What is logged to MLflow, against real databases, processes and a server that is not there."""
 
 import json
 import pickle
@@ -143,8 +143,8 @@ def test_pictures_figures_and_tables_arrive(tracker: Tracker) -> None:
     [
         (ValueError("no loss\nat all"), "FAILED", "ValueError: no loss"),
         (TrackingError("pictures are gone"), "FAILED", "pictures are gone"),
-        (KeyboardInterrupt(), "KILLED", "told to stop: KeyboardInterrupt"),
-        (Stopped(), "KILLED", "told to stop: Stopped"),
+        (KeyboardInterrupt(), "KILLED", "stopped: KeyboardInterrupt"),
+        (Stopped(), "KILLED", "stopped: Stopped"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
@@ -202,11 +202,11 @@ def test_the_next_command_closes_runs_of_killed_processes_only(project: Path) ->
         assert {run.info.status for run in running} == {"RUNNING"}
         kill(child)
         connect(project)
-        (dead,) = (client.get_run(run.info.run_id) for run in running if run.info.run_id != mine.spec.run_id)
-        assert dead.info.status == "KILLED"
-        assert "is gone without having closed its run" in dead.data.tags[REASON]
-        (point,) = client.get_metric_history(dead.info.run_id, "train/loss")
-        assert dead.info.end_time == point.timestamp
+        (abandoned,) = (client.get_run(run.info.run_id) for run in running if run.info.run_id != mine.spec.run_id)
+        assert abandoned.info.status == "KILLED"
+        assert "is gone without having closed its run" in abandoned.data.tags[REASON]
+        (point,) = client.get_metric_history(abandoned.info.run_id, "train/loss")
+        assert abandoned.info.end_time == point.timestamp
         assert found(mine).info.status == "RUNNING"
 
 
@@ -274,5 +274,5 @@ def test_a_failing_tracker_is_not_blamed_with_the_error_of_the_work(
 def test_importing_the_tracker_does_not_import_mlflow() -> None:
     heavy = {"mlflow", "pandas", "numpy", "matplotlib"}
     script = f"import sys, pipeline.tracking.mlflow_run; print({heavy} & set(sys.modules))"
-    told = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "set()"
+    child = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert child.stdout.strip() == "set()"
