@@ -35,7 +35,7 @@ def main(pictures: int) -> None:
     images[pictures // 2 :] //= 2  # two sides that differ
     own, plain, ratios = [], [], []
     for batch in np.array_split(images, max(1, pictures // BATCH)):
-        one, own_seconds = timed(lambda batch=batch: ours.outputs(batch))
+        one, own_seconds = timed(lambda batch=batch: ours.outputs(batch).features)
         other, seconds = timed(lambda batch=batch: their_features(theirs, batch))
         own.append(one)
         plain.append(other)

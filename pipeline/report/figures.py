@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import matplotlib as mpl
 import numpy as np
@@ -196,10 +196,10 @@ def sweep_curves(rows: pd.DataFrame, axes: Sequence[str], metric: str, paper_met
     first, *others = axes
     ticks = list(dict.fromkeys(rows[first].tolist()))
     kinds = [kind for kind in ("entry", *others) if len(set(rows[kind])) > 1]
-    are_words = bool(pd.to_numeric(rows[first], errors="coerce").isna().any())
+    are_words = bool(pd.Series(pd.to_numeric(rows[first], errors="coerce")).isna().any())
     joined = "none" if are_words else "-"
     for values, line in rows.groupby(kinds, sort=False) if kinds else [((), rows)]:
-        label = " ".join(map(str, values)) or None
+        label = " ".join(map(str, cast(tuple[object, ...], values))) or None
         at = [ticks.index(value) for value in line[first].tolist()]
         value, low, high = (line[name].to_numpy(float) for name in ("value", "ci_low", "ci_high"))
         errors = np.array([value - low, high - value])

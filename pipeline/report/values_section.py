@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import pandas as pd
 
@@ -50,8 +50,9 @@ def _columns(values: pd.DataFrame) -> pd.Series:
     """A column per metric and features; values measured differently from most of it get a column named by the card."""
     metric, card = values["metric"], values["card"]
     column = metric.where(card == "counted", metric + " (" + card.str.replace("@.*", "", regex=True) + ")")
-    usual = {name: Counter(cards).most_common(1)[0][0] for name, cards in card.groupby(column)}
-    return column.where(card == column.map(usual), metric + " (" + card + ")")
+    usual = {str(name): Counter(cards).most_common(1)[0][0] for name, cards in card.groupby(column)}
+    is_usual = card == [usual[name] for name in column]
+    return cast(pd.Series, column.where(is_usual, metric + " (" + card + ")"))
 
 
 def dataset_values(study: Study, dataset: str) -> DatasetValues:

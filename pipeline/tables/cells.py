@@ -105,8 +105,8 @@ def cells_of(table: Table, file: Path | None = None) -> dict[str, Cell]:
     cells = {}
     for name, row in zip(names_of(rows), rows):
         value = next(row[column] for column in ("value", "difference", "measured") if column in row)
-        numbers = (float(text or math.nan) for text in (value, row["ci_low"], row["ci_high"]))
-        cells[name] = Cell(table, name, *numbers, row)
+        value, low, high = (float(text or math.nan) for text in (value, row["ci_low"], row["ci_high"]))
+        cells[name] = Cell(table, name, value, low, high, row)
     return cells
 
 

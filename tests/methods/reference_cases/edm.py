@@ -120,6 +120,7 @@ def loss(fixture: Fixture) -> None:
         scheme = scheme_of(kind, config)
         images, draw, noise = (fixture.tensor(f"{name}_{part}") for part in ("images", "rnd_sigma", "noise"))
         net = Preconditioned(body := Body(), tuple(images.shape[1:]), scheme)
+        assert not isinstance(scheme, IDDPMScheme)
         sigma = scheme.training_sigma(draw.flatten(), **law)
         errors = denoising_errors(net, images, sigma, noise)
         relative(body.time, fixture[f"{name}_c_noise"], 1e-4)

@@ -97,8 +97,8 @@ def test_sampling_does_not_concern_training(tmp_path: Path) -> None:
 
 def test_fakes_and_evaluated_pictures_never_share_a_seed() -> None:
     from pipeline.stages.generate import FIRST_SEED
-    from pipeline.stages.sample import STRIDE
+    from pipeline.stages.sample import SEEDS_BETWEEN_SETS
 
     for dataset in load_study(ROOT / "params.yaml").datasets.values():
-        assert dataset.evaluate.images <= STRIDE
-        assert dataset.evaluate.sample_seeds * STRIDE < FIRST_SEED
+        assert dataset.evaluate.images <= SEEDS_BETWEEN_SETS
+        assert dataset.evaluate.sample_seeds * SEEDS_BETWEEN_SETS < FIRST_SEED

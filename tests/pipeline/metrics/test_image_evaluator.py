@@ -79,7 +79,7 @@ def test_the_small_network_gives_all_metrics_and_doubtful_ones_have_a_warning(tm
     assert "fewer than the 1000" in ours["kid"].warnings[0]
     p, r = ours["precision"].value, ours["recall"].value
     assert ours["f1"].value == pytest.approx(2 * p * r / (p + r))
-    threes = evaluated.held_out.rows(evaluated.held_out.labels == 3)
+    threes = evaluated.held_out.take(evaluated.held_out.labels == 3)
     assert (
         "no picture was generated for classes [0, 1, 2"
         in named(evaluated.measure(threes), "svm-rbf")["accuracy"].warnings[0]
@@ -95,7 +95,7 @@ def test_data_too_large_for_the_support_vector_machine_are_classified_by_the_sma
 ) -> None:
     monkeypatch.setattr("pipeline.metrics.image_evaluator.MAX_SVM_PIXELS", 1000)
     evaluated = evaluator(tmp_path, prepared(tmp_path / "data", 300, 100))
-    threes = evaluated.held_out.rows(evaluated.held_out.labels == 3)
+    threes = evaluated.held_out.take(evaluated.held_out.labels == 3)
     ((card, found),) = ((c, m) for c, m in evaluated.measure(threes).items() if c.metric == "accuracy")
     assert card.extractor == "small-cnn"
     assert "for classes [0, 1, 2" in found.warnings[0]
