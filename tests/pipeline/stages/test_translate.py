@@ -24,7 +24,7 @@ def test_a_small_start_keeps_to_the_input_and_a_large_one_does_not(reproduced: T
     translated = read_artifact(reproduced.out / "translate" / "blocky")
     rows = pd.read_parquet(translated.path / ROWS)
     assert len(rows) == 2 * 2 * 2  # starts, guidance, sets
-    near, far = (rows["distance"][rows["start"] == start].mean() for start in (0.1, 5.0))
+    near, far = (float(rows.loc[rows["start"] == start, "distance"].to_numpy().mean()) for start in (0.1, 5.0))
     assert near < 0.05 < far
     assert translated.manifest.facts["real_fd"] < translated.manifest.facts["source_fd"]
     guided, unguided = (rows[rows.is_guided == is_guided].distance.to_numpy() for is_guided in (True, False))

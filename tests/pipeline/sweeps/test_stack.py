@@ -44,7 +44,9 @@ def test_points_of_one_member_train_as_one_and_every_seed_is_a_trial(toy: ToyStu
     assert found["clean_weight"].isna().tolist() == [False, True] * 3
     assert found["paper_value"].tolist() == [77.15, 51.67, 2.24, 3.2, 41.27, 51.55]
     assert {*found["train_seeds"], *found["sample_seeds"]} == {2}
-    assert table.query("metric == 'energy'")["value"].nunique() == 5  # without the game, its regulariser does nothing
+    assert (
+        len(set(table.query("metric == 'energy'")["value"].tolist())) == 5
+    )  # without the game, its regulariser does nothing
     runs = dict(toy.tracked())
     assert runs.pop("sweep afd-weight") == "FINISHED"
     assert len(runs) == 12
