@@ -66,6 +66,7 @@ def _entry(kind: str, entry: type) -> Schema:
         properties["train"] = block_schema(*TRAIN[kind])
     if kind == "datasets":
         features = block_schema(FeaturesConfig)
+        del features["properties"]["images"], features["required"]  # it comes from `evaluate`
         features["properties"]["inception"] |= {"anyOf": [{"const": "auto"}, {"type": "null"}]}
         properties["features"] = features
         schema["allOf"] = _choices(schema, "source", {name: {"options": f"{name}.options"} for name in sources()})

@@ -140,10 +140,10 @@ def test_a_folder_without_a_study_is_one_line(tmp_path: Path, error_line: ErrorL
 @pytest.mark.parametrize(
     ("damage", "wanted"),
     [
-        ("changed", r"other ones than were written: remove .* and run prepare digits again"),
-        ("cut", r"bytes but the manifest says \d+: remove .* and run prepare digits again"),
+        ("changed", r"its SHA-256 differs from the manifest's: remove .* and run prepare digits again"),
+        ("cut", r"bytes, the manifest lists \d+: remove .* and run prepare digits again"),
         ("lost", r"missing, but the manifest lists it: remove .* and run prepare digits again"),
-        ("half-written", r"holds no manifest.json, so nobody finished it"),
+        ("half-written", r"holds no manifest.json, so it is incomplete"),
         ("not a manifest", r"not a manifest"),
     ],
 )

@@ -121,7 +121,7 @@ def test_a_block_becomes_its_dataclass() -> None:
         ({"steps": 1.5}, "x.steps: 1.5 does not fit"),
         ({"steps": 0}, "x: steps: 0 came, at least 1 was wanted"),
         ({"steps": True}, "x.steps: True does not fit"),
-        ({"stepz": 1}, "x: unknown key 'stepz' (did you mean 'steps'?); it knows rate, steps, window"),
+        ({"stepz": 1}, "x: unknown key 'stepz' (did you mean 'steps'?); it has rate, steps, window"),
     ],
 )
 def test_a_block_that_does_not_fit_is_refused(block: dict, told: str) -> None:

@@ -33,7 +33,8 @@ def _handlers_restored() -> Iterator[None]:
 def test_every_entry_of_params_is_made_and_complete(reproduced: ToyStudy) -> None:
     named = entries(load_study(reproduced.folder / "params.yaml"))
     assert set(reproduced.digests()) == {f"{stage}/{name}" for stage, names in named.items() for name in names}
-    assert [status for _, status in reproduced.tracked()] == ["FINISHED"] * (len(reproduced.digests()) + 1)  # report
+    computed = len(reproduced.digests()) - 1  # the fakes of two guides of one run are sampled once
+    assert [status for _, status in reproduced.tracked()] == ["FINISHED"] * (computed + 1)  # report
     assert reproduced.left_behind() == []
 
 

@@ -123,7 +123,7 @@ def test_the_strength_of_any_guide_has_one_name(tmp_path: Path) -> None:
             r"sweeps\.afd-weight: siddm afd_weight=-1 .*afd_weight: -1\.0 came, at least 0 was wanted",
         ),
         ("steps", "siddm", "0", r"steps: 0 came, at least 1 was wanted"),
-        ("steps", "toy", None, r"unknown key 'steps'.*it knows .*width"),
+        ("steps", "toy", None, r"unknown key 'steps'.*it has .*width"),
         ("nfe", "toy", "2,two", r"sample\.steps: 'two' does not fit"),
         ("dg-weight", "toy", None, r"a run such as toy has no field 'guides\.0\.weight': it has .*sample"),
         ("cg-dg", "toy-dg", None, r"unknown key 'scale'|no guides\.1"),

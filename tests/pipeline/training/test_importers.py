@@ -266,7 +266,7 @@ def test_a_released_head_stands_on_a_released_classifier_of_other_classes(
         if guide.trunk is not None
     )
     assert torch.equal(log_weight, expected)
-    with pytest.raises(ValueError, match=r"classes: 7 came, none was wanted: a guide knows the classes of its data"):
+    with pytest.raises(ValueError, match=r"classes: 7 came, none was wanted: a guide's classes are those of its data"):
         trunk.guide({"classifier": nets["t"]}, labels, trunk.Use())
     with pytest.raises(TrilemmaError, match=r"checkpoint of dg has a discriminator, this method has none"):
         print_entry(tmp_path, tmp_path / "g.pt", "dg", "t")
