@@ -8,6 +8,7 @@ import pandas as pd
 from pipeline.config.study import Study, load_study
 from pipeline.console import say
 from pipeline.data.csv_files import write_csv
+from pipeline.report.costs import cost_page, cost_table
 from pipeline.report.dataset_section import dataset_sections
 from pipeline.report.measured_section import measured_sections
 from pipeline.report.page import write_page
@@ -20,7 +21,6 @@ from pipeline.report.values_section import DatasetValues, dataset_values
 from pipeline.tables.aggregate import entries_on
 from pipeline.tables.cells import PAPERS, TRANSLATION_FILE
 from pipeline.tables.claims import LEDGER, claims_section, write_ledger
-from pipeline.tables.costs import cost_page, cost_table
 from pipeline.tables.measured import measured_files
 from pipeline.tracking.mlflow_run import connect
 
