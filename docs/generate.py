@@ -74,7 +74,8 @@ def params_page() -> str:
         if kind == "datasets":
             for name, source in sources().items():
                 parts += [f"### options of source {name}", summary(source), _table(*keys(source), bad_record_key())]
-            parts += ["### features", summary(FeaturesConfig), _table(*keys(FeaturesConfig))]
+            settable = [key for key in keys(FeaturesConfig) if key.name != "images"]  # it comes from `evaluate`
+            parts += ["### features", summary(FeaturesConfig), _table(*settable)]
         if kind in TRAIN:
             parts += [f"### train of {kind}", summary(TRAIN[kind][0]), _table(*keys(*TRAIN[kind]))]
     parts += ["## Methods", "An entry's `method` is one of these; its blocks have these keys."]
