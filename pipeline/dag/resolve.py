@@ -62,7 +62,7 @@ def key_if_known(study: Study, call: Call, inputs: Mapping[str, Manifest | None]
 
 def past_costs(store: Store) -> dict[tuple[str, ...], Cost]:
     """Costs of unresumed computations in the ledger: the last one by (stage, entry), the median by (stage,)."""
-    notes = [note for note in store.ledger() if note["event"] == "computed" and not note["resumed"]]
+    notes = [note for note in store.ledger() if note["event"] == "computed" and not note.get("resumed")]
     notes.sort(key=lambda note: note["time"])
     costs: dict[tuple[str, ...], Cost] = {
         (note["stage"], note["name"]): Cost(float(note["seconds"]), int(note["peak_memory_mib"])) for note in notes

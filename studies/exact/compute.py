@@ -154,9 +154,9 @@ def added_vectors(denoise: Denoiser) -> np.ndarray:
     """[GRID, GRID, 2] what guidance adds to the score, along x then y."""
     line = torch.linspace(-GRID_REACH, GRID_REACH, GRID, dtype=torch.float64)
     x = torch.cartesian_prod(line, line)
-    push = denoise(x, At(torch.full((len(x),), FIELD_SIGMA, dtype=torch.float64), 0)).push
-    assert push is not None
-    return push.reshape(GRID, GRID, 2).numpy()
+    guidance_score = denoise(x, At(torch.full((len(x),), FIELD_SIGMA, dtype=torch.float64), 0)).guidance_score
+    assert guidance_score is not None
+    return guidance_score.reshape(GRID, GRID, 2).numpy()
 
 
 def denoising_distributions() -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[int, float]]:

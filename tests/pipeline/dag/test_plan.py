@@ -48,6 +48,7 @@ def test_trainings_and_samplings_that_never_ran_are_timed(tmp_path: Path) -> Non
     rows = {row["stage"]: row for row in json.loads(toy.run("plan", "toy", "--json").stdout)}
     assert rows["prepare"]["state"] == "stored"
     assert rows["prepare"]["source"] == "ledger"
+    rows |= {row["stage"]: row for row in json.loads(toy.run("plan", "dg-toy", "--json").stdout)}
     for stage in ("pretrain", "generate", "sample"):
         assert (rows[stage]["state"], rows[stage]["source"]) == ("to compute", "trial")
         assert 0 < rows[stage]["seconds"] < 60

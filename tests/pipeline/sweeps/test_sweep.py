@@ -118,6 +118,6 @@ def test_a_failed_trial_is_tried_once_more_and_reported_and_the_others_are_kept(
 def test_a_full_disk_raises_an_error_before_anything_runs(swept: ToyStudy, tmp_path: Path) -> None:
     toy = swept.with_store(tmp_path / "house")
     full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"
-    told = toy.run("sweep", "dg-weight", *WEIGHTS[:3], "3", before=full, code=1).stderr
+    told = toy.run("sweep", "dg-weight", *WEIGHTS[:3], "3", before=full, code=2).stderr
     assert "disk I/O error" in told
     assert toy.events() == swept.events()
