@@ -141,8 +141,8 @@ def conv_down_after_filtering(x: Tensor, weight: Tensor, kernel: Tensor) -> Tens
 def filter_each(x: Tensor, kernel: Tensor, padding: tuple[int, int]) -> Tensor:
     """Every channel as an image of its own."""
     images = F.pad(x.reshape(-1, 1, *x.shape[2:]), padding * 2)
-    said = F.conv2d(images, kernel)
-    return said.reshape(*x.shape[:2], *said.shape[2:])
+    filtered = F.conv2d(images, kernel)
+    return filtered.reshape(*x.shape[:2], *filtered.shape[2:])
 
 
 if __name__ == "__main__":

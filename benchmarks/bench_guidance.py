@@ -71,9 +71,9 @@ def guides(nets: dict[str, nn.Module], **use: Any) -> tuple[Guide, Guide]:
 
 
 def guidance_score(*some: Guide) -> Tensor:
-    said = guided(lambda x, at: Prediction(x), *some)(X, AT).guidance_score
-    assert said is not None
-    return said
+    score = guided(lambda x, at: Prediction(x), *some)(X, AT).guidance_score
+    assert score is not None
+    return score
 
 
 def officially(nets: dict[str, nn.Module], call: Callable[[], Tensor]) -> Tensor:

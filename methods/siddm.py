@@ -53,8 +53,7 @@ class StepTensors(NamedTuple):
 class SIDDM:
     """Defaults: the losses and rates of the paper's image experiments, with the network of its simulation; for images
     set `net: unet` and `latent: 0`. The simulation on 25 Gaussians: afd renoise, c_target and clean_weight none, rates
-    1e-4 and 4e-4, ema 0. With sees_pair and afd_weight 0 it is DDGAN in continuous time, R included.
-    """
+    1e-4 and 4e-4, ema 0. With sees_pair and afd_weight 0 it is DDGAN in continuous time, R included."""
 
     steps: int = 4  # T
     net: Literal["unet", FlatNet] = "mixture-mlp"  # unet: the paper's for square images; mixture-mlp: its simulation's

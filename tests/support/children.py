@@ -29,7 +29,7 @@ def start(code: str, *arguments: object, **environment: str) -> "subprocess.Pope
 
 
 def kill(child: "subprocess.Popen[str]") -> str:
-    """kill -9, and what the child had said to stderr."""
+    """kill -9, and what the child had written to stderr."""
     child.kill()
     return child.communicate()[1]
 

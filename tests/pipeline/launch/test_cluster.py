@@ -114,14 +114,14 @@ class Study:
     def is_done(self) -> bool:
         return self.child is not None and self.child.poll() == 0
 
-    def said(self) -> str:
+    def output(self) -> str:
         return (self.toy.house / "out.log").read_text()
 
     def finish(self, at_most: int) -> None:
         """The same command, until it succeeds."""
         while not self.is_done():
             if not self.runs():
-                assert self.commands < at_most, self.said()
+                assert self.commands < at_most, self.output()
                 self.start()
             assert self.child is not None
             self.child.wait(1200)
@@ -227,7 +227,7 @@ def test_trainings_whose_surroundings_die_end_as_the_serial_run(
                 study.start()
             return len(study.rows()) >= rows and bool(here.workers())
 
-        assert wait_for(is_due, 600), study.said()
+        assert wait_for(is_due, 600), study.output()
         assert study.strike(kind, moment)
     study.finish(at_most=len(strikes) + 2)
     assert_whole(study, reproduced)

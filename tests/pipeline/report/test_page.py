@@ -65,8 +65,8 @@ def test_the_page_works_in_a_browser_and_asks_nothing_of_anybody(reproduced: Toy
         timeout=300,
         check=True,
     )  # fmt: skip
-    said = [line for line in shown.stderr.splitlines() if "CONSOLE" in line and "[bokeh" not in line]
-    assert said == []  # neither an error nor a request that the page's own policy refused
+    messages = [line for line in shown.stderr.splitlines() if "CONSOLE" in line and "[bokeh" not in line]
+    assert messages == []  # neither an error nor a request that the page's own policy refused
     found = json.loads(html.unescape(re.findall(r'<pre id="probe">(.*?)</pre>', shown.stdout, re.DOTALL)[0]))
     assert [entry for entry in found["asked"] if not entry.startswith("data:")] == []
     assert found["rising"][1:] == sorted(found["rising"][1:])  # real data stay first

@@ -69,6 +69,6 @@ def test_a_wrong_sweep_of_a_stack_raises_an_error_before_anything_runs(
 ) -> None:
     found = ToyStudy.build(tmp_path)
     (found.folder / "params.yaml").write_text(PARAMS)
-    said = found.run("sweep", "afd-weight", *arguments, code=2).stderr
-    assert complaint in said
+    error = found.run("sweep", "afd-weight", *arguments, code=2).stderr
+    assert complaint in error
     assert found.events() == []

@@ -166,9 +166,9 @@ def test_a_result_of_another_code_version_is_named_and_never_averaged_with_other
             outdated = (call.stage, call.name) == ("pretrain", "x-s1")
             open_store(study).put("0" * 64 if outdated else key, read_artifact(call.out))
     arms = gather(study, ["x", "x-s1", "x-s2"])
-    said = {tuple(found.entry for found in arm.repetitions): arm.warnings for arm in arms}
+    warnings = {tuple(found.entry for found in arm.repetitions): arm.warnings for arm in arms}
     named = "of another version of code, settings or inputs: pretrain x-s1"
-    assert said == {("x", "x-s2"): set(), ("x-s1",): {named}}
+    assert warnings == {("x", "x-s2"): set(), ("x-s1",): {named}}
     write_tables(study, "digits", study.folder, ["x", "x-s1", "x-s2"])
     rows = pd.read_csv(study.folder / "digits.csv", keep_default_na=False).set_index(["run", "metric"])
     assert rows.loc[("x", "fd"), "train_seeds"] == 2
