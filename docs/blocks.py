@@ -37,6 +37,7 @@ class Imported:
 
 TRAIN: dict[str, tuple[type, ...]] = {  # the `train` block of each kind of entry
     "runs": (Train, Imported),
+    "derived": (Train,),
     "classifiers": (GuideTrain, Imported),
     "guides": (GuideTrain, Imported),
     "stacks": (StackTrain,),
@@ -81,19 +82,22 @@ def written_fields(kind: type) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
             yield field, hints[field.name]
 
 
+def written(field: str) -> str:
+    """A field's key in params.yaml: `from_` is `from`, which Python reserves."""
+    return field.removesuffix("_")
+
+
 def keys(*kinds: type) -> list[Key]:
     """The keys of a block: the fields of its dataclasses, those of nested dataclasses with a dot."""
     found: dict[str, Key] = {}
     for kind in kinds:
         notes = comments(kind)
         for field, hint in written_fields(kind):
-            inner = nested(hint)
+            inner, name = nested(hint), written(field.name)
             if inner is None:
-                found.setdefault(field.name, Key(field.name, type_text(hint), default_text(field), notes[field.name]))
+                found.setdefault(name, Key(name, type_text(hint), default_text(field), notes[field.name]))
             else:
-                found |= {
-                    f"{field.name}.{key.name}": key._replace(name=f"{field.name}.{key.name}") for key in keys(inner)
-                }
+                found |= {f"{name}.{key.name}": key._replace(name=f"{name}.{key.name}") for key in keys(inner)}
     return list(found.values())
 
 

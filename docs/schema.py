@@ -25,6 +25,7 @@ from docs.blocks import (
     nested,
     sources,
     summary,
+    written,
     written_fields,
 )  # fmt: skip
 
@@ -128,8 +129,9 @@ def _described(schema: Schema, kind: type) -> Schema:
             options = part.get("anyOf", [part])
             of_block = next(option for option in options if "properties" in option)
             of_block.update(_described(of_block, inner))
-        properties[field.name] = part | {"description": notes[field.name] or (summary(inner) if inner else "")}
-    return _object(properties) | {"required": schema.get("required", [])}
+        description = notes[field.name] or (summary(inner) if inner else "")
+        properties[written(field.name)] = part | {"description": description}
+    return _object(properties) | {"required": [written(name) for name in schema.get("required", [])]}
 
 
 def _inlined(schema: Schema) -> Schema:

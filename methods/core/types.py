@@ -117,6 +117,13 @@ Draws: TypeAlias = dict[str, Tensor]  # all randomness of one loss; first dimens
 Metrics: TypeAlias = dict[str, Tensor]  # detached scalars
 
 
+class Parent(NamedTuple):
+    """The run that a derived run needs (`from` in its entry)."""
+
+    method: "Generator"  # with its settings
+    nets: Nets  # with the weights that it samples with
+
+
 class Trainable(Protocol):
     """Generators, classifiers and discriminators alike: a frozen dataclass whose fields are the hyper-parameters."""
 
@@ -146,6 +153,21 @@ class Remembering(Trainable, Protocol):
 
     def remember(self, player: str, nets: Nets, notes: Tensor) -> None:
         """After a step, the same on every worker. notes: [global batch, ...], from `loss`'s metric "notes"."""
+        ...
+
+
+@runtime_checkable
+class Starting(Trainable, Protocol):
+    """A method with a rule of its own for starting from another run; others start from networks of equal names.
+
+    `roles` of a method (default: {"start": False}) has the roles of another run that it has a use for, and whether it
+    needs them. With "teacher" the run is frozen in nets["teacher"] (`core.training.derived.Teacher`).
+    """
+
+    roles: ClassVar[Mapping[str, bool]]
+
+    def start(self, nets: Nets, parent: Parent) -> None:
+        """Set the weights of fresh `nets`. ValueError, with what to do, if the other run does not fit."""
         ...
 
 

@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any, TypeVar
 
 from pipeline.errors import ConfigError
@@ -18,27 +19,35 @@ def build(kind: type[T], block: Any, where: str) -> T:
     """`kind(**block)`; ConfigError for an unknown key, a missing one or a wrong type. where: the block's name in it."""
     from pydantic import ValidationError  # here: `trilemma --help` does not import pydantic
 
-    block = as_block(block, where)
+    block = _as_fields(as_block(block, where))
     _check_known(kind, block, where)
     try:
         return _adapter(kind).validate_json(json.dumps(block), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join([where, *(str(part) for part in first["loc"])])
+        place = ".".join([where, *(str(part).removesuffix("_") for part in first["loc"])])
         if first["type"] == "value_error":
             raise ConfigError(f"{place}: {first['ctx']['error']}") from None  # type: ignore[typeddict-item]
         came = "" if first["type"] == "missing" else f" {first['input']!r}"
         raise ConfigError(f"{place}:{came} does not fit: {first['msg']}; change it in params.yaml") from None
 
 
+def _as_fields(block: Block) -> Block:
+    """A key such as `from`, which Python reserves, is the field `from_`; so in the block that it names."""
+    return {
+        f"{key}_" if iskeyword(key) else key: _as_fields(inner) if iskeyword(key) and isinstance(inner, dict) else inner
+        for key, inner in block.items()
+    }
+
+
 def _check_known(kind: type, block: Mapping[str, Any], where: str) -> None:
     """ConfigError for an unknown key of the block or of a block in it."""
     known = [f for f in dataclasses.fields(kind) if f.init]
-    check_keys(block, [f.name for f in known], where)
+    check_keys([key.removesuffix("_") for key in block], [f.name.removesuffix("_") for f in known], where)
     for f in known:
         inner = block.get(f.name)
         if isinstance(f.type, type) and dataclasses.is_dataclass(f.type) and isinstance(inner, dict):
-            _check_known(f.type, inner, f"{where}.{f.name}")
+            _check_known(f.type, inner, f"{where}.{f.name.removesuffix('_')}")
 
 
 @lru_cache
@@ -48,7 +57,7 @@ def _adapter(kind: type) -> Any:
     return TypeAdapter(kind)
 
 
-def check_keys(block: Mapping[str, Any], known: list[str], where: str) -> None:
+def check_keys(block: Iterable[str], known: list[str], where: str) -> None:
     for key in block:
         if key not in known:
             raise ConfigError(f"{where}: unknown key {key!r}{nearest(key, known)}; it has {', '.join(sorted(known))}")

@@ -1,6 +1,7 @@
 """The sections of params.yaml: one dataclass for each kind of entry."""
 
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from pipeline.config.build import Block
 
@@ -33,6 +34,28 @@ class RunEntry:
     model: Block  # fields of that class
     train: Block  # fields of `Train` of the stage pretrain
     sample: Block  # fields of the method's `Sampling`
+
+
+Role: TypeAlias = Literal["start", "teacher"]
+
+
+@dataclass(frozen=True)
+class From:
+    """The run that a derived run needs, and what for."""
+
+    run: str  # an entry of `runs` or `derived`, trained on the same dataset or imported
+    as_: Role | list[Role]  # start: training begins with its weights; teacher: it is there, frozen; or a list of both
+
+    @property
+    def roles(self) -> list[Role]:
+        return sorted(set([self.as_] if isinstance(self.as_, str) else self.as_))
+
+
+@dataclass(frozen=True)
+class DerivedEntry(RunEntry):
+    """A run whose training needs another run. Wherever an entry names a run, it may name a derived one."""
+
+    from_: From
 
 
 @dataclass(frozen=True)
@@ -102,6 +125,7 @@ class LaunchEntry:
 KINDS: dict[str, type] = {
     "datasets": DatasetEntry,
     "runs": RunEntry,
+    "derived": DerivedEntry,
     "classifiers": ClassifierEntry,
     "guides": GuideEntry,
     "guided": GuidedEntry,

@@ -15,6 +15,7 @@ from pipeline.config.entries import (
     KINDS,
     ClassifierEntry,
     DatasetEntry,
+    DerivedEntry,
     GuidedEntry,
     GuideEntry,
     LaunchEntry,
@@ -35,7 +36,7 @@ class Study:
     launch: LaunchEntry
     sweeps: dict[str, Block]  # see pipeline/sweeps/entry.py
     datasets: dict[str, DatasetEntry]
-    runs: dict[str, RunEntry]
+    runs: dict[str, RunEntry]  # those of `derived` too
     classifiers: dict[str, ClassifierEntry]
     guides: dict[str, GuideEntry]
     guided: dict[str, GuidedEntry]
@@ -55,13 +56,18 @@ def load_study(file: Path) -> Study:
     """Read and check everything that can be checked without importing a method."""
     content = read_yaml(file)
     check_keys(content, ["root", "launch", *KINDS, "sweeps"], str(file))
+    written = {kind: as_block(content.get(kind) or {}, f"{file.name}: {kind}") for kind in KINDS}
+    for name, entry in written["runs"].items():
+        if "from" in as_block(entry, f"{file.name}: runs.{name}"):
+            raise ConfigError(f"{file.name}: runs.{name}: a run with `from` belongs under `derived`: move it there")
     entries = {
-        kind: {
-            name: build(entry_type, entry, f"{file.name}: {kind}.{name}")
-            for name, entry in as_block(content.get(kind) or {}, f"{file.name}: {kind}").items()
-        }
+        kind: {name: build(entry_type, entry, f"{file.name}: {kind}.{name}") for name, entry in written[kind].items()}
         for kind, entry_type in KINDS.items()
     }
+    derived = entries.pop("derived")
+    if both := entries["runs"].keys() & derived.keys():
+        raise ConfigError(f"{file.name}: derived.{min(both)}: a run has the same name: rename one of them")
+    entries["runs"] |= derived
     sweeps = as_block(content.get("sweeps") or {}, f"{file.name}: sweeps")
     launch = build(LaunchEntry, content.get("launch") or {}, f"{file.name}: launch")
     root = (file.parent / content.get("root", ".")).resolve()
@@ -110,10 +116,12 @@ def _check_references(study: Study) -> None:
             )
     for kind, trained in (("runs", study.runs), ("classifiers", study.classifiers), ("stacks", study.stacks)):
         for name, entry in trained.items():
-            with naming(f"{kind}.{name}"):
+            with naming(f"{'derived' if isinstance(entry, DerivedEntry) else kind}.{name}"):
                 pick(study.datasets, entry.dataset, "dataset")
                 method_modules(entry.method, study.root)
                 _check_train(entry.train)
+                if isinstance(entry, DerivedEntry):
+                    _check_derived(study, name, entry)
     for name, guide in study.guides.items():
         with naming(f"guides.{name}"):
             _check_guide(study, name, guide)
@@ -129,6 +137,24 @@ def _check_references(study: Study) -> None:
     for name, translation in study.translations.items():
         with naming(f"translations.{name}"):
             pick(study.guided, translation.guided, "guided entry")
+
+
+def _check_derived(study: Study, name: str, entry: DerivedEntry) -> None:
+    dataset = pick(study.runs, entry.from_.run, "run").dataset
+    if not entry.from_.roles:
+        raise ConfigError("from.as: nothing came, start, teacher or both was wanted")
+    if "imported" in entry.train:
+        raise ConfigError("train.imported: an imported network is not trained: move it to `runs`, without `from`")
+    if dataset != entry.dataset:
+        raise ConfigError(
+            f"from.run: {entry.from_.run!r} is trained on {dataset!r}, but this run on {entry.dataset!r}: name one of "
+            "the same dataset"
+        )
+    line = [name]
+    while isinstance(needing := pick(study.runs, line[-1], "run"), DerivedEntry):
+        line.append(needing.from_.run)
+        if line[-1] in line[:-1]:
+            raise ConfigError(f"from: {' needs '.join(line)}: runs cannot need each other; break the loop")
 
 
 def _check_train(train: Block) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.config.build import Block, pick
-from pipeline.config.entries import ClassifierEntry, GuideEntry, RunEntry
+from pipeline.config.entries import ClassifierEntry, DerivedEntry, GuideEntry, RunEntry
 from pipeline.config.study import Study, method_modules
 from pipeline.dag.code_version import code_version
 from pipeline.data.artifacts import OUTSIDE, key_of
@@ -72,8 +72,15 @@ def check_metrics(study: Study, name: str) -> Call:
 
 
 def pretrain(study: Study, name: str) -> Call:
+    """A derived run has the run it needs as an input."""
     run = pick(study.runs, name, "run")
-    return _training(study, "pretrain", name, run, run.dataset, run.model)
+    call = _training(study, "pretrain", name, run, run.dataset, run.model)
+    if not isinstance(run, DerivedEntry):
+        return call
+    other = run.from_.run
+    inputs, modules = {"from": _out(study, "pretrain", other)}, (_module(study, study.runs[other].method),)
+    config = call.config | {"roles": run.from_.roles}
+    return replace(call, inputs=call.inputs | inputs, config=config, modules=call.modules + modules)
 
 
 def generate(study: Study, name: str) -> Call:

@@ -1,13 +1,14 @@
 """pretrain: train a generator on prepared data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from methods.core.pixels import to_uint8
 from methods.core.rng import TILE, sample_tiles
+from methods.core.training.derived import TEACHER, check_roles
 from methods.core.types import DataSpec, Generator, Nets
 from pipeline.config.build import Block, build_method
 from pipeline.context import RunContext
@@ -16,7 +17,7 @@ from pipeline.data.loader import Prepared, distinct
 from pipeline.data.row_index import open_rows
 from pipeline.errors import UserError
 from pipeline.training.loop import Job, Precision, check_at_least_one, outcome_of, train, write_trained
-from pipeline.training.networks import data_spec
+from pipeline.training.networks import data_spec, load_run
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Config:
     method: str
     model: Block
     train: Train
+    roles: list[str] = field(default_factory=list)  # of the run in the input "from", if there is one
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
@@ -52,14 +54,19 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
     def batches(split: str) -> Prepared:
         return Prepared(open_rows(inputs["data"].path, split), data.classes > 0, block.batch, block.seed, block.flip)
 
+    check_roles(method, config.method, config.roles)
     train_batches = distinct(batches("train"))
     job = Job(method, data, train_batches, block.steps, block.batch, block.seed, block.precision)
     if any(player.name == "discriminator" for player in method.players()):
         job = replace(job, unseen=batches("held_out"), collapse=block.collapse)
+    if config.roles:
+        job = replace(job, parent=load_run(inputs["from"], data), roles=config.roles)
     if len(data.shape) == 3:
         job = replace(job, preview=Preview(method, data))
     context.launch.fit(train, job, context.state, context.watch)
-    write_trained(out, outcome_of(context.state), data, block.seed)
+    outcome = outcome_of(context.state)
+    outcome.weights.pop(TEACHER, None)  # it is stored already
+    write_trained(out, outcome, data, block.seed)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import copy
 import io
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from methods.core.loop import TrainState, like, train_steps
 from methods.core.rng import StepRng
-from methods.core.types import Batch, DataSpec, Draws, Nets, Trainable
+from methods.core.training.derived import begin
+from methods.core.types import Batch, DataSpec, Draws, Nets, Parent, Trainable
 from pipeline.context import State, Watch, Worker
 from pipeline.data.artifacts import Draft
 from pipeline.data.loader import Batches, placed
@@ -60,6 +61,8 @@ class Job:
     precision: Precision
     held_out: HeldOut | None = None
     pretrained: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # weights by network, loaded at first
+    parent: Parent | None = None  # the run that a derived run needs
+    roles: Sequence[str] = ()  # of the parent
     unseen: Batches | None = None  # held-out data, on which a discriminator's logits are recorded
     collapse: float | None = None  # stop when the spread of generated images is below this share of the real ones'
     preview: Callable[[Nets], np.ndarray] | None = None  # samples to log, uint8 [n, C, H, W]
@@ -123,6 +126,8 @@ def train(worker: Worker, job: Job, state: State, watch: Watch) -> None:
     training = TrainState.fresh(job.method, job.data, job.seed, worker.device, dtype)
     for name, weights in job.pretrained.items():
         training.nets[name].load_state_dict(weights)
+    if job.parent is not None:
+        begin(job.method, training, job.parent, job.roles)
     checkpoint = Checkpoint(state, CHECKPOINT)
     saved = checkpoint.resume(training, worker.device)
     outcome = Outcome(**saved.get("outcome", {}))

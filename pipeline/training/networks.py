@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from methods.core.types import DataSpec, Trainable
+from methods.core.types import DataSpec, Parent, Trainable
+from pipeline.config.build import build_method
+from pipeline.data.artifacts import Artifact
 from pipeline.errors import TrilemmaError
 
 FILE = "weights.safetensors"
@@ -41,6 +43,13 @@ def load_networks(
         nets[name].to(device, dtype).eval().requires_grad_(False)
         nets[name].load_state_dict(own)
     return nets | dict(ready)
+
+
+def load_run(artifact: Artifact, data: DataSpec) -> Parent:
+    """A trained or imported run, on the CPU."""
+    config = artifact.manifest.config
+    method = build_method(config["method"], config["model"])
+    return Parent(method, load_networks(artifact.path, method, data, torch.device("cpu")))
 
 
 def _check_shapes(saved: Mapping[str, Tensor], built: Mapping[str, Tensor], where: str) -> None:

@@ -1,6 +1,7 @@
 """What DVC watches and what a stage reads are the same; what does not concern a result does not change its key."""
 
 import copy
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def watched() -> dict[str, list[str]]:
     """Stage -> parameters that DVC watches for it."""
     with Repo(str(ROOT)) as repo:
         return {
-            stage.addressing.replace("-guided@", "@"): [
+            re.sub("-(derived|guided)@", "@", stage.addressing): [
                 name for dep in stage.deps if isinstance(dep, ParamsDependency) for name in dep.params
             ]
             for stage in repo.stage.collect()
