@@ -35,6 +35,13 @@ class Imported:
     format: Format | None = None  # of that file
 
 
+@dataclass(frozen=True)
+class AnySample:
+    """Keys of `sample` that every method has."""
+
+    ema: float | None = None  # relative length of the weights' average, with `train.ema_lengths`; null: its own
+
+
 TRAIN: dict[str, tuple[type, ...]] = {  # the `train` block of each kind of entry
     "runs": (Train, Imported),
     "derived": (Train,),

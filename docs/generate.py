@@ -14,6 +14,7 @@ from mkdocs.structure.files import File, Files
 from docs.blocks import (
     KINDS,
     TRAIN,
+    AnySample,
     FeaturesConfig,
     Key,
     LaunchEntry,
@@ -81,9 +82,10 @@ def params_page() -> str:
     parts += ["## Methods", "An entry's `method` is one of these; its blocks have these keys."]
     for name, method in methods().items():
         parts += [f"### model of {name}", summary(method), _table(*keys(method))]
-        for block, what in (("Sampling", "sample"), ("Use", "use, beside `guide:` in `guided`,")):
-            if hasattr(method, block):
-                parts += [f"### {what} of {name}", _table(*keys(getattr(method, block)))]
+        if hasattr(method, "Sampling"):
+            parts += [f"### sample of {name}", _table(*keys(method.Sampling, AnySample))]
+        if hasattr(method, "Use"):
+            parts += [f"### use, beside `guide:` in `guided`, of {name}", _table(*keys(method.Use))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -16,6 +16,7 @@ from docs.blocks import (
     KINDS,
     ON_BAD_RECORD,
     TRAIN,
+    AnySample,
     FeaturesConfig,
     LaunchEntry,
     Sweep,
@@ -84,7 +85,7 @@ def _entry(kind: str, entry: type) -> Schema:
         use = _merged(block_schema(each) for each in uses)
         use["properties"] = {"guide": {"type": "string"}, **use["properties"]}
         properties["guides"]["items"] = use | {"required": ["guide"]}
-        properties["sample"] = _merged(block_schema(each) for each in samplings)
+        properties["sample"] = _merged(block_schema(each, AnySample) for each in samplings)
     return schema
 
 
@@ -109,7 +110,7 @@ def _definitions() -> Schema:
     for name, method in methods().items():
         found[f"{name}.model"] = block_schema(method)
         if hasattr(method, "Sampling"):
-            found[f"{name}.sample"] = block_schema(method.Sampling)  # type: ignore[attr-defined]
+            found[f"{name}.sample"] = block_schema(method.Sampling, AnySample)  # type: ignore[attr-defined]
             found[f"{name}.members"] = _named({"$ref": f"#/definitions/{name}.model"})
     return found
 

@@ -1,13 +1,14 @@
 """The one training loop: every method, one player or several, one worker or many."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from methods.core.posthoc import power_decay
 from methods.core.rng import StepRng, fold
 from methods.core.types import Adam, Batch, DataSpec, Player, Progress, Remembering, Trainable
 
@@ -21,19 +22,29 @@ class TrainState:
     nets: dict[str, nn.Module]
     optimisers: dict[str, torch.optim.Optimizer]  # by player
     averages: dict[str, dict[str, Tensor]]  # by player with an Ema: parameter name -> average
+    posthoc: dict[str, dict[str, dict[str, Tensor]]] = field(default_factory=dict)  # by length, then as `averages`
     step: int = 0
 
     @classmethod
     def fresh(
-        cls, method: Trainable, data: DataSpec, seed: int, device: torch.device | str = "cpu", dtype=torch.float32
+        cls,
+        method: Trainable,
+        data: DataSpec,
+        seed: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        lengths: Sequence[float] = (),
     ) -> "TrainState":
+        """lengths: of averages to keep beside a player's own, see `core.posthoc`."""
         torch.manual_seed(fold(seed, "init"))
         nets = {name: net.to(device, dtype).train() for name, net in method.build(data).items()}
         players = method.players()
+        averages = {p.name: _copied(trained(p, nets[p.net])) for p in players if p.ema is not None}
         return cls(
             nets,
-            {p.name: _optimiser(p.optimiser, nets[p.net]) for p in players},
-            {p.name: _parameters(nets[p.net]) for p in players if p.ema is not None},
+            {p.name: _optimiser(p, nets[p.net]) for p in players},
+            averages,
+            {str(length): {name: _copied(average) for name, average in averages.items()} for length in lengths},
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -41,6 +52,7 @@ class TrainState:
             "nets": {name: net.state_dict() for name, net in self.nets.items()},
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
             "averages": self.averages,
+            "posthoc": self.posthoc,
             "step": self.step,
         }
 
@@ -49,9 +61,12 @@ class TrainState:
             net.load_state_dict(state["nets"][name])
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
-        for player, average in self.averages.items():
-            for name, value in average.items():
-                value.copy_(state["averages"][player][name])
+        kept = [(self.averages, state["averages"])]
+        kept += [(averages, state["posthoc"][length]) for length, averages in self.posthoc.items()]
+        for averages, saved in kept:
+            for player, average in averages.items():
+                for name, value in average.items():
+                    value.copy_(saved[player][name])
         self.step = state["step"]
 
     def weights(self, players: tuple[Player, ...]) -> dict[str, dict[str, Tensor]]:
@@ -114,21 +129,28 @@ def _step(
     sample = next(net.parameters())
     local = global_batch.each(lambda part: like(part[mine], sample))
     draws = {name: like(value[mine], sample) for name, value in draws.items()}
-    for name, other in state.nets.items():
-        other.requires_grad_(name == player.net)
+    for other in state.nets.values():
+        other.requires_grad_(False)
+    for parameter in trained(player, net).values():
+        parameter.requires_grad_(True)
     torch.manual_seed(fold(seed, progress.step, player.name, mine.start))  # dropout
     optimiser = state.optimisers[player.name]
     optimiser.zero_grad(set_to_none=True)  # before the loss, whose activations take their place
     with torch.autocast(sample.device.type, autocast, enabled=autocast is not None):
         loss, metrics = method.loss(player.name, state.nets, local, draws, progress.step)
     loss.backward()
-    parameters = [p for p in net.parameters() if p.grad is not None]
+    parameters = [p for p in trained(player, net).values() if p.grad is not None]
     _finish_gradients(parameters, player.optimiser, all_reduce)
     for group in optimiser.param_groups:
         group["lr"] = player.optimiser.lr(progress)
+        if callable(player.optimiser.betas):
+            group["betas"] = player.optimiser.betas(progress)
     optimiser.step()
     if player.ema is not None:
         _average(state.averages[player.name], net, player.ema.decay(progress))
+        for length, averages in state.posthoc.items():
+            seen = progress.images + progress.batch
+            _average(averages[player.name], net, power_decay(float(length), seen, progress.batch))
     notes = metrics.pop("notes", None)
     if notes is not None and isinstance(method, Remembering):
         method.remember(player.name, state.nets, _of_all_workers(notes, progress.batch, mine, all_reduce))
@@ -164,14 +186,26 @@ def _average(average: dict[str, Tensor], net: nn.Module, decay: float) -> None:
         value.lerp_(parameters[name].detach(), 1 - decay)
 
 
-def _parameters(net: nn.Module) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in net.named_parameters()}
+def trained(player: Player, net: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of its network that a player trains, by name; ValueError if there is none."""
+    every = dict(net.named_parameters())
+    chosen = every if player.trains is None else {name: p for name, p in every.items() if player.trains(name)}
+    if not chosen:
+        raise ValueError(f"player {player.name}: `trains` chooses none of the {len(every)} parameters of {player.net}")
+    return chosen
 
 
-def _optimiser(adam: Adam, net: nn.Module) -> torch.optim.Optimizer:
-    kind = torch.optim.AdamW if adam.decoupled else torch.optim.Adam
-    decay = adam.weight_decay
-    return kind(net.parameters(), lr=0.0, betas=adam.betas, eps=adam.eps, weight_decay=decay, fused=True)
+def _copied(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in parameters.items()}
+
+
+def _optimiser(player: Player, net: nn.Module) -> torch.optim.Optimizer:
+    adam, parameters = player.optimiser, trained(player, net).values()
+    options: dict[str, Any] = {"lr": 0.0, "eps": adam.eps, "weight_decay": adam.weight_decay}
+    options["betas"] = (0.9, 0.999) if callable(adam.betas) else adam.betas  # a law sets them at every step
+    if adam.rectified:
+        return torch.optim.RAdam(parameters, **options, decoupled_weight_decay=adam.decoupled)
+    return (torch.optim.AdamW if adam.decoupled else torch.optim.Adam)(parameters, **options, fused=True)
 
 
 def like(value: Tensor, other: Tensor) -> Tensor:

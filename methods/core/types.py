@@ -19,6 +19,8 @@ class At(NamedTuple):
     sigma: Tensor  # [B] noise standard deviation in image units
     step: int  # 0, 1, ... along the chain
     order: int = 1  # 2 in the corrector of a second-order solver
+    begins: float | None = None  # noise level at which the solver's step begins; None where there are no steps
+    until: Tensor | None = None  # [B] noise level that the step leads to, for networks that see a pair of times
 
 
 class Prediction(NamedTuple):
@@ -81,15 +83,19 @@ class Progress(NamedTuple):
         return self.step * self.batch
 
 
+Betas: TypeAlias = tuple[float, float]  # decays of Adam's averages of the gradient and of its square
+
+
 @dataclass(frozen=True)
 class Adam:
     """One player's optimiser."""
 
     lr: Callable[[Progress], float]
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Betas | Callable[[Progress], Betas] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
     decoupled: bool = False  # True: AdamW
+    rectified: bool = False  # True: RAdam, whose first steps are smaller (Liu et al. 2020, arXiv:1908.03265)
     clip_norm: float | None = None  # of the gradient over all of the player's parameters
     replace_nonfinite: float | None = None  # gradients: NaN becomes 0, +-inf this bound (EDM)
 
@@ -110,6 +116,7 @@ class Player:
     optimiser: Adam
     ema: Ema | None = None
     every: int = 1  # steps whenever step % every == 0
+    trains: Callable[[str], bool] | None = None  # of a parameter's name: whether it is trained; None: all are
 
 
 Nets: TypeAlias = Mapping[str, nn.Module]

@@ -47,6 +47,14 @@ def octave_embedding(t: Tensor, dim: int) -> Tensor:
     return torch.cat([phases.sin(), phases.cos()], dim=1)
 
 
+def split_pair(noise_labels: Tensor, second: nn.Module | None) -> tuple[Tensor, Tensor | None]:
+    """[B] of a network of one time, with None; [B, 2] of one of two, with a layer `second`, apart. Else ValueError."""
+    if (noise_labels.dim() == 2) != (second is not None):
+        wanted = "[B]" if second is None else "[B, 2], a network of pairs,"
+        raise ValueError(f"noise_labels: shape {list(noise_labels.shape)} came, {wanted} was wanted")
+    return (noise_labels, None) if second is None else (noise_labels[:, 0], noise_labels[:, 1])
+
+
 class TimeEmbedding(nn.Module):
     """[B] time, as the method scales it -> [B, outputs]: `sinusoids` of `width` through the layers `main`."""
 

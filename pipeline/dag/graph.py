@@ -220,8 +220,11 @@ def _inception(wanted: object, dataset: str) -> str | None:
 
 def _sampler(study: Study, name: str) -> dict[str, Any]:
     """The settings for sampling an entry: the run's, overridden by a guided entry's own."""
-    run = study.runs[_run_of(study, name)]
-    sampler = {"method": run.method, "model": run.model, "sample": run.sample, "guides": []}
+    run, own = study.runs[_run_of(study, name)], {} if name in study.runs else study.guided[name].sample
+    sample = run.sample | own
+    sampler = {"method": run.method, "model": run.model, "sample": sample, "guides": []}
+    if "ema" in sample:  # no field of the method's `Sampling`
+        sampler |= {"sample": {key: value for key, value in sample.items() if key != "ema"}, "ema": sample["ema"]}
     if name in study.runs:
         return sampler
     guided = study.guided[name]
@@ -235,7 +238,7 @@ def _sampler(study: Study, name: str) -> dict[str, Any]:
         }
         for use in guided.guides
     ]
-    return sampler | {"sample": run.sample | guided.sample, "guides": guides}
+    return sampler | {"guides": guides}
 
 
 def _sample_call(study: Study, stage: str, name: str, config: dict[str, Any]) -> Call:

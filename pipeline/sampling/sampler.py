@@ -19,6 +19,7 @@ from pipeline.config.build import Block, build, build_method
 from pipeline.data.artifacts import Artifact
 from pipeline.errors import ConfigError, TrilemmaError
 from pipeline.sampling.counting import counting
+from pipeline.training.averages import load_average
 from pipeline.training.networks import data_spec, load_networks
 
 TASKS_PER_WORKER = 4
@@ -44,6 +45,7 @@ class SamplerConfig:
     model: Block
     sample: Block
     guides: list[Guidance]
+    ema: float | None = None  # relative length of the average of weights to sample with; None: the method's own
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class GuidedSampler:
         self.method = build_method(settings["method"], settings["model"])
         self.sampling = build(self.method.Sampling, settings["sample"], f"{settings['method']}: sample")
         self.nets = load_networks(spec.run, self.method, self.data, self.device)
+        if settings["ema"] is not None:
+            load_average(self.nets, spec.run, settings["facts"], settings["ema"])
         self._loaded: dict[Path, dict[str, nn.Module]] = {}
         guides = zip(settings["guides"], spec.guides, spec.trunks)
         self.guides = [self._load_guide(block, folder, trunk) for block, folder, trunk in guides]

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from methods.core.pixels import to_uint8
+from methods.core.posthoc import LONGEST
 from methods.core.rng import TILE, sample_tiles
 from methods.core.training.derived import TEACHER, check_roles
 from methods.core.types import DataSpec, Generator, Nets
@@ -16,6 +17,7 @@ from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.loader import Prepared, distinct
 from pipeline.data.row_index import open_rows
 from pipeline.errors import UserError
+from pipeline.training.averages import snapshot_steps, write_averages
 from pipeline.training.loop import Job, Precision, check_at_least_one, outcome_of, train, write_trained
 from pipeline.training.networks import data_spec, load_run
 
@@ -30,9 +32,14 @@ class Train:
     precision: Precision = "float32"
     flip: bool = False  # mirror each image with probability 1/2 (EDM's augmentation does so already)
     collapse: float | None = 0.02  # adversarial methods: stop below this share of the real images' spread
+    ema_lengths: tuple[float, ...] = ()  # averages to store, by relative length, so that `sample.ema` can choose any
+    ema_snapshots: int = 32  # times in the training at which they are stored
 
     def __post_init__(self) -> None:
-        check_at_least_one(steps=self.steps, batch=self.batch)
+        check_at_least_one(steps=self.steps, batch=self.batch, ema_snapshots=self.ema_snapshots)
+        for length in self.ema_lengths:
+            if not 0 < length <= LONGEST:
+                raise ValueError(f"ema_lengths: {length} came, relative lengths from 0 to {LONGEST} were wanted")
         if self.collapse is not None and not 0 <= self.collapse < 1:
             raise ValueError(f"collapse: {self.collapse} came, a share below 1 or null was wanted")
 
@@ -57,6 +64,11 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
     check_roles(method, config.method, config.roles)
     train_batches = distinct(batches("train"))
     job = Job(method, data, train_batches, block.steps, block.batch, block.seed, block.precision)
+    if block.ema_lengths:
+        if all(player.ema is None for player in method.players()):
+            raise UserError(f"train.ema_lengths: {config.method} keeps no average with these fields: leave it out")
+        steps = snapshot_steps(block.steps, block.ema_snapshots)
+        job = replace(job, ema_lengths=block.ema_lengths, ema_steps=steps)
     if any(player.name == "discriminator" for player in method.players()):
         job = replace(job, unseen=batches("held_out"), collapse=block.collapse)
     if config.roles:
@@ -67,6 +79,8 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
     outcome = outcome_of(context.state)
     outcome.weights.pop(TEACHER, None)  # it is stored already
     write_trained(out, outcome, data, block.seed)
+    if job.ema_lengths:
+        write_averages(out, context.state, job.ema_lengths, job.ema_steps, block.batch)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from pipeline.context import State, Watch, Worker
 from pipeline.data.artifacts import Draft
 from pipeline.data.loader import Batches, placed
 from pipeline.errors import Interrupted, TrilemmaError
+from pipeline.training.averages import save_averages
 from pipeline.training.divergence import check_finite, check_spread
 from pipeline.training.networks import save_weights
 
@@ -63,6 +64,8 @@ class Job:
     pretrained: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # weights by network, loaded at first
     parent: Parent | None = None  # the run that a derived run needs
     roles: Sequence[str] = ()  # of the parent
+    ema_lengths: Sequence[float] = ()  # of averages that are stored now and then (`core.posthoc`)
+    ema_steps: frozenset[int] = frozenset()  # after which they are
     unseen: Batches | None = None  # held-out data, on which a discriminator's logits are recorded
     collapse: float | None = None  # stop when the spread of generated images is below this share of the real ones'
     preview: Callable[[Nets], np.ndarray] | None = None  # samples to log, uint8 [n, C, H, W]
@@ -123,7 +126,7 @@ class Checkpoint:
 def train(worker: Worker, job: Job, state: State, watch: Watch) -> None:
     """Train to the end or from the last checkpoint on; rank 0 saves the outcome in `state`. May raise `Interrupted`."""
     dtype = torch.float64 if job.precision == "float64" else torch.float32
-    training = TrainState.fresh(job.method, job.data, job.seed, worker.device, dtype)
+    training = TrainState.fresh(job.method, job.data, job.seed, worker.device, dtype, job.ema_lengths)
     for name, weights in job.pretrained.items():
         training.nets[name].load_state_dict(weights)
     if job.parent is not None:
@@ -157,6 +160,8 @@ def _run(
             outcome.window = []
             if job.held_out is not None and outcome.checks_without_gain >= job.held_out.patience:
                 break
+        if view is not None and step in job.ema_steps:
+            save_averages(checkpoint.state, step, training, job.method.players())
         must_stop = worker.must_stop() and not is_last
         if view is not None and (must_stop or (is_recorded and checkpoint.is_due())):
             checkpoint.save(training, outcome=vars(outcome))

@@ -1,12 +1,12 @@
 """The loop: resuming, several players, several workers, and what is frozen when."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.core.loop import TrainState, batch_indices, train_steps
+from methods.core.loop import TrainState, batch_indices, train_steps, trained
 from methods.core.rng import SeededRng, StepRng, fold, sample_tiles
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player
 from tests.methods.toy import in_lockstep
@@ -130,3 +130,30 @@ def test_an_images_noise_does_not_depend_on_its_neighbours() -> None:
 
 def test_seeds_fold_the_same_on_every_machine() -> None:
     assert fold(0, "init") == 1519069808562059438
+
+
+@dataclass(frozen=True)
+class HalfTrained(Pair):
+    """Trains the last layer of the maker alone, with RAdam and a decay that changes."""
+
+    def players(self) -> tuple[Player, ...]:
+        adam = Adam(lambda progress: self.rate, lambda progress: (0.0, 0.9 + 0.009 * progress.step), rectified=True)
+        return (Player("g", "maker", adam, Ema(lambda progress: 0.5), trains=lambda name: name.startswith("3.")),)
+
+
+def test_a_player_trains_the_parameters_that_it_chooses() -> None:
+    method = HalfTrained()
+    state = TrainState.fresh(method, DATA, seed=1)
+    before = {name: p.detach().clone() for name, p in state.nets["maker"].named_parameters()}
+    run(state, 8, method)
+    changed = {name for name, p in state.nets["maker"].named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {"3.weight", "3.bias"} == state.averages["g"].keys()
+    assert state.optimisers["g"].param_groups[0]["betas"] == (0.0, 0.9 + 0.009 * 7)
+    assert isinstance(state.optimisers["g"], torch.optim.RAdam)
+    assert state.weights(method.players())["maker"].keys() == before.keys()
+
+
+def test_a_choice_of_no_parameter_is_refused() -> None:
+    nobody = replace(HalfTrained().players()[0], trains=lambda name: False)
+    with pytest.raises(ValueError, match="player g: `trains` chooses none of the 4 parameters of maker"):
+        trained(nobody, Pair().build(DATA)["maker"])

@@ -1,11 +1,13 @@
 """Multilayer perceptrons and small encoders, for points and digits."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from methods.nets.edm.song_unet import SongUNet
 from methods.nets.small.encoder import ConvEncoder, MlpEncoder
 from methods.nets.small.mlp import ResidualMlp
 from tests.methods.test_nets import digits, train_a_step
@@ -59,3 +61,28 @@ def test_the_convolutional_encoder_takes_images_from_8_pixels_up(side: int):
 def test_the_convolutional_encoder_refuses_images_too_small_to_halve():
     with pytest.raises(ValueError, match="MlpEncoder"):
         ConvEncoder((1, 4, 4))
+
+
+UNET: dict[str, Any] = {"model_channels": 16, "channel_mult": (1,), "num_blocks": 1, "attn_resolutions": ()}
+PAIRED: dict[str, Callable[[bool], nn.Module]] = {
+    "mlp": lambda pairs: ResidualMlp((1, 8, 8), width=16, blocks=1, pairs=pairs),
+    "song-unet": lambda pairs: SongUNet(8, 1, 1, pairs=pairs, **UNET),
+}
+
+
+@pytest.mark.parametrize("make", PAIRED.values(), ids=PAIRED)
+def test_a_network_of_pairs_sees_both_times(make: Callable[[bool], nn.Module]) -> None:
+    torch.manual_seed(0)
+    x, times = torch.randn(4, 1, 8, 8), torch.rand(4, 2)
+    net = make(True)
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    out = net(x, times)
+    for column in (0, 1):
+        other = times.clone()
+        other[:, column] += 0.3
+        assert (net(x, other) - out).abs().amax((1, 2, 3)).min() > 1e-4
+    with pytest.raises(ValueError, match=r"noise_labels: shape \[4\] came, \[B, 2\], a network of pairs, was wanted"):
+        net(x, times[:, 0])
+    with pytest.raises(ValueError, match=r"noise_labels: shape \[4, 2\] came, \[B\] was wanted"):
+        make(False)(x, times)

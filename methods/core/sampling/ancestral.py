@@ -109,7 +109,7 @@ class Step(NamedTuple):
 def predict(denoise: Denoiser, x: Tensor, chain: Chain, index: int) -> tuple[Prediction, float]:
     """The denoiser's prediction for state x [B, ...] of the chain, and the state's alpha_bar."""
     alpha_bar, sigma = float(chain.alpha_bar[index]), float(chain.sigma[index])
-    at = At(x.new_full((len(x),), sigma), step=len(chain) - 1 - index)
+    at = At(x.new_full((len(x),), sigma), step=len(chain) - 1 - index, begins=sigma)
     return denoise(x / alpha_bar**0.5, at), alpha_bar
 
 

@@ -86,7 +86,7 @@ def reverse_sde(denoise: Denoiser, x: Tensor, sigmas: Tensor, path: Path, rng: I
     x = x.double() * per_sample(path.scale(expand_level(times[0], x)), x)
     for step, (time, after) in enumerate(pairwise(times)):
         t, stride = expand_level(time, x), after - time
-        slope, _ = slope_at(denoise, x, t, path, At(path.sigma(t), step))
+        slope, _ = slope_at(denoise, x, t, path, At(path.sigma(t), step, begins=float(sigmas[step])))
         drift = per_sample(path.scale_slope(t) / path.scale(t), x) * x
         spread = (2 * path.sigma(t) * path.sigma_slope(t) * abs(stride)).sqrt() * path.scale(t)
         x = x + stride * (2 * slope - drift) + per_sample(spread, x) * fresh_noise(rng, x)

@@ -95,11 +95,11 @@ def heun(
             added = (hat**2 - sigma**2).clamp(min=0).sqrt()
             x = x + per_sample(added * amount.noise, x) * fresh_noise(rng, x)
         x_hat, stride = x, per_sample(follows - hat, x)
-        target, log_ratio = guided_image(denoise, x_hat, At(hat, step))
+        target, log_ratio = guided_image(denoise, x_hat, At(hat, step, begins=level))
         slope = (x_hat - target) / per_sample(hat, x)
         x = x_hat + stride * slope
         if after > 0:
-            target, _ = guided_image(denoise, x, At(follows, step, order=2))
+            target, _ = guided_image(denoise, x, At(follows, step, 2, level))
             x = x_hat + stride * (slope + (x - target) / per_sample(follows, x)) / 2
     return x
 
@@ -154,7 +154,7 @@ def follow(
     x = noise * per_sample(path.sigma(t0) * path.scale(t0), noise)
     log_ratio: Tensor | None = None
     for step, (time, after) in enumerate(pairwise(times)):
-        t = expand_level(time, x)
+        t, begins = expand_level(time, x), float(sigmas[step])
         t_hat, x_hat = t, x
         if churn is not None:
             sigma = path.sigma(t)
@@ -163,12 +163,12 @@ def follow(
             added = (path.sigma(t_hat) ** 2 - sigma**2).clamp(min=0).sqrt() * path.scale(t_hat) * amount.noise
             x_hat = per_sample(path.scale(t_hat) / path.scale(t), x) * x + per_sample(added, x) * fresh_noise(rng, x)
         stride = expand_level(after, x) - t_hat
-        slope, log_ratio = slope_at(denoise, x_hat, t_hat, path, At(path.sigma(t_hat), step))
+        slope, log_ratio = slope_at(denoise, x_hat, t_hat, path, At(path.sigma(t_hat), step, begins=begins))
         x = x_hat + per_sample(stride, x) * slope
         if alpha is not None and after > 0:
             t_mid = t_hat + alpha * stride
             x_mid = x_hat + per_sample(alpha * stride, x) * slope
-            slope_mid, _ = slope_at(denoise, x_mid, t_mid, path, At(path.sigma(t_mid), step, order=2))
+            slope_mid, _ = slope_at(denoise, x_mid, t_mid, path, At(path.sigma(t_mid), step, 2, begins))
             share = 1 / (2 * alpha)
             x = x_hat + per_sample(stride, x) * ((1 - share) * slope + share * slope_mid)
     return x

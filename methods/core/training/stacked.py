@@ -5,7 +5,7 @@ up to rounding. Models of one stack must have equal `structure`.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -149,6 +149,7 @@ def _adam(
 ) -> None:
     """Step `count` = 1, 2, ... of torch.optim.Adam, with a learning rate per model; all [M, P]."""
     mean, square = moments
+    assert not callable(adam.betas)  # see `_check`
     first, second = adam.betas
     mean.lerp_(gradient, 1 - first)
     square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
@@ -199,8 +200,9 @@ def _check(models: Sequence[Model]) -> None:
         raise ValueError(f"models {apart[0][0]} and {apart[1][0]} differ in structure: stack them apart")
     for player in models[0].method.players():
         adam = player.optimiser
-        if player.every != 1 or adam != replace(Adam(adam.lr, adam.betas), eps=adam.eps):
-            raise ValueError(f"player {player.name}: a stack supports plain Adam at every step only")
+        is_plain = adam == Adam(adam.lr, adam.betas, adam.eps) and not callable(adam.betas)
+        if player.every != 1 or player.trains is not None or not is_plain:
+            raise ValueError(f"player {player.name}: a stack supports plain Adam of all parameters at every step only")
 
 
 def _check_stackable(name: str, net: nn.Module) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from methods.core.checks import require_choice
 from methods.nets.edm.blocks import BlockStyle
 from methods.nets.edm.trunk import Trunk, add_condition
-from methods.nets.embeddings import FourierEmbedding, SinCosEmbedding
+from methods.nets.embeddings import FourierEmbedding, SinCosEmbedding, split_pair
 from methods.nets.fir import FirConv
 from methods.nets.layers import (
     EPS,
@@ -41,6 +41,7 @@ class SongUNet(nn.Module):
 
     img_resolution: pixels per side; halved len(channel_mult) - 1 times. attn_resolutions count in the same pixels.
     label_dim, augment_dim: widths of the class and augmentation vectors; 0: not conditioned.
+    pairs: two noise labels per image.
     encoder_type, decoder_type: how the input image enters every level, and how the output image is formed.
     """
 
@@ -63,6 +64,7 @@ class SongUNet(nn.Module):
         encoder_type: EncoderType = "standard",
         decoder_type: DecoderType = "standard",
         resample_filter: tuple[int, ...] = (1, 1),
+        pairs: bool = False,
     ) -> None:
         super().__init__()
         require_choice("embedding_type", embedding_type, EmbeddingType)
@@ -76,6 +78,7 @@ class SongUNet(nn.Module):
         self.map_augment = (
             Linear(augment_dim, noise_channels, weight=xavier_uniform, bias=None) if augment_dim else None
         )
+        self.map_second = xavier_linear(noise_channels, noise_channels) if pairs else None
         self.map_layer0 = xavier_linear(noise_channels, emb_channels)
         self.map_layer1 = xavier_linear(emb_channels, emb_channels)
         style = BlockStyle(
@@ -114,7 +117,10 @@ class SongUNet(nn.Module):
     def forward(
         self, x: Tensor, noise_labels: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
-        """[B, in_channels, H, W], [B], [B, label_dim] or [B] int, [B, augment_dim] -> [B, out_channels, H, W]."""
+        """[B, in_channels, H, W], [B], [B, label_dim] or [B] int, [B, augment_dim] -> [B, out_channels, H, W].
+
+        pairs: the second is [B, 2].
+        """
         emb = self._embed(noise_labels, class_labels, augment_labels)
         skips = self.trunk.encode(self.enc, x, emb, self._join)
         image = None
@@ -124,7 +130,10 @@ class SongUNet(nn.Module):
         return image
 
     def _embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
-        emb = self.map_noise(noise_labels.to(self.map_layer0.weight.dtype))
+        first, second = split_pair(noise_labels.to(self.map_layer0.weight.dtype), self.map_second)
+        emb = self.map_noise(first)
+        if self.map_second is not None and second is not None:
+            emb = emb + self.map_second(self.map_noise(second))
         emb = add_condition(emb, self.map_label, class_labels, "class labels", gain=math.sqrt(self.label_dim))
         emb = add_condition(emb, self.map_augment, augment_labels, "augmentation labels")
         return F.silu(self.map_layer1(F.silu(self.map_layer0(emb))))
