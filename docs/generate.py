@@ -25,6 +25,7 @@ from docs.blocks import (
     sources,
     summary,
 )  # fmt: skip
+from methods import autoguidance
 from pipeline.cli.main import app
 
 ROOT = Path(__file__).parents[1]
@@ -77,6 +78,12 @@ def params_page() -> str:
                 parts += [f"### options of source {name}", summary(source), _table(*keys(source), bad_record_key())]
             settable = [key for key in keys(FeaturesConfig) if key.name != "images"]  # it comes from `evaluate`
             parts += ["### features", summary(FeaturesConfig), _table(*settable)]
+        if kind == "autoguided":
+            parts += [
+                "### weaker, beside `run:`",
+                summary(autoguidance.Use),
+                _table(*keys(autoguidance.Use, AnySample)),
+            ]
         if kind in TRAIN:
             parts += [f"### train of {kind}", summary(TRAIN[kind][0]), _table(*keys(*TRAIN[kind]))]
     parts += ["## Methods", "An entry's `method` is one of these; its blocks have these keys."]

@@ -29,6 +29,7 @@ from docs.blocks import (
     written,
     written_fields,
 )  # fmt: skip
+from methods import autoguidance
 
 FILE = Path(__file__).with_name("params.schema.json")
 Schema = dict[str, Any]
@@ -79,7 +80,11 @@ def _entry(kind: str, entry: type) -> Schema:
         if "members" in properties:
             choices = {name: blocks | {"members": f"{name}.members"} for name, blocks in choices.items()}
         schema["allOf"] = _choices(schema, "method", choices)
-    if kind == "guided":
+    if kind == "autoguided":
+        weaker = block_schema(autoguidance.Use, AnySample)
+        weaker["properties"]["run"] = {"type": "string"}
+        properties["weaker"] = weaker | {"required": ["run"]}
+    if kind in ("guided", "autoguided"):
         samplings = (cls.Sampling for cls in methods().values() if hasattr(cls, "Sampling"))
         uses = [cls.Use for cls in methods().values() if hasattr(cls, "Use")]
         use = _merged(block_schema(each) for each in uses)

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from methods.core.chain_model import ChainModel
-from methods.core.labels import drop_labels
+from methods.core.labels import check_guidance, drop_labels
 from methods.core.process.chains import look_up
 from methods.core.process.posterior import diffuse
 from methods.core.rng import StepRng
@@ -27,9 +27,11 @@ class Sampling:
     variance: Literal["small", "large"] = "large"  # of ancestral steps: the posterior's, or beta
     clip: bool = True  # the predicted image, to [-1, 1]
     cfg_weight: float = 0.0  # classifier-free guidance: 0 none (Ho and Salimans' w; DiT's and DG's scale is 1 + w)
+    cfg_interval: tuple[float, float] | None = None  # guide only steps that begin at noise levels (low, high]
 
     def __post_init__(self) -> None:
         check_steps_back(self.eta, self.variance)
+        check_guidance(self.cfg_weight, self.cfg_interval)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from methods.core.checks import (
     require_fraction,
     require_positive,
 )
-from methods.core.labels import classifier_free_denoiser, drop_labels
+from methods.core.labels import check_guidance, classifier_free_denoiser, drop_labels
 from methods.core.process.denoise import EDMScheme, Preconditioned, denoising_errors
 from methods.core.process.noise import GeometricVE, LinearVP, SubVP, edm_grid
 from methods.core.rng import ImageRng, StepRng
@@ -72,6 +72,7 @@ class Sampling:
     process: Literal["edm", "vp", "sub-vp", "ve"] = "edm"  # whose path is followed; score SDEs': levels uniform in time
     tolerance: float = 1e-5  # of rk45, relative and absolute
     cfg_weight: float = 0.0  # classifier-free guidance: 0 none (Ho and Salimans' w; DiT's and DG's scale is 1 + w)
+    cfg_interval: tuple[float, float] | None = None  # guide only steps that begin at noise levels (low, high]
 
     def __post_init__(self) -> None:
         solvers, processes = ("heun", "euler", "rk45", "sde"), ("edm", *PATHS)
@@ -84,6 +85,7 @@ class Sampling:
         require_at_least(0, churn=self.churn)
         churns = self.solver in ("heun", "euler") or self.churn_law is None
         require(churns, "solver", self.solver, "heun or euler, as there is churn,")
+        check_guidance(self.cfg_weight, self.cfg_interval)
         even = self.process == "edm" or self.rho == 7.0
         require(even, "rho", self.rho, f"none beside process {self.process} (leave it out)")
 
@@ -202,7 +204,8 @@ class EDM:
         net = _denoiser(nets)
         scheme, churn = net.scheme, sampling.churn_law
         path, sigmas = sampling.curve(scheme.sigma_min, scheme.sigma_max)
-        denoise = wrap(classifier_free_denoiser(self.denoiser, net, labels, self.label_dropout, sampling.cfg_weight))
+        guidance = (self.label_dropout, sampling.cfg_weight, sampling.cfg_interval)
+        denoise = wrap(classifier_free_denoiser(self.denoiser, net, labels, *guidance))
         x, sigmas = begin(rng.normal(*net.shape).double(), sigmas, source)
         match sampling.solver:
             case "rk45":

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from methods.core.chain_model import ChainModel
 from methods.core.density.variational import bound_terms
-from methods.core.labels import drop_labels
+from methods.core.labels import check_guidance, drop_labels
 from methods.core.process.chains import Chain, look_up
 from methods.core.process.posterior import diffuse
 from methods.core.rng import StepRng
@@ -31,9 +31,11 @@ class Sampling:
     eta: float | None = None  # None: ancestral; else DDIM, 0 deterministic
     clip: bool = True  # the predicted image, to [-1, 1]
     cfg_weight: float = 0.0  # classifier-free guidance: 0 none (Ho and Salimans' w; DiT's and DG's scale is 1 + w)
+    cfg_interval: tuple[float, float] | None = None  # guide only steps that begin at noise levels (low, high]
 
     def __post_init__(self) -> None:
         check_steps_back(self.eta)
+        check_guidance(self.cfg_weight, self.cfg_interval)
 
 
 class Losses(NamedTuple):

@@ -59,6 +59,7 @@ class ChainModel(ABC):
         """One network call per state visited; with classifier-free guidance two."""
         net, (spacing, variance) = nets["denoiser"], self.spacing_and_variance(sampling)
         assert isinstance(net, StepNet)
-        denoise = wrap(classifier_free_denoiser(self.denoiser, net, labels, self.label_dropout, sampling.cfg_weight))
+        guidance = (self.label_dropout, sampling.cfg_weight, sampling.cfg_interval)
+        denoise = wrap(classifier_free_denoiser(self.denoiser, net, labels, *guidance))
         x, chain = rng.normal(*net.shape), self.chain.spaced(spacing)
         return walk(denoise, x, chain, rng, sampling.eta, variance, sampling.clip, source)

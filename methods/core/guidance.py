@@ -18,6 +18,7 @@ from methods.core.types import At, Denoiser, Prediction
 LOG_RATIO_OUTSIDE = 1e7  # of a sample outside its guide's window: above any threshold for bad samples
 
 WeightLaw: TypeAlias = Callable[[At, Tensor], Tensor]  # (sampler state, the guide's own log-weights [B]) -> weights [B]
+Interval: TypeAlias = tuple[float, float]  # noise levels (low, high], in image units
 Trunk: TypeAlias = Callable[[Tensor, At], Any]  # a frozen network, whose output several guides may share
 
 
@@ -48,6 +49,29 @@ def switched(early: WeightLaw, late: WeightLaw, sigma: float) -> WeightLaw:
         return torch.where(at.sigma < sigma, late(at, log_weight), early(at, log_weight))
 
     return weight
+
+
+def within(law: WeightLaw, interval: Interval | None) -> WeightLaw:
+    """`law` in the steps of a solver that begin at a noise level in (low, high], 0 in others; None: in all.
+
+    All evaluations of a step are guided alike, so that its slopes belong to one field (Kynkäänniemi et al. 2024,
+    arXiv:2404.07724). Where there are no steps, the level of the evaluation decides.
+    """
+    if interval is None:
+        return law
+    low, high = interval
+
+    def weight(at: At, log_weight: Tensor) -> Tensor:
+        begins = at.sigma if at.begins is None else torch.full_like(at.sigma, at.begins)
+        return torch.where((begins > low) & (begins <= high), law(at, log_weight), 0)
+
+    return weight
+
+
+def check_interval(interval: Interval | None, name: str) -> None:
+    """ValueError for an interval without noise levels."""
+    is_one = interval is None or 0 <= interval[0] < interval[1]
+    require(is_one, name, interval, "two noise levels, the lower first,")
 
 
 @dataclass(frozen=True)

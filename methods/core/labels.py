@@ -6,10 +6,16 @@ from typing import TypeVar
 from torch import Tensor
 
 from methods.core.checks import check_labels, require
-from methods.core.guidance import classifier_free, constant
+from methods.core.guidance import Interval, check_interval, classifier_free, constant, within
 from methods.core.process.denoise import Preconditioned
 from methods.core.sampling.ancestral import StepNet
 from methods.core.types import Denoiser
+
+
+def check_guidance(cfg_weight: float, interval: Interval | None) -> None:
+    """Of a `Sampling`: ValueError for an interval without guidance, or without noise levels."""
+    require(cfg_weight != 0 or interval is None, "cfg_interval", interval, "none without cfg_weight (leave it out)")
+    check_interval(interval, "cfg_interval")
 
 
 def drop_labels(labels: Tensor | None, uniform: Tensor, probability: float) -> Tensor:
@@ -28,15 +34,16 @@ def classifier_free_denoiser(
     labels: Tensor | None,
     label_dropout: float,
     cfg_weight: float,
+    interval: Interval | None = None,
 ) -> Denoiser:
     """The denoiser of these labels, with classifier-free guidance if cfg_weight is not 0.
 
-    denoiser: (network, labels [B] or None) -> a `Denoiser`. ValueError for a weight where the model was not trained
-    with label_dropout, and for labels out of range.
+    denoiser: (network, labels [B] or None) -> a `Denoiser`. interval: of the steps that are guided, see `within`.
+    ValueError for a weight where the model was not trained with label_dropout, and for labels out of range.
     """
     check_labels(labels, net.classes)
     if not cfg_weight:
         return denoiser(net, labels)
     learned = bool(net.classes) and labels is not None and label_dropout > 0
     require(learned, "cfg_weight", cfg_weight, "none unless the model is conditional and trained with label_dropout")
-    return classifier_free(denoiser(net, labels), denoiser(net, None), constant(cfg_weight))
+    return classifier_free(denoiser(net, labels), denoiser(net, None), within(constant(cfg_weight), interval))

@@ -89,6 +89,13 @@ class GuidedEntry:
 
 
 @dataclass(frozen=True)
+class AutoguidedEntry(GuidedEntry):
+    """A run that is guided away from a weaker run; it may have guides too. Others may name it as a guided entry."""
+
+    weaker: Block  # {run: a run on the same dataset}, `ema`, and fields of `Use` of methods/autoguidance.py
+
+
+@dataclass(frozen=True)
 class StackEntry:
     """Many small models that are trained as one batched job and measured alike."""
 
@@ -129,6 +136,7 @@ KINDS: dict[str, type] = {
     "classifiers": ClassifierEntry,
     "guides": GuideEntry,
     "guided": GuidedEntry,
+    "autoguided": AutoguidedEntry,
     "translations": TranslationEntry,
     "stacks": StackEntry,
 }

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.config.build import Block, as_block, build, check_keys, nearest, pick
 from pipeline.config.entries import (
     KINDS,
+    AutoguidedEntry,
     ClassifierEntry,
     DatasetEntry,
     DerivedEntry,
@@ -24,6 +25,8 @@ from pipeline.config.entries import (
     TranslationEntry,
 )
 from pipeline.errors import ConfigError, naming
+
+PARTS = {"derived": "runs", "autoguided": "guided"}  # sections whose entries need one input more, in DVC's graph
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Study:
     runs: dict[str, RunEntry]  # those of `derived` too
     classifiers: dict[str, ClassifierEntry]
     guides: dict[str, GuideEntry]
-    guided: dict[str, GuidedEntry]
+    guided: dict[str, GuidedEntry]  # those of `autoguided` too
     translations: dict[str, TranslationEntry]
     stacks: dict[str, StackEntry]
 
@@ -64,10 +67,11 @@ def load_study(file: Path) -> Study:
         kind: {name: build(entry_type, entry, f"{file.name}: {kind}.{name}") for name, entry in written[kind].items()}
         for kind, entry_type in KINDS.items()
     }
-    derived = entries.pop("derived")
-    if both := entries["runs"].keys() & derived.keys():
-        raise ConfigError(f"{file.name}: derived.{min(both)}: a run has the same name: rename one of them")
-    entries["runs"] |= derived
+    for part, whole in PARTS.items():
+        own = entries.pop(part)
+        if both := entries[whole].keys() & own.keys():
+            raise ConfigError(f"{file.name}: {part}.{min(both)}: an entry of `{whole}` has the same name: rename one")
+        entries[whole] |= own
     sweeps = as_block(content.get("sweeps") or {}, f"{file.name}: sweeps")
     launch = build(LaunchEntry, content.get("launch") or {}, f"{file.name}: launch")
     root = (file.parent / content.get("root", ".")).resolve()
@@ -126,7 +130,8 @@ def _check_references(study: Study) -> None:
         with naming(f"guides.{name}"):
             _check_guide(study, name, guide)
     for name, guided in study.guided.items():
-        with naming(f"guided.{name}"):
+        is_autoguided = isinstance(guided, AutoguidedEntry)
+        with naming(f"{'autoguided' if is_autoguided else 'guided'}.{name}"):
             dataset = pick(study.runs, guided.run, "run").dataset
             if name in study.runs:
                 raise ConfigError("a run has the same name: rename one of them")
@@ -134,9 +139,14 @@ def _check_references(study: Study) -> None:
                 pick({**study.guides, **study.classifiers}, use.get("guide", ""), "guide")
                 if use["guide"] in study.classifiers:
                     _check_dataset(study, use["guide"], dataset)
+            if is_autoguided:
+                weaker = pick(study.runs, guided.weaker.get("run", ""), "run").dataset
+                if weaker != dataset:
+                    raise ConfigError(f"weaker.run: a run on {weaker!r} came, one on {dataset!r} was wanted")
     for name, translation in study.translations.items():
         with naming(f"translations.{name}"):
-            pick(study.guided, translation.guided, "guided entry")
+            if isinstance(pick(study.guided, translation.guided, "guided entry"), AutoguidedEntry):
+                raise ConfigError("guided: an autoguided entry cannot translate: name one of `guided`")
 
 
 def _check_derived(study: Study, name: str, entry: DerivedEntry) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.config.build import Block, pick
-from pipeline.config.entries import ClassifierEntry, DerivedEntry, GuideEntry, RunEntry
+from pipeline.config.entries import AutoguidedEntry, ClassifierEntry, DerivedEntry, GuideEntry, RunEntry
 from pipeline.config.study import Study, method_modules
 from pipeline.dag.code_version import code_version
 from pipeline.data.artifacts import OUTSIDE, key_of
@@ -238,7 +238,14 @@ def _sampler(study: Study, name: str) -> dict[str, Any]:
         }
         for use in guided.guides
     ]
-    return sampler | {"guides": guides}
+    return sampler | {"guides": guides} | (_weaker(study, guided) if isinstance(guided, AutoguidedEntry) else {})
+
+
+def _weaker(study: Study, entry: AutoguidedEntry) -> dict[str, Any]:
+    """The weaker run of an autoguided entry."""
+    run, block = study.runs[entry.weaker["run"]], entry.weaker
+    use = {key: value for key, value in block.items() if key not in ("run", "ema")}
+    return {"weaker": {"method": run.method, "model": run.model, "ema": block.get("ema"), "use": use}}
 
 
 def _sample_call(study: Study, stage: str, name: str, config: dict[str, Any]) -> Call:
@@ -246,7 +253,11 @@ def _sample_call(study: Study, stage: str, name: str, config: dict[str, Any]) ->
     inputs = {"run": _out(study, "pretrain", base)}
     for use in sampler["guides"]:
         inputs |= {name: taught(study, name) for name in (use["guide"], use["trunk"]) if name is not None}
-    modules = [_module(study, part["method"]) for part in (sampler, *sampler["guides"])]
+    parts = [sampler, *sampler["guides"]]
+    if isinstance(entry := study.guided.get(name), AutoguidedEntry):
+        inputs["weaker"] = _out(study, "pretrain", entry.weaker["run"])
+        parts.append(sampler["weaker"])
+    modules = [_module(study, part["method"]) for part in parts]
     return _call(study, stage, name, study.runs[base].dataset, inputs, config, *modules)
 
 

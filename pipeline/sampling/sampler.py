@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from methods import autoguidance
 from methods.core.devices import current_device
-from methods.core.guidance import Guide, guided
+from methods.core.guidance import Guide, constant, guided, within
 from methods.core.rng import TILE, ImageRng, SeededRng, sample_tiles
 from methods.core.types import At, Denoiser, Diffusion, Prediction, Trainable, Wrap, unwrapped
 from pipeline.config.build import Block, build, build_method
-from pipeline.data.artifacts import Artifact
+from pipeline.data.artifacts import Artifact, facts_of
 from pipeline.errors import ConfigError, TrilemmaError
 from pipeline.sampling.counting import counting
 from pipeline.training.averages import load_average
@@ -38,6 +39,16 @@ class Guidance:
 
 
 @dataclass(frozen=True)
+class Weaker:
+    """The weaker run of an autoguided entry (`methods.autoguidance`), and its settings for this entry."""
+
+    method: str
+    model: Block
+    use: Block
+    ema: float | None  # as in SamplerConfig
+
+
+@dataclass(frozen=True)
 class SamplerConfig:
     """How to sample: a run's method and settings, and its guides."""
 
@@ -46,6 +57,7 @@ class SamplerConfig:
     sample: Block
     guides: list[Guidance]
     ema: float | None = None  # relative length of the average of weights to sample with; None: the method's own
+    weaker: Weaker | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,7 @@ class SamplerSpec:
     run: Path
     guides: tuple[Path, ...]
     trunks: tuple[Path | None, ...]  # one per guide
+    weaker: Path | None = None
 
 
 class TrainedGuide(NamedTuple):
@@ -68,6 +81,18 @@ class TrainedGuide(NamedTuple):
 
     def guide(self, labels: Tensor | None) -> Guide:
         return self.method.guide(self.nets, labels, self.use)
+
+
+class WeakerRun(NamedTuple):
+    """A run that the sampled one is guided away from."""
+
+    method: Diffusion
+    use: autoguidance.Use
+    nets: dict[str, nn.Module]
+
+    def wrap(self, labels: Tensor | None) -> Wrap:
+        weaker = self.method.denoiser(self.nets["denoiser"], labels)
+        return lambda denoise: autoguidance.autoguided(denoise, weaker, self.use)
 
 
 class GuidedSampler:
@@ -86,7 +111,8 @@ class GuidedSampler:
         self._loaded: dict[Path, dict[str, nn.Module]] = {}
         guides = zip(settings["guides"], spec.guides, spec.trunks)
         self.guides = [self._load_guide(block, folder, trunk) for block, folder, trunk in guides]
-        if self.guides and not isinstance(self.method, Diffusion):
+        self.weaker = None if spec.weaker is None else self._load_weaker(settings["weaker"], spec.weaker)
+        if (self.guides or self.weaker) and not isinstance(self.method, Diffusion):
             raise ConfigError(f"{settings['method']} does not sample through a denoiser: it cannot be guided")
         self._check_windows()
 
@@ -97,22 +123,30 @@ class GuidedSampler:
         def sample_tile(labels: Tensor | None, rng: ImageRng) -> Tensor:
             if not isinstance(self.method, Diffusion):
                 return self.method.sample(self.nets, self.sampling, labels, rng)
-            guides = [trained.guide(labels) for trained in self.guides]
+            guidance = self.guidance(labels, rng)
 
             def wrapped(denoise: Denoiser) -> Denoiser:
-                denoise = finite(denoise, rng, "the network")
-                return wrap(finite(guided(denoise, *guides), rng, "a guide") if guides else denoise)
+                return wrap(guidance(finite(denoise, rng, "the network")))
 
             return self.method.sample(self.nets, self.sampling, labels, rng, wrap=wrapped)
 
         return sample_tiles(sample_tile, seeds, (lambda seed: seed % classes) if classes else None, self.device)
+
+    def guidance(self, labels: Tensor | None, rng: ImageRng) -> Wrap:
+        """The weaker run and the guides, for images of these labels [B]; nothing without any."""
+        guides = [trained.guide(labels) for trained in self.guides]
+        apart = unwrapped if self.weaker is None else self.weaker.wrap(labels)
+        if not guides and self.weaker is None:
+            return unwrapped
+        return lambda denoise: finite(guided(apart(denoise), *guides), rng, "a guide")
 
     def counting(self) -> AbstractContextManager[dict[str, int]]:
         """Counts rows through the generator's networks as `nfe`, through the guides' as `guide_calls`.
 
         A head and its trunk are two networks; a trunk that guides share is one, called once.
         """
-        guides = dict.fromkeys(net for trained in self.guides for net in trained.nets.values())
+        parts = [*self.guides, *([] if self.weaker is None else [self.weaker])]
+        guides = dict.fromkeys(net for part in parts for net in part.nets.values())
         return counting({"nfe": list(self.nets.values()), "guide_calls": list(guides)})
 
     def _check_windows(self) -> None:
@@ -120,7 +154,7 @@ class GuidedSampler:
 
         The evaluations are those of one image, with a denoiser that returns zeros.
         """
-        if not self.guides:
+        if not self.guides and self.weaker is None:
             return
         evaluations: list[At] = []
 
@@ -133,6 +167,13 @@ class GuidedSampler:
 
         labels = torch.zeros(1, dtype=torch.int64, device=self.device) if self.data.classes else None
         self.method.sample(self.nets, self.sampling, labels, SeededRng([0], self.device), wrap=recording)
+        if self.weaker is not None and self.weaker.use.interval is not None:
+            law = within(constant(1.0), interval := self.weaker.use.interval)
+            if not any(law(at, at.sigma).any() for at in evaluations):
+                raise ConfigError(
+                    f"weaker: no step of the sampler begins in its interval ({interval[0]:.3g}, "
+                    f"{interval[1]:.3g}]: widen it"
+                )
         for trained in self.guides:
             guide = trained.guide(labels)
             if guide.orders and not any(guide.inside(at).any() for at in evaluations if at.order in guide.orders):
@@ -149,6 +190,16 @@ class GuidedSampler:
         use = build(method.Use, block["use"], f"{block['guide']}: use")
         ready = {} if trunk is None else {"trunk": self._load(trunk, method.trunk, {})["classifier"]}
         return TrainedGuide(block["guide"], method, use, self._load(folder, method, ready))
+
+    def _load_weaker(self, block: Block, folder: Path) -> WeakerRun:
+        method = build_method(block["method"], block["model"])
+        if not isinstance(method, Diffusion):
+            raise ConfigError(f"weaker: {block['method']} has no denoiser: name a diffusion model")
+        use = build(autoguidance.Use, block["use"], "weaker")
+        nets = load_networks(folder, method, self.data, self.device)
+        if block["ema"] is not None:
+            load_average(nets, folder, facts_of(folder), block["ema"])
+        return WeakerRun(method, use, nets)
 
     def _load(self, folder: Path, method: Trainable, ready: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         """A guide's networks; guides share those of one folder."""
@@ -182,7 +233,8 @@ def sampler_spec(inputs: Mapping[str, Artifact], config: SamplerConfig) -> Sampl
     settings["digests"] = [inputs[role].digest for role in sorted(inputs)]  # other weights make another sampler
     guides = tuple(inputs[guide.guide].path for guide in config.guides)
     trunks = tuple(None if guide.trunk is None else inputs[guide.trunk].path for guide in config.guides)
-    return SamplerSpec(json.dumps(settings), inputs["run"].path, guides, trunks)
+    weaker = None if config.weaker is None else inputs["weaker"].path
+    return SamplerSpec(json.dumps(settings), inputs["run"].path, guides, trunks, weaker)
 
 
 def images_per_task(images: int, workers: int) -> int:

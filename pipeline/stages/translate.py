@@ -4,7 +4,7 @@ Realism and faithfulness are measured at each starting noise level. The guide is
 the paper's guide for image-to-image is trained against translated images.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +13,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from methods.core.guidance import Guide, guided
 from methods.core.pixels import from_uint8, to_uint8
 from methods.core.rng import TILE, SeededRng
-from methods.core.types import Denoiser, Source
+from methods.core.types import Source, unwrapped
 from pipeline.context import RunContext
 from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.row_index import open_rows
@@ -93,11 +92,7 @@ def _translated(
     for first in range(0, len(source), TILE):
         index = torch.arange(first, first + TILE) % len(source)
         labels = torch.from_numpy(classes[index.numpy()]).to(sampler.device) if sampler.data.classes else None
-        guides = [trained.guide(labels) for trained in sampler.guides] if is_guided else []
         rng = SeededRng(range(seed + first, seed + first + TILE), sampler.device)
         begin = Source(source[index].to(sampler.device), start)
-
-        def wrap(denoise: Denoiser, guides: Sequence[Guide] = guides) -> Denoiser:
-            return guided(denoise, *guides)
-
+        wrap = sampler.guidance(labels, rng) if is_guided else unwrapped
         yield sampler.method.sample(sampler.nets, sampler.sampling, labels, rng, wrap, begin).cpu()

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from importlib import import_module
 from typing import Any
 
+from methods import autoguidance
 from pipeline.config.build import build, build_method
 from pipeline.config.study import Study
 from pipeline.dag.graph import Call, chain, stage_module
@@ -64,6 +65,8 @@ def check(calls: list[Call]) -> None:
             sampler = call.config["sampler"]
             method = build_method(sampler["method"], sampler["model"])
             build(method.Sampling, sampler["sample"], "sample")
+            if "weaker" in sampler:
+                build(autoguidance.Use, sampler["weaker"]["use"], "weaker")
             for guide in sampler["guides"]:
                 build(build_method(guide["method"], guide["model"]).Use, guide["use"], guide["guide"])
         elif "method" in call.config:
@@ -90,7 +93,7 @@ def _target(study: Study, of: str, field: str) -> tuple[str, str, list[str]]:
         case "guides", [number, setting, *_] if of in study.guided and setting in GUIDE_SETTINGS:
             guide = _guide(study, of, number)
             return _kind(study, guide), guide, rest[1:]
-        case ("guides", []) | ("sample", [_, *_]) if of in study.guided:
+        case ("guides", []) | (("sample" | "weaker"), [_, *_]) if of in study.guided:
             return "guided", of, [head, *rest]
         case "guides", [number, _] if of in study.guided:
             _guide(study, of, number)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.config.build import Block, pick
-from pipeline.config.entries import ClassifierEntry, GuideEntry, RunEntry
+from pipeline.config.entries import AutoguidedEntry, ClassifierEntry, GuideEntry, RunEntry
 from pipeline.config.study import Study
 from pipeline.dag.graph import STAGES
 from pipeline.dag.lineage import OTHER, Provenance, provenance
@@ -192,7 +192,10 @@ def _identity(study: Study, name: str) -> str:
         return canonical({"dataset": run.dataset, "sample": run.sample} | _training(run))
     guided = study.guided[name]
     guides = [_guide(study, use["guide"]) | {"use": _without(use, "guide")} for use in guided.guides]
-    return canonical({"run": _identity(study, guided.run), "guides": guides, "sample": guided.sample})
+    own = {"run": _identity(study, guided.run), "guides": guides, "sample": guided.sample}
+    if isinstance(guided, AutoguidedEntry):
+        own["weaker"] = {"run": _identity(study, guided.weaker["run"]), "use": _without(guided.weaker, "run")}
+    return canonical(own)
 
 
 def _guide(study: Study, name: str) -> Block:

@@ -11,7 +11,7 @@ from methods.core.density.mixtures import Mixture
 from methods.core.guidance import classifier_free, constant, switched
 from methods.core.labels import drop_labels
 from methods.core.rng import SeededRng, StepRng
-from methods.core.types import At, Batch, DataSpec, Prediction
+from methods.core.types import At, Batch, DataSpec, Denoiser, Prediction
 from methods.ddpm import DDPM
 from methods.edm import EDM
 from methods.iddpm import IDDPM
@@ -116,3 +116,32 @@ def test_other_guides_add_to_it() -> None:
     assert prediction.guidance_score is not None
     assert prediction.guidance_score.eq(1).all()
     assert torch.equal(prediction.x0, classifier_free(ONE.denoise, ALL.denoise, constant(1.0))(x, at(2)).x0)
+
+
+@every_method
+def test_steps_outside_the_interval_are_not_guided(name: str) -> None:
+    method, levels = METHODS[name], []
+    net = trained(method)[0].nets["denoiser"].eval()
+
+    def sampled(**guidance) -> Tensor:
+        sampling = method.Sampling(**SAMPLING[name], **guidance)
+        return method.sample({"denoiser": net}, sampling, LABELS[:8], SeededRng(range(8)), wrap=recorded)
+
+    def recorded(denoise: Denoiser) -> Denoiser:
+        def recording(x: Tensor, at: At) -> Prediction:
+            levels.append(at.begins)
+            return denoise(x, at)
+
+        return recording
+
+    plain = sampled()
+    assert None not in levels
+    lowest = min(levels)
+    assert torch.equal(sampled(cfg_weight=2.0, cfg_interval=(0.0, lowest / 2)), plain)
+    assert torch.equal(sampled(cfg_weight=2.0, cfg_interval=(0.0, 1e9)), sampled(cfg_weight=2.0))
+    partly = sampled(cfg_weight=2.0, cfg_interval=(lowest, max(levels)))
+    assert not torch.equal(partly, plain)
+    assert not torch.equal(partly, sampled(cfg_weight=2.0))
+    for weight, interval, told in ((0.0, (0.0, 1.0), "none without cfg_weight"), (1.0, (2.0, 1.0), "the lower first")):
+        with pytest.raises(ValueError, match=told):
+            method.Sampling(**SAMPLING[name], cfg_weight=weight, cfg_interval=interval)

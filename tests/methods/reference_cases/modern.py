@@ -1,8 +1,14 @@
-"""Later methods: post-hoc averages."""
+"""Later methods: post-hoc averages, guidance intervals and autoguidance."""
 
 import numpy as np
+from torch import Tensor
 
+from methods.autoguidance import Use, autoguided
+from methods.core.guidance import classifier_free, constant, within
 from methods.core.posthoc import Profile, coefficients, gamma_of, inner_products, length_of, power_decay
+from methods.core.process.noise import edm_grid
+from methods.core.sampling.samplers import heun
+from methods.core.types import At, Denoiser, Prediction
 from tests.methods.reference_cases.fixture import Fixture, case, close
 
 
@@ -58,3 +64,59 @@ def response(length: float, end: float, points: int) -> np.ndarray:
     at = np.arange(points)
     weights = np.where(at <= end, (at / end) ** gamma_of(length), 0)
     return weights / weights.sum()
+
+
+@case("modern_guidance")
+def intervals_and_autoguidance(data: Fixture) -> None:
+    for name in data.cases("/noise"):
+        _guidance(data, f"{name}/")
+
+
+def exact_denoiser(means: Tensor, stds: Tensor, weights: Tensor) -> Denoiser:
+    """Of a mixture of isotropic Gaussians: [K, d], [K], [K]."""
+
+    def denoise(x: Tensor, at: At) -> Prediction:
+        total = stds**2 + at.sigma[:, None] ** 2
+        squares = (x[:, None] - means).square().sum(2)
+        share = (weights.log() - x.shape[1] * total.log() / 2 - squares / (2 * total)).softmax(1)
+        pulled = ((stds**2)[:, None] * x[:, None] + (at.sigma**2)[:, None, None] * means) / total[:, :, None]
+        return Prediction((share[:, :, None] * pulled).sum(1))
+
+    return denoise
+
+
+def _guidance(data: Fixture, at: str) -> None:
+    conditional, unconditional, bad = (
+        exact_denoiser(*(data.tensor(f"{at}{kind}_{part}") for part in ("means", "std", "weight")))
+        for kind in ("conditional", "unconditional", "bad")
+    )
+    levels = edm_grid(int(data[f"{at}steps"]), float(data[f"{at}sigma_min"]), float(data[f"{at}sigma_max"]))
+    close(levels[:-1], data[f"{at}levels"], 1e-9)
+    noise, weight = data.tensor(f"{at}noise") * levels[0], constant(float(data[f"{at}weight"]) - 1)
+    low, high = data[f"{at}interval_sigma"].tolist()
+    first, last = data[f"{at}interval_steps"].tolist()
+    assert [step for step, level in enumerate(levels[:-1].tolist()) if low < level <= high] == [*range(first, last + 1)]
+    calls: dict[str, list[float]] = {"conditional": [], "unconditional": []}
+
+    def counted(denoise: Denoiser, name: str) -> Denoiser:
+        def counting(x: Tensor, state: At) -> Prediction:
+            calls[name].append(state.sigma[0].item())
+            return denoise(x, state)
+
+        return counting
+
+    both = counted(conditional, "conditional"), counted(unconditional, "unconditional")
+    close(
+        heun(classifier_free(*both, within(weight, (low, high))), noise, levels), data[f"{at}out_interval"], 1e-6, 1e-6
+    )
+    for name, sigmas in calls.items():
+        close(np.array(sigmas), data[f"{at}{name}_calls"], 1e-6)
+    full = classifier_free(conditional, unconditional, within(weight, None))
+    close(heun(full, noise, levels), data[f"{at}out_full"], 1e-6, 1e-6)
+    close(heun(conditional, noise, levels), data[f"{at}out_unguided"], 1e-6, 1e-6)
+    away = autoguided(conditional, bad, Use(float(data[f"{at}auto_weight"]) - 1))
+    close(heun(away, noise, levels), data[f"{at}out_autoguided"], 1e-9)
+    x, state = data.tensor(f"{at}point"), At(data.tensor(f"{at}point_sigma"), 0)
+    parts = {"conditional": conditional, "unconditional": unconditional, "bad": bad}
+    for name, denoise in (parts | {"cfg": full, "auto": away}).items():
+        close(denoise(x, state).x0, data[f"{at}point_{name}"], 1e-9)

@@ -21,8 +21,9 @@ from pipeline.dag.lineage import chain_links
 from pipeline.dag.plan import Unwatched
 from pipeline.dag.run import execute, inputs_of, stage_config
 from pipeline.data.artifacts import MANIFEST, Artifact, read_artifact
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UserError
 from pipeline.launch.launcher import InProcess
+from pipeline.sampling.sampler import GuidedSampler, sampler_spec
 from pipeline.store.store import Store
 from pipeline.training.networks import load_weights
 
@@ -52,7 +53,21 @@ derived:
     sample: {{}}
 guided:
   twice-guided: {{run: twice, guides: [], sample: {{}}}}
+autoguided:
+  away:
+    run: tuned
+    weaker: {{run: toy, weight: 0.5, interval: [0.1, 30.0]}}
+    guides: []
+    sample: {{}}
 """
+WRONG_WEAKER = [
+    (
+        {"weight": 0.5, "interval": [100.0, 200.0]},
+        r"weaker: no step of the sampler begins in its interval \(100, 200\]",
+    ),
+    ({"interval": [3.0, 2.0]}, r"weaker: interval: \(3\.0, 2\.0\) came, two noise levels, the lower first,"),
+    ({"scale": 3.0}, "weaker: unknown key 'scale'; it has interval, weight"),
+]
 POINTS = DataSpec((2,), 3, 1.0)
 
 
@@ -97,6 +112,34 @@ def test_the_other_run_is_in_the_key(tmp_path: Path) -> None:
     assert "methods.gan" in STAGES["pretrain"].call(study_of(tmp_path, other_method), "tuned").modules
 
 
+def test_an_autoguided_run_is_sampled_away_from_the_weaker_one(tmp_path: Path) -> None:
+    study = study_of(tmp_path, PARAMS.replace("lr: 1.0e-9", "lr: 0.1, lr_rampup_images: 0"))
+    call = STAGES["sample"].call(study, "away")
+    assert call.inputs["weaker"] == study.out / "pretrain" / "toy"
+    for run in ("toy", "tuned"):
+        computed(study, "pretrain", run)
+    inputs, config = inputs_of(study, call), stage_config(call).sampler
+
+    def with_weaker(**changes: Any) -> GuidedSampler:
+        return GuidedSampler(sampler_spec(inputs, replace(config, weaker=replace(config.weaker, **changes))))
+
+    sampler = GuidedSampler(sampler_spec(inputs, config))
+    plain = with_weaker(use={"weight": 0.0})
+    unguided = GuidedSampler(sampler_spec(inputs, replace(config, weaker=None)))
+    with sampler.counting() as rows:
+        (away,) = sampler.sample(range(64))
+    # Of three steps the second begins in (0.1, 30], and has two calls; the last has one.
+    assert rows == {"nfe": 64 * 5, "guide_calls": 64 * 2}
+    (same,), (base,) = plain.sample(range(64)), unguided.sample(range(64))
+    assert torch.equal(same, base)
+    assert not torch.equal(away, base)
+    for use, told in WRONG_WEAKER:
+        with pytest.raises((ConfigError, ValueError), match=told):
+            with_weaker(use=use)
+    with pytest.raises(UserError, match="this run stored no averages"):
+        with_weaker(ema=0.1)
+
+
 def test_dvc_has_the_edge(tmp_path: Path) -> None:
     study_of(tmp_path)
     (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
@@ -108,6 +151,7 @@ def test_dvc_has_the_edge(tmp_path: Path) -> None:
     assert "pretrain-derived@tuned" in needs["pretrain-derived@twice"]
     assert "pretrain-derived@twice" in needs["sample-derived@twice"]
     assert "sample-derived@twice" in needs["evaluate-derived@twice"]
+    assert {"pretrain-derived@tuned", "pretrain@toy"} <= needs["sample-autoguided@away"]
     assert {"pretrain-derived@twice", "derived-sampling@twice"} <= needs["sample-guided@twice-guided"]
 
 
@@ -129,7 +173,9 @@ def test_dvc_has_the_edge(tmp_path: Path) -> None:
         ("    from: {run: toy, as: start}\n", "", "derived.tuned.from: does not fit: Field required"),
         ("train: {steps: 1, batch: 32}", "train: {imported: a, format: edm}", "derived.tuned: train.imported"),
         ("toy: {dataset", "toy: {from: {run: tuned, as: start}, dataset", "belongs under `derived`"),
-        ("  twice:", "  toy:", "derived.toy: a run has the same name"),
+        ("  twice:", "  toy:", "derived.toy: an entry of `runs` has the same name"),
+        ("weaker: {run: toy, ", "weaker: {run: tyo, ", "autoguided.away: no run named 'tyo'"),
+        ("weaker: {run: toy, ", "weaker: {", "autoguided.away: no run named ''"),
     ],
 )
 def test_a_wrong_from_is_named_in_one_line(tmp_path: Path, was: str, becomes: str, told: str) -> None:

@@ -39,7 +39,7 @@ def watched() -> dict[str, list[str]]:
     """Stage -> parameters that DVC watches for it."""
     with Repo(str(ROOT)) as repo:
         return {
-            re.sub("-(derived|guided)@", "@", stage.addressing): [
+            re.sub("-(derived|guided|autoguided)@", "@", stage.addressing): [
                 name for dep in stage.deps if isinstance(dep, ParamsDependency) for name in dep.params
             ]
             for stage in repo.stage.collect()
