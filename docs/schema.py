@@ -96,7 +96,7 @@ def _entry(kind: str, entry: type) -> Schema:
 
 def _choices(schema: Schema, key: str, choices: dict[str, dict[str, str]]) -> list[Schema]:
     """`key` is one of the choices, and each choice gives other blocks their definitions."""
-    schema["properties"][key] |= {"enum": sorted(choices)}
+    schema["properties"][key] |= {"enum": sorted(choices)} if key == "source" else {"anyOf": _ours_or_others(choices)}
     return [
         {
             "if": {"properties": {key: {"const": name}}, "required": [key]},
@@ -104,6 +104,12 @@ def _choices(schema: Schema, key: str, choices: dict[str, dict[str, str]]) -> li
         }
         for name, blocks in choices.items()
     ]
+
+
+def _ours_or_others(choices: Iterable[str]) -> list[Schema]:
+    """One of our methods, or one of a module that has another name."""
+    modules = sorted({name.partition(".")[0] for name in methods()})
+    return [{"enum": sorted(choices)}, {"pattern": rf"^(?!({'|'.join(modules)})\.)[\w.]+\.\w+$"}]
 
 
 def _definitions() -> Schema:

@@ -5,6 +5,7 @@ subprocess, directly or through a fixture or helper of the tests. A test without
 """
 
 import inspect
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from types import CodeType, FunctionType
 
 import pytest
 import torch
+
+from tests.methods import every_method
 
 unmarked_test: list[str] = []  # the test that runs; a list, for the audit hook below stays until Python ends
 
@@ -26,6 +29,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=Path(__file__).parent / "reference",
         help="folder of golden files (default: the copies kept with the tests)",
     )
+    parser.addoption("--method", help="a method outside methods/, on which alone the contract tests run")
+    parser.addoption("--model", default="{}", help="its fields, as JSON")
+    parser.addoption("--data", default="points", help="points, images or tiny")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if method := config.getoption("--method"):
+        model, data = json.loads(str(config.getoption("--model"))), str(config.getoption("--data"))
+        every_method.CHOSEN.append(every_method.Case(str(method), model, data))
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects

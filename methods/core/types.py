@@ -127,7 +127,7 @@ Metrics: TypeAlias = dict[str, Tensor]  # detached scalars
 class Parent(NamedTuple):
     """The run that a derived run needs (`from` in its entry)."""
 
-    method: "Generator"  # with its settings
+    method: Any  # a Generator, with its settings
     nets: Nets  # with the weights that it samples with
 
 

@@ -248,6 +248,18 @@ def submit(
     print(submit(command, dashboard, Path.cwd()))
 
 
+@app.command(rich_help_panel=OUTSIDE_PANEL)
+def check(
+    method: Annotated[str, typer.Argument(help="such as mypackage.mine.Mine, or mine.Mine of a file in this folder")],
+    model: Annotated[str, typer.Option(help="its fields, as JSON")] = "{}",
+    data: Annotated[str, typer.Option(help="points, images or tiny: what it is tried on")] = "points",
+) -> None:
+    """Run the contract tests on a method."""
+    from pipeline.cli.check_method import check_method
+
+    check_method(method, model, data)
+
+
 app.command(rich_help_panel=OUTSIDE_PANEL)(reference)
 app.command("import", rich_help_panel=OUTSIDE_PANEL)(import_checkpoint)
 app.add_typer(weights, name="weights", rich_help_panel=OUTSIDE_PANEL)

@@ -6,13 +6,16 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
+from importlib.util import find_spec
 from keyword import iskeyword
+from traceback import extract_tb
 from typing import Any, TypeVar
 
 from pipeline.errors import ConfigError
 
 T = TypeVar("T")
 Block = dict[str, Any]
+TRAINABLE = ("players", "build", "draw", "loss")  # of the contract, `methods.core.types.Trainable`
 
 
 def build(kind: type[T], block: Any, where: str) -> T:
@@ -73,8 +76,44 @@ def pick(entries: Mapping[str, T], name: str, what: str) -> T:
 
 def build_method(method: str, model: Block) -> Any:
     """The dataclass that "edm.EDM" names, with the fields of a `model` block."""
+    return build(method_class(method), model, f"{method}: model")
+
+
+def method_class(method: str) -> type:
+    """The class that "edm.EDM", or "mypackage.mine.Mine" of elsewhere, names."""
     module, _, cls = method.rpartition(".")
-    return build(getattr(import_module(f"methods.{module}"), cls), model, f"{method}: model")
+    if "." not in module and find_spec(f"methods.{module}") is not None:
+        return getattr(import_module(f"methods.{module}"), cls)
+    try:
+        kind = getattr(import_module(module), cls)
+    except Exception as error:  # whatever the code of others raises
+        raise ConfigError(f"method {method!r}: {_place_of(error)}: {type(error).__name__}: {_line(error)}") from error
+    check_contract(kind, method)
+    return kind
+
+
+def check_contract(kind: type, method: str) -> None:
+    """ConfigError for a class that lacks a part of what the loop and the stages call."""
+    parts = {"a generator": ("Sampling", "sample"), "a guide": ("Use", "guide")}
+    what = "a guide" if any(hasattr(kind, name) for name in parts["a guide"]) else "a generator"
+    lacking = [name for name in (*TRAINABLE, *parts[what]) if not callable(getattr(kind, name, None))]
+    if not dataclasses.is_dataclass(kind) or not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise ConfigError(f"method {method!r}: {kind.__name__} is no frozen dataclass: write @dataclass(frozen=True)")
+    if lacking:
+        raise ConfigError(f"method {method!r}: {what} needs {', '.join(lacking)}: see docs/own-methods.md")
+
+
+def _place_of(error: Exception) -> str:
+    """File and line of the last code that was not Python's import system."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}"
+    outer = ("<frozen importlib", __file__, import_module.__code__.co_filename)
+    frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(outer)]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "its import"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -24,6 +24,7 @@ from pipeline.config.entries import (
     StackEntry,
     TranslationEntry,
 )
+from pipeline.config.outside import OURS, locate, make_importable
 from pipeline.errors import ConfigError, naming
 
 PARTS = {"derived": "runs", "autoguided": "guided"}  # sections whose entries need one input more, in DVC's graph
@@ -81,18 +82,41 @@ def load_study(file: Path) -> Study:
 
 
 @lru_cache  # a sweep needs it thousands of times
-def method_modules(method: str, root: Path) -> tuple[str, str]:
-    """("methods.edm", "EDM") of "edm.EDM", checked against the file without importing it."""
+def method_modules(method: str, root: Path, folder: Path | None = None) -> tuple[str, str]:
+    """("methods.edm", "EDM") of "edm.EDM", checked against the file without importing it.
+
+    ("mypackage.mine", "Mine") of "mypackage.mine.Mine", in an installed package or a module in `folder`, that of
+    params.yaml. Once found there, it needs no folder.
+    """
     module, _, cls = method.rpartition(".")
-    file = root / "methods" / f"{module}.py"
+    top, file = module.partition(".")[0], root / "methods" / f"{module}.py"
+    found = sorted(path.stem for path in (root / "methods").glob("[!_]*.py"))
+    if folder is not None and top in (*found, *OURS) and (module != top or (folder / f"{top}.py").is_file()):
+        named = f"methods/{top}.py" if top in found else f"the package {top}"
+        raise ConfigError(f"method {method!r}: {top!r} is the name of {named}: rename yours; ours are like edm.EDM")
     if not module.isidentifier() or not file.is_file():
-        found = sorted(path.stem for path in (root / "methods").glob("[!_]*.py"))
-        near, there = nearest(module, found), ", ".join(found)
-        raise ConfigError(f"method {method!r}: no methods/{module or method}.py{near}; there are {there}")
-    classes = [node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)]
-    if cls not in classes:
-        raise ConfigError(f"method {method!r}: no class {cls!r} in methods/{module}.py; it has {', '.join(classes)}")
+        if folder is not None:
+            make_importable(top, folder)
+        outside = locate(module) if module else None
+        if outside is None:
+            near, there = nearest(module, found), ", ".join(found)
+            raise ConfigError(
+                f"method {method!r}: no methods/{module or method}.py{near}; there are {there}; nor a file beside "
+                "params.yaml or an installed package of this name"
+            )
+        _check_class(method, cls, outside, str(outside))
+        return module, cls
+    _check_class(method, cls, file, f"methods/{module}.py")
     return f"methods.{module}", cls
+
+
+def _check_class(method: str, cls: str, file: Path, name: str) -> None:
+    try:
+        classes = [node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)]
+    except SyntaxError as error:
+        raise ConfigError(f"method {method!r}: {file}:{error.lineno}: {error.msg}: repair the file") from None
+    if cls not in classes:
+        raise ConfigError(f"method {method!r}: no class {cls!r} in {name}; it has {', '.join(classes)}")
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -122,7 +146,7 @@ def _check_references(study: Study) -> None:
         for name, entry in trained.items():
             with naming(f"{'derived' if isinstance(entry, DerivedEntry) else kind}.{name}"):
                 pick(study.datasets, entry.dataset, "dataset")
-                method_modules(entry.method, study.root)
+                method_modules(entry.method, study.root, study.folder)
                 _check_train(entry.train)
                 if isinstance(entry, DerivedEntry):
                     _check_derived(study, name, entry)
@@ -177,7 +201,7 @@ def _check_train(train: Block) -> None:
 
 def _check_guide(study: Study, name: str, guide: GuideEntry) -> None:
     dataset = pick(study.runs, guide.run, "run").dataset
-    method_modules(guide.method, study.root)
+    method_modules(guide.method, study.root, study.folder)
     _check_train(guide.train)
     if name in study.classifiers:
         raise ConfigError("a classifier has the same name: rename one of them")

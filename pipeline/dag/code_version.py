@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeGuard, cast
 
+from pipeline.config.outside import is_beside_params, locate
 from pipeline.errors import ConfigError
 
 PACKAGES = ("methods", "pipeline")  # this repository's; other packages' versions are circumstance
@@ -16,6 +17,8 @@ ERRORS = frozenset({"TrilemmaError", "UserError", "ConfigError", "ArtifactError"
 @lru_cache(maxsize=4096)  # a sweep calls it thousands of times; a process does not see edits made while it runs
 def code_version(modules: tuple[str, ...], root: Path) -> str:
     """SHA-256 over the syntax trees of `modules` and of all our modules that they import, transitively.
+
+    A method from elsewhere counts as ours, with the modules of its package; one beside params.yaml with its neighbours.
 
     modules: dotted names such as "pipeline.stages.pretrain"; root: the folder that holds `methods` and `pipeline`.
     Nothing is imported. Modules imported inside functions count, those under `if TYPE_CHECKING:` do not.
@@ -46,7 +49,17 @@ def _with_packages(name: str) -> list[str]:
     return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
 
 
+def _is_own(module: str, importer: str) -> bool:
+    """Whether a module's code counts where `importer` imports it."""
+    top, own = module.partition(".")[0], importer.partition(".")[0]
+    if top in PACKAGES or own in PACKAGES:
+        return top in PACKAGES
+    return top == own or (is_beside_params(own) and is_beside_params(top))
+
+
 def _file_of(name: str, root: Path) -> Path | None:
+    if name.partition(".")[0] not in PACKAGES:
+        return locate(name)
     path = root.joinpath(*name.split("."))
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
@@ -65,25 +78,26 @@ def _read(name: str, root: Path, file: Path, source: bytes) -> tuple[str, list[s
 
 def _imported(tree: ast.Module, name: str, root: Path) -> Iterator[str]:
     """Names of our modules that this one imports."""
-    package = name if root.joinpath(*name.split("."), "__init__.py").is_file() else name.rpartition(".")[0]
+    file = _file_of(name, root)
+    package = name if file is not None and file.name == "__init__.py" else name.rpartition(".")[0]
     for node in _running(tree):
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            modules = _from(node, package, root)
+            modules = _from(node, package, name, root)
         else:
             continue
         for module in modules:
-            if module.partition(".")[0] in PACKAGES:
+            if _is_own(module, name):
                 yield from _with_packages(module)
 
 
-def _from(node: ast.ImportFrom, package: str, root: Path) -> list[str]:
+def _from(node: ast.ImportFrom, package: str, importer: str, root: Path) -> list[str]:
     """`from a.b import c` names the module a.b, and a.b.c where that is one."""
     above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
     base = ".".join([*above, *(node.module or "").split(".")]).strip(".")
     inner = [f"{base}.{alias.name}" for alias in node.names]
-    return [base, *(module for module in inner if _file_of(module, root) is not None)]
+    return [base, *(module for module in inner if _is_own(module, importer) and _file_of(module, root) is not None)]
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:

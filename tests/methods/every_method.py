@@ -10,10 +10,14 @@ import torch
 
 import methods
 from methods.classifier_guidance import Classifier
-from methods.core.loop import batch_indices
-from methods.core.types import Batch, DataSpec, Trainable
+from methods.core.loop import TrainState, batch_indices
+from methods.core.training.derived import begin
+from methods.core.types import Batch, DataSpec, Parent, Trainable
+from methods.edm import EDM
+from pipeline.config.build import method_class
 
 CONTRACT = ("players", "build", "draw", "loss")
+CHOSEN: list["Case"] = []  # the one that pytest's option --method names
 BATCH = 16
 IMAGES = 64
 
@@ -32,8 +36,16 @@ class Case:
         return f"{self.method}:{self.variant}" if self.variant else self.method
 
     def make(self) -> Trainable:
-        module, _, name = self.method.rpartition(".")
-        return getattr(importlib.import_module(f"methods.{module}"), name)(**self.model)
+        return method_class(self.method)(**self.model)
+
+    def fresh(self, seed: int, dtype: torch.dtype = torch.float32) -> TrainState:
+        """A training with the other run that the method needs, if it needs one: a small EDM."""
+        method = self.make()
+        state = TrainState.fresh(method, self.spec, seed, dtype=dtype)
+        if needed := [role for role, is_needed in getattr(method, "roles", {}).items() if is_needed]:
+            other = EDM(net="mlp", width=16, depth=1)
+            begin(method, state, Parent(other, other.build(self.spec)), needed)
+        return state
 
     @property
     def spec(self) -> DataSpec:
@@ -90,6 +102,8 @@ def every_method() -> list[str]:
 
 
 def every_case() -> list[Case]:
+    if CHOSEN:
+        return CHOSEN
     small = {case.method for case in SMALL}
     return [*SMALL, *(Case(method) for method in every_method() if method not in small)]
 
@@ -99,7 +113,7 @@ def batches(case: Case, step: int) -> Batch:
     images, labels = _data(case.spec)
     index = batch_indices(IMAGES, BATCH, 0, step)
     batch = Batch(images[index], labels[index])
-    if case.method.startswith("discriminator"):
+    if case.method.startswith("discriminator") or (case in CHOSEN and hasattr(case.make(), "guide")):
         return Batch(*batch[:2], 0.8 * images[index.flip(0)] + 0.1, labels[index.flip(0)])
     return batch
 

@@ -27,7 +27,7 @@ def trained(case: Case, state: TrainState, until: int) -> TrainState:
 
 
 def fresh(case: Case, seed: int = 3) -> TrainState:
-    return TrainState.fresh(case.make(), case.spec, seed)
+    return case.fresh(seed)
 
 
 def flat(state: TrainState) -> Tensor:
@@ -55,7 +55,7 @@ def test_five_and_five_steps_equal_ten_bit_for_bit(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_players_are_named_apart_and_train_networks_that_are_built(case: Case) -> None:
-    players, nets = case.make().players(), case.make().build(case.spec)
+    players, nets = case.make().players(), fresh(case).nets
     assert len({player.name for player in players}) == len(players)
     assert {player.net for player in players} <= nets.keys()
 
