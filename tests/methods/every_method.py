@@ -85,6 +85,8 @@ SMALL = (
     Case("siddm.SIDDM", WIDE_UNET | {"steps": 2, "conditional": True, "head_width": 32}, "tiny", variant="unet"),
     Case("tdpm.TDPM", MLP | {"steps": 50, "kept": 5}),
     Case("tdpm.TDPM", WIDE_UNET | {"steps": 50, "kept": 3}, "tiny", {"spacing": "2"}, "unet"),
+    Case("consistency.Consistency", MLP | {"stage_steps": 10, "lr": 1e-3}, variant="ect"),
+    Case("consistency.Consistency", MLP | {"pairs": "ict", "total_steps": 64, "lr": 1e-3}, variant="ict"),
     Case("gan.GAN", {"width": 16}),
     Case("gan.GAN", MLP | {"conditional": True, "latent": 4}, "tiny", variant="mlp"),
 )

@@ -1,14 +1,30 @@
-"""Later methods: post-hoc averages, guidance intervals and autoguidance."""
+"""Later methods: post-hoc averages, guidance intervals, autoguidance, consistency training."""
+
+from typing import cast
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from methods.autoguidance import Use, autoguided
+from methods.consistency import (
+    BoundaryScheme,
+    Consistency,
+    consistency_squares,
+    earlier,
+    few_calls,
+    ict_intervals,
+    ict_levels,
+    ict_probabilities,
+    pseudo_huber,
+)
 from methods.core.guidance import classifier_free, constant, within
 from methods.core.posthoc import Profile, coefficients, gamma_of, inner_products, length_of, power_decay
+from methods.core.process.denoise import EDMScheme, Preconditioned
 from methods.core.process.noise import edm_grid
+from methods.core.rng import InjectedRng
 from methods.core.sampling.samplers import heun
-from methods.core.types import At, Denoiser, Prediction
+from methods.core.types import At, Batch, Denoiser, Prediction
 from tests.methods.reference_cases.fixture import Fixture, case, close
 
 
@@ -120,3 +136,73 @@ def _guidance(data: Fixture, at: str) -> None:
     parts = {"conditional": conditional, "unconditional": unconditional, "bad": bad}
     for name, denoise in (parts | {"cfg": full, "auto": away}).items():
         close(denoise(x, state).x0, data[f"{at}point_{name}"], 1e-9)
+
+
+class ToyBody(nn.Module):
+    """The recorded body: a hidden layer of tanh, perhaps with a dropout mask [B, 8]."""
+
+    def __init__(self, weights: dict[str, Tensor], mask: Tensor | None, dropout: float) -> None:
+        super().__init__()
+        self.parts = nn.ParameterDict(weights)
+        self.scale = torch.ones(()) if mask is None else mask / (1 - dropout)
+
+    def forward(self, x: Tensor, time: Tensor, labels: None = None, hints: None = None) -> Tensor:
+        w = self.parts
+        hidden = torch.tanh(x.flatten(1) @ w["W1"].T + time[:, None] * w["a"] + w["b1"]) * self.scale
+        return (hidden @ w["W2"].T + w["b2"]).view_as(x)
+
+
+@case("modern_consistency")
+def consistency_training(data: Fixture) -> None:
+    for name in data.cases("/images"):
+        _consistency(data, f"{name}/")
+        _ict(data, f"{name}/")
+
+
+def _consistency(data: Fixture, at: str) -> None:
+    q, stage, k, b, c = (float(data[f"{at}{name}"]) for name in ("q", "stage", "k", "b", "c"))
+    method = Consistency(net="mlp", q=q, k=k, b=b, huber=c, stage_steps=1)
+    images, noise, normal = (data.tensor(f"{at}{name}") for name in ("images", "noise", "normal"))
+    t, r = method.levels(normal, int(stage))
+    close(t, data[f"{at}t"], 1e-9)
+    close(r, data[f"{at}r"], 1e-9)
+    map_t = data.tensor(f"{at}map_t")
+    close(torch.stack([earlier(map_t, s, q, k, b) for s in range(8)]), data[f"{at}map_r"], 1e-9)
+    dropout, mask = float(data[f"{at}dropout"]), None
+    if dropout:
+        mask = data.tensor(f"{at}dropout_mask_t")
+        assert torch.equal(mask, data.tensor(f"{at}dropout_mask_r"))
+    names = ("W1", "a", "b1", "W2", "b2")
+    net = Preconditioned(
+        ToyBody({name: data.tensor(f"{at}{name}") for name in names}, mask, dropout), images.shape[1:], EDMScheme(0.5)
+    )
+    distance = pseudo_huber(consistency_squares(net, images, t, r, noise, None, False), c)
+    close(distance / (t - r), data[f"{at}loss"], 1e-9)
+    close(distance * EDMScheme(0.5).loss_weight(t), data[f"{at}loss_snr_weight"], 1e-9, 1e-9)
+    loss, _ = method.loss("denoiser", {"denoiser": net}, Batch(images), {"level": normal, "noise": noise}, int(stage))
+    close(loss, data[f"{at}loss_mean"], 1e-9)
+    loss.backward()
+    for name in names:
+        close(cast(Tensor, net.get_parameter(f"body.parts.{name}").grad), data[f"{at}grad_{name}"], 1e-9)
+    net.body.scale = torch.ones(())  # no dropout while sampling
+    first, middle, fresh = (data.tensor(f"{at}sample_{name}") for name in ("noise", "mid", "fresh"))
+    for levels, wanted in (([80.0], "one_step"), ([80.0, *middle.tolist()], "few_steps")):
+        rng = InjectedRng(first, *fresh[: len(levels) - 1])
+        with torch.no_grad():
+            close(few_calls(net, levels, None, rng), data[f"{at}sample_{wanted}"], 1e-9)
+
+
+def _ict(data: Fixture, at: str) -> None:
+    total = int(data[f"{at}ict_total"])
+    intervals = [ict_intervals(int(step), total) + 1 for step in data[f"{at}ict_steps"]]
+    close(np.array(intervals), data[f"{at}ict_intervals_plus_one"], 0)
+    sigmas = ict_levels(10)
+    close(sigmas, data[f"{at}ict_sigmas"], 0, 1e-6)
+    close(ict_probabilities(sigmas, -1.1, 2.0), data[f"{at}ict_pmf"], 1e-7)
+    close(1 / sigmas.diff(), data[f"{at}ict_weights"], 1e-9, 1e-6)
+    found = BoundaryScheme(0.5).coefficients(data.tensor(f"{at}ict_sigmas").double())
+    close(found.skip, data[f"{at}boundary_skip"], 1e-6)
+    close(found.out, data[f"{at}boundary_out"], 1e-6)
+    squares = (data.tensor(f"{at}huber_a") - data.tensor(f"{at}huber_b")).flatten(1).square().sum(1)
+    close(Consistency(net="mlp", pairs="ict")._huber(48), data[f"{at}huber_c"], 1e-9)
+    close(pseudo_huber(squares, float(data[f"{at}huber_c"])), data[f"{at}huber"], 1e-9)
