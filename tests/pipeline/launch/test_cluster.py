@@ -78,7 +78,7 @@ class Study:
         toy.call("git", "-C", str(toy.house), "init", "--quiet")
         toy.call("dvc", "--cd", str(toy.house), "init", "--quiet", "--force")
         study = cls(toy, here, targets, int(time.time() * 1000))
-        with (toy.house / "pipeline" / "training.py").open("a") as code:
+        with (toy.house / "pipeline" / "training" / "loop.py").open("a") as code:
             code.write(SLOWLY.format(log=str(study.log), house=str(toy.house), hides=here.hides))
         return study
 
