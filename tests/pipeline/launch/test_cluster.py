@@ -1,6 +1,7 @@
 """On a cluster that does not see our disk, and whose parts die: the artifacts of the serial run, everything once."""
 
 import json
+import os
 import random
 import signal
 import sqlite3
@@ -132,7 +133,7 @@ class Study:
             found = self.here.workers()
             if kind == "driver" and self.child is not None and self.runs():  # the whole run, or one stage
                 whole = moment.random() < 0.5
-                found = [process for process in family(self.child) if process.name() == "trilemma"]
+                found = [process for process in family(self.child) if os.getsid(process.pid) == process.pid]
                 found = [psutil.Process(self.child.pid)] if whole else found
             with suppress(psutil.NoSuchProcess, IndexError):
                 moment.choice(found).send_signal(signal.SIGKILL)
