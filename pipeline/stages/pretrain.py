@@ -7,15 +7,15 @@ import numpy as np
 import torch
 
 from methods.core.pixels import to_uint8
-from methods.core.rng import TILE, sample_tiles
+from methods.core.rng import TILE, rows_of_worker, sample_tiles
 from methods.core.types import DataSpec, Generator, Nets
 from pipeline.config.build import Block, build_method
 from pipeline.context import RunContext
 from pipeline.data.artifacts import Artifact, Draft
-from pipeline.data.loader import Prepared, distinct
+from pipeline.data.loader import Prepared, checked
 from pipeline.data.row_index import open_rows
 from pipeline.errors import UserError
-from pipeline.training.loop import Job, Precision, check_at_least_one, outcome_of, train, write_trained
+from pipeline.training.loop import DrawsOn, Job, Precision, check_at_least_one, outcome_of, train, write_trained
 from pipeline.training.networks import data_spec
 
 
@@ -27,11 +27,13 @@ class Train:
     batch: int = 128  # images per step, over all workers
     seed: int = 0
     precision: Precision = "float32"
+    draws: DrawsOn = "cpu"  # whose generators draw noise and dropout; cuda: faster on a GPU, other numbers
     flip: bool = False  # mirror each image with probability 1/2 (EDM's augmentation does so already)
     collapse: float | None = 0.02  # adversarial methods: stop below this share of the real images' spread
 
     def __post_init__(self) -> None:
         check_at_least_one(steps=self.steps, batch=self.batch)
+        rows_of_worker(self.batch, 0, 1)
         if self.collapse is not None and not 0 <= self.collapse < 1:
             raise ValueError(f"collapse: {self.collapse} came, a share below 1 or null was wanted")
 
@@ -52,14 +54,14 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
     def batches(split: str) -> Prepared:
         return Prepared(open_rows(inputs["data"].path, split), data.classes > 0, block.batch, block.seed, block.flip)
 
-    train_batches = distinct(batches("train"))
-    job = Job(method, data, train_batches, block.steps, block.batch, block.seed, block.precision)
+    train_batches = checked(batches("train"), context.launch.workers)
+    job = Job(method, data, train_batches, block.steps, block.batch, block.seed, block.precision, block.draws)
     if any(player.name == "discriminator" for player in method.players()):
         job = replace(job, unseen=batches("held_out"), collapse=block.collapse)
     if len(data.shape) == 3:
         job = replace(job, preview=Preview(method, data))
     context.launch.fit(train, job, context.state, context.watch)
-    write_trained(out, outcome_of(context.state), data, block.seed)
+    write_trained(out, outcome_of(context.state), job)
 
 
 @dataclass(frozen=True)
