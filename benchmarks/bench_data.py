@@ -1,4 +1,5 @@
-"""Prepared pictures against a zip of PNGs: opening them, and random batches, in CPU seconds of one process.
+"""Prepared pictures against a zip of PNGs: opening them, and random batches; and what N workers spend to prepare a step
+against what one spends. In CPU seconds of one process.
 
 A batch is let go before the next one is taken, as in training: whoever keeps them measures the kernel clearing pages.
 """
@@ -12,16 +13,61 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from timing import timed
 
+from methods.core.rng import StepRng, rows_of_worker
+from methods.core.types import Trainable
+from methods.edm import EDM
+from methods.siddm import SIDDM
+from pipeline.context import Worker
+from pipeline.data.loader import Epochs, placed
 from pipeline.data.row_index import open_rows
 from pipeline.data.shards import Pictures, encode_arrow, rows_per_shard
 
 PICTURES, BATCH, ROUNDS = 50_000, 128, 7
+WORLDS = (2, 8, 64)
+STEP_ROUNDS = 15
+STEPS = (
+    ("EDM", EDM(augment=0.12), 1024, (3, 32, 32)),
+    ("SIDDM", SIDDM(net="unet", latent=0), 1024, (3, 32, 32)),
+    ("EDM", EDM(augment=0.12), 2048, (3, 64, 64)),
+)
 
 
 def main() -> None:
+    torch.set_num_threads(1)
+    for name, method, batch, shape in STEPS:
+        print(f"{name}, batch {batch} of {shape}: {shares(method, batch, shape)}")
+    against_a_zip()
+
+
+def shares(method: Trainable, batch: int, shape: tuple[int, ...]) -> str:
+    """CPU time of N workers for the draws and the batch of one step, in all, against that of one worker: 1 is ideal."""
+    images = np.random.default_rng(0).integers(0, 256, (2 * batch, *shape)).astype(np.uint8)
+    epochs = Epochs(images, np.arange(2 * batch) % 10, batch, 0, flip=True)
+
+    def prepare(world: int, step: int) -> float:
+        batches = [placed(epochs, Worker(rank, world, torch.device("cpu"), None)) for rank in range(world)]
+
+        def work() -> None:
+            for rank, of_worker in enumerate(batches):
+                rows = of_worker(step)
+                for player in method.players():
+                    method.draw(player.name, rows, StepRng(0, step, player.name, rows_of_worker(batch, rank, world)))
+
+        return timed(work)
+
+    turns = [{world: prepare(world, step) for world in (1, *WORLDS)} for step in range(STEP_ROUNDS)]
+    ratios = {world: [turn[world] / turn[1] for turn in turns] for world in WORLDS}
+    each = ", ".join(f"{w}: {statistics.median(r):.2f} ({min(r):.2f} to {max(r):.2f})" for w, r in ratios.items())
+    least = {world: min(turn[world] for turn in turns) for world in (1, *WORLDS)}  # without what disturbed it
+    bounds = ", ".join(f"{world}: {least[world] / least[1]:.2f}" for world in WORLDS)
+    return f"one worker {1000 * least[1]:.1f} ms; least {bounds}; median {each}"
+
+
+def against_a_zip() -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (PICTURES, 3, 32, 32)).astype(np.uint8)
     numbers = np.arange(PICTURES)

@@ -99,7 +99,7 @@ def train_as_published(state: TrainState, batch: Batch) -> None:
 
 
 def draws_of(player: str, batch: Batch, step: int) -> Draws:
-    draws = METHOD.draw(player, batch, StepRng(0, step, player))
+    draws = METHOD.draw(player, batch, StepRng(0, step, player, range(BATCH)))
     return {name: like(value, batch.images) for name, value in draws.items()}
 
 

@@ -95,7 +95,7 @@ def plain_loop(batch: int, dtype: torch.dtype, state: TrainState | None = None) 
                 net.zero_grad()
             draws = {
                 name: like(value, x0)
-                for name, value in METHOD.draw(player, Batch(x0), StepRng(0, step, player)).items()
+                for name, value in METHOD.draw(player, Batch(x0), StepRng(0, step, player, range(batch))).items()
             }
             loss_of(player, nets, x0, draws).backward()
             state.optimisers[player].step()

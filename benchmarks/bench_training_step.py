@@ -20,7 +20,7 @@ from methods.edm import EDM
 
 METHOD = EDM(width=64, depth=2, channel_mult=(1, 2, 2), augment=0.0, dropout=0.0, lr_rampup_images=0)
 DATA = DataSpec((3, 32, 32), 0, 0.5)
-BATCH, REPEATS = 8, 7
+BATCH, REPEATS = 16, 7
 FOREVER = 10**9
 BATCHES = Batch(torch.randn(BATCH, *DATA.shape, generator=torch.Generator().manual_seed(0)).clamp(-1, 1))
 
@@ -64,7 +64,7 @@ def plain() -> Callable[[], object]:
     number = count()
 
     def step() -> None:
-        draws = METHOD.draw("denoiser", BATCHES, StepRng(0, next(number), "denoiser"))
+        draws = METHOD.draw("denoiser", BATCHES, StepRng(0, next(number), "denoiser", range(BATCH)))
         draws = {name: value.float() for name, value in draws.items()}
         adam.zero_grad(set_to_none=True)
         METHOD.loss("denoiser", nets, BATCHES, draws, 0)[0].backward()

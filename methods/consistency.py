@@ -6,7 +6,6 @@ along x0 + t noise: it is regressed on f(x_r; r) of the same noise with r < t, a
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, Literal
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.core.checks import require, require_at_least, require_fraction, require_positive
+from methods.core.dropout import repeated_masks
 from methods.core.process.denoise import Coefficients, EDMScheme, Preconditioned
 from methods.core.process.noise import edm_grid
 from methods.core.rng import ImageRng, StepRng
@@ -109,7 +109,7 @@ class Consistency:
         net = _network(nets)
         t, r = self.levels(draws["level"], step)
         labels = batch.labels if net.classes else None
-        squares = consistency_squares(net, batch.images, t, r, draws["noise"], labels, self._dropout > 0)
+        squares = consistency_squares(net, batch.images, t, r, draws["noise"], labels)
         weight = 1 / (t - r) if self.weighting == "interval" else EDMScheme.loss_weight(_scheme(net), t)
         loss = (weight * pseudo_huber(squares, self._huber(batch.images[0].numel()))).mean()
         return loss, {"loss": loss.detach(), "square": squares.detach().mean(), "gap": ((t - r) / t).mean()}
@@ -164,13 +164,13 @@ class BoundaryScheme(EDMScheme):
 
 
 def consistency_squares(
-    net: Preconditioned, x0: Tensor, t: Tensor, r: Tensor, noise: Tensor, labels: Tensor | None, shares_dropout: bool
+    net: Preconditioned, x0: Tensor, t: Tensor, r: Tensor, noise: Tensor, labels: Tensor | None
 ) -> Tensor:
     """[B] squared distances of f(x0 + t noise; t) and the constant f(x0 + r noise; r), x0 where r is 0.
 
     The second has the live weights and the dropout mask of the first.
     """
-    with torch.no_grad(), torch.random.fork_rng() if shares_dropout else nullcontext():
+    with torch.no_grad(), repeated_masks():
         known = r > 0
         target = net(x0 + per_sample(r, x0) * noise, torch.where(known, r, t), labels)
         target = torch.where(per_sample(known, x0), target, x0.to(target))

@@ -117,7 +117,7 @@ class SIDDM:
         noises = ("noise_s", "noise_u", "noise_posterior", "noise_renoise")
         u = rng.uniform(shape[0])
         if self.trained_times == "visited":
-            u = (torch.arange(shape[0]) % self.steps + 1) / self.steps
+            u = (rng.row_numbers(shape[0]) % self.steps + 1) / self.steps
         s, u = self._span(u)
         draws = {"s": s, "u": u, "z": rng.uniform(shape[0], self.latent)}
         return draws | {name: rng.normal(*shape) for name in noises}

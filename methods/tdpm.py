@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from methods.core.checks import check_channels, require, require_at_least, require_fraction
 from methods.core.process.chains import Chain, Schedule, chain_of, look_up
 from methods.core.process.posterior import diffuse
-from methods.core.rng import ImageRng, StepRng
+from methods.core.rng import BLOCK, ImageRng, StepRng
 from methods.core.sampling.ancestral import StepNet, chain_denoiser, check_steps_back, walk
 from methods.core.training.adversarial import collapse_statistics, discriminator_loss, loss_on_real
 from methods.core.training.rates import averaging, falling
@@ -111,8 +111,9 @@ class TDPM:
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
         count, *shape = batch.images.shape
         if player == "denoiser":
-            half = rng.integers(self.kept, count // 2 + 1)
-            return {"index": antithetic(half, self.kept, count), "noise": rng.normal(count, *shape)}
+            blocks = rng.integers(self.kept, count).split(BLOCK)
+            index = [antithetic(block[: (len(block) + 1) // 2], self.kept, len(block)) for block in blocks]
+            return {"index": torch.cat(index), "noise": rng.normal(count, *shape)}
         if player == "prior":
             return {"z": rng.normal(count, *shape)}
         return {"z": rng.normal(count, *shape), "noise": rng.normal(count, *shape)}

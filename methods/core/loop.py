@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from methods.core.dropout import masks_from
 from methods.core.posthoc import power_decay
-from methods.core.rng import StepRng, fold
+from methods.core.rng import StepRng, fold, rows_of_worker
 from methods.core.types import Adam, Batch, DataSpec, Player, Progress, Remembering, Trainable
 
 AllReduce = Callable[[Tensor], Tensor]  # the mean of a flat tensor over all workers
@@ -92,23 +93,24 @@ def train_steps(
     rank: int = 0,
     world: int = 1,
     autocast: torch.dtype | None = None,
+    draws_on: torch.device | str = "cpu",
 ) -> Iterator[dict[str, Tensor]]:
     """Train from state.step to `steps`, yielding each step's metrics after it is done.
 
-    batches: the global batch of a step. Randomness of step k depends on (seed, k) alone and is drawn for the global
-    batch, then sliced by rank, so 5 + 5 steps equal 10 and the number of workers changes rounding only (dropout apart).
+    batches: this worker's rows of a step's batch, those of `rows_of_worker`; batch: the images of all workers. The
+    randomness of a row in step k depends on (seed, k, row) alone, so 5 + 5 steps equal 10, and the number of workers
+    changes rounding only. draws_on: the device whose generators draw; another kind of device gives other numbers.
     autocast: precision of the networks' products and sums; weights, gradients, optimiser and averages stay as they are.
     """
-    if batch % world:
-        raise ValueError(f"a batch of {batch} images does not divide among {world} workers: choose a multiple")
-    mine = slice(rank * (batch // world), (rank + 1) * (batch // world))
+    rows = rows_of_worker(batch, rank, world)
     while state.step < steps:
         progress = Progress(state.step, batch, steps)
-        global_batch = batches(state.step)
+        images = batches(state.step)
         metrics: dict[str, Tensor] = {}
         for player in method.players():
             if progress.step % player.every == 0:
-                metrics |= _step(method, player, state, global_batch, progress, seed, all_reduce, mine, autocast)
+                rng = StepRng(seed, state.step, player.name, rows, draws_on)
+                metrics |= _step(method, player, state, images, progress, rng, all_reduce, autocast)
         state.step += 1
         yield metrics
 
@@ -117,27 +119,25 @@ def _step(
     method: Trainable,
     player: Player,
     state: TrainState,
-    global_batch: Batch,
+    batch: Batch,
     progress: Progress,
-    seed: int,
+    rng: StepRng,
     all_reduce: AllReduce | None,
-    mine: slice,
     autocast: torch.dtype | None,
 ) -> dict[str, Tensor]:
-    draws = method.draw(player.name, global_batch, StepRng(seed, progress.step, player.name))
+    draws = method.draw(player.name, batch, rng)
     net = state.nets[player.net]
     sample = next(net.parameters())
-    local = global_batch.each(lambda part: like(part[mine], sample))
-    draws = {name: like(value[mine], sample) for name, value in draws.items()}
+    batch = batch.each(lambda part: like(part, sample))
+    draws = {name: like(value, sample) for name, value in draws.items()}
     for other in state.nets.values():
         other.requires_grad_(False)
     for parameter in trained(player, net).values():
         parameter.requires_grad_(True)
-    torch.manual_seed(fold(seed, progress.step, player.name, mine.start))  # dropout
     optimiser = state.optimisers[player.name]
     optimiser.zero_grad(set_to_none=True)  # before the loss, whose activations take their place
-    with torch.autocast(sample.device.type, autocast, enabled=autocast is not None):
-        loss, metrics = method.loss(player.name, state.nets, local, draws, progress.step)
+    with torch.autocast(sample.device.type, autocast, enabled=autocast is not None), masks_from(rng):
+        loss, metrics = method.loss(player.name, state.nets, batch, draws, progress.step)
     loss.backward()
     parameters = [p for p in trained(player, net).values() if p.grad is not None]
     _finish_gradients(parameters, player.optimiser, all_reduce)
@@ -153,28 +153,27 @@ def _step(
             _average(averages[player.name], net, power_decay(float(length), seen, progress.batch))
     notes = metrics.pop("notes", None)
     if notes is not None and isinstance(method, Remembering):
-        method.remember(player.name, state.nets, _of_all_workers(notes, progress.batch, mine, all_reduce))
+        method.remember(player.name, state.nets, _of_all_workers(notes, progress.batch, rng.rows, all_reduce))
     return metrics
 
 
-def _of_all_workers(local: Tensor, batch: int, mine: slice, all_reduce: AllReduce | None) -> Tensor:
+def _of_all_workers(local: Tensor, batch: int, rows: range | None, all_reduce: AllReduce | None) -> Tensor:
     """[batch, ...] in the order of the global batch."""
-    if all_reduce is None:
+    if all_reduce is None or rows is None:
         return local
     joined = local.new_zeros(batch, *local.shape[1:])
-    joined[mine] = local * (batch // len(local))  # all_reduce gives the mean
+    joined[rows.start : rows.stop] = local * (batch // len(rows))  # all_reduce gives the mean
     return all_reduce(joined.flatten()).view_as(joined)
 
 
 def _finish_gradients(parameters: list[nn.Parameter], adam: Adam, all_reduce: AllReduce | None) -> None:
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if all_reduce is not None:
-        flat = all_reduce(torch.cat([g.flatten() for g in gradients]))
-        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients])):
-            gradient.copy_(part.view_as(gradient))
-    if adam.replace_nonfinite is not None:
-        for gradient in gradients:
-            torch.nan_to_num(gradient, 0.0, adam.replace_nonfinite, -adam.replace_nonfinite, out=gradient)
+    if all_reduce is not None or adam.replace_nonfinite is not None:  # one operation each, however many parameters
+        flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+        flat = flat if all_reduce is None else all_reduce(flat)
+        if adam.replace_nonfinite is not None:
+            flat.nan_to_num_(0.0, adam.replace_nonfinite, -adam.replace_nonfinite)
+        for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters])):
+            parameter.grad = part.view_as(parameter)
     if adam.clip_norm is not None:
         nn.utils.clip_grad_norm_(parameters, adam.clip_norm)
 
@@ -182,8 +181,8 @@ def _finish_gradients(parameters: list[nn.Parameter], adam: Adam, all_reduce: Al
 @torch.no_grad()
 def _average(average: dict[str, Tensor], net: nn.Module, decay: float) -> None:
     parameters = dict(net.named_parameters())
-    for name, value in average.items():
-        value.lerp_(parameters[name].detach(), 1 - decay)
+    trained = [parameters[name] for name in average]
+    torch._foreach_lerp_(list(average.values()), trained, 1 - decay)  # type: ignore[attr-defined]
 
 
 def trained(player: Player, net: nn.Module) -> dict[str, nn.Parameter]:

@@ -7,6 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+BLOCK = 16  # rows of a batch that share a generator; every random number of a training depends on it
+Fill = Callable[[Tensor, torch.Generator], Tensor]  # in place
+SCHEME = 2  # of drawing, recorded with every training; 1: one generator for the whole batch, on the CPU
 TILE = 64  # images are always computed in batches of this size: kernels differ in the last bit between batch shapes
 
 
@@ -17,21 +20,62 @@ def fold(*parts: int | str) -> int:
 
 
 class StepRng:
-    """The randomness of one player in one training step."""
+    """The randomness of one player in one training step: a generator for each block of rows of the global batch.
 
-    def __init__(self, seed: int, step: int, player: str) -> None:
-        self.generator = torch.Generator().manual_seed(fold(seed, step, player))
+    A row's numbers follow from (seed, step, player, block) and the kind of device, whatever other rows are drawn beside
+    it. Draws of a block follow one another; their first dimension is that of `rows`.
+
+    rows: global numbers of the rows to draw, whole blocks. None: any number of rows from one generator, for draws that
+    belong to no step's batch.
+    """
+
+    def __init__(
+        self, seed: int, step: int, player: str, rows: range | None = None, device: torch.device | str = "cpu"
+    ) -> None:
+        if rows is not None and (rows.start % BLOCK or len(rows) % BLOCK or rows.step != 1):
+            raise ValueError(f"{rows} came, whole blocks of {BLOCK} rows were wanted")
+        self.rows, self.device = rows, torch.device(device)
+        if rows is None:
+            seeds = [fold(seed, step, player)]
+        else:
+            seeds = [fold(seed, step, player, block) for block in range(rows.start // BLOCK, rows.stop // BLOCK)]
+        self.generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
+
+    def row_numbers(self, count: int) -> Tensor:
+        """[count] int64 in the global batch, for methods whose draws depend on it."""
+        first = 0 if self.rows is None else self.rows.start
+        return torch.arange(first, first + count, device=self.device)
 
     def normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self.generator)
+        return self._draw(shape, lambda block, generator: block.normal_(generator=generator))
 
     def uniform(self, *shape: int) -> Tensor:
         """In [0, 1)."""
-        return torch.rand(shape, generator=self.generator)
+        return self._draw(shape, lambda block, generator: block.uniform_(generator=generator))
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """In 0, ..., high - 1."""
-        return torch.randint(high, shape, generator=self.generator)
+        return self._draw(shape, lambda block, generator: block.random_(high, generator=generator), torch.int64)
+
+    def _draw(self, shape: tuple[int, ...], fill: Fill, dtype: torch.dtype | None = None) -> Tensor:
+        if self.rows is not None and shape[0] != len(self.rows):
+            raise ValueError(f"{shape[0]} rows are drawn, but this worker has {len(self.rows)}: {self.rows}")
+        values = torch.empty(shape, dtype=dtype, device=self.device)
+        count = len(self.generators)
+        for block, generator in zip(values.view(count, values.numel() // count).unbind(), self.generators):
+            fill(block, generator)
+        return values
+
+
+def rows_of_worker(batch: int, rank: int, world: int) -> range:
+    """The rows of a global batch that one of `world` workers computes; ValueError unless they are whole blocks."""
+    unit = BLOCK * world
+    if batch % unit:
+        fitting = [str(count) for count in (batch // unit * unit, batch // unit * unit + unit) if count > 0]
+        wanted = f"a multiple of {unit} was wanted (blocks of {BLOCK} rows, workers: {world})"
+        raise ValueError(f"batch: {batch} came, {wanted}: {' or '.join(fitting)}")
+    share = batch // world
+    return range(rank * share, (rank + 1) * share)
 
 
 class ImageRng(Protocol):

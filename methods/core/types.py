@@ -120,7 +120,7 @@ class Player:
 
 
 Nets: TypeAlias = Mapping[str, nn.Module]
-Draws: TypeAlias = dict[str, Tensor]  # all randomness of one loss; first dimension: the global batch
+Draws: TypeAlias = dict[str, Tensor]  # all randomness of one loss but dropout's masks; first dimension: the batch
 Metrics: TypeAlias = dict[str, Tensor]  # detached scalars
 
 
@@ -146,11 +146,14 @@ class Trainable(Protocol):
         ...
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
-        """All randomness of one loss, for the global batch; workers slice it by rank."""
+        """All randomness of one loss, for a worker's rows; `rng.row_numbers` has their numbers in the global batch.
+
+        Layers draw masks of dropout from the same generators later, in `loss` (`core/dropout`).
+        """
         ...
 
     def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
-        """Scalar to minimise over `player`'s network, and the metrics to log. Pure: no randomness, no I/O."""
+        """Scalar to minimise over `player`'s network, and the metrics to log. Pure: no I/O; random: dropout only."""
         ...
 
 

@@ -1,19 +1,16 @@
 """`trilemma repro`: `dvc repro` that runs independent stages in parallel.
 
-DVC decides what a stage needs and what has changed. A changed stage is run by a `dvc repro --single-item` of its own;
-otherwise DVC would lock the inputs of a stage as if it wrote them, and other stages that need them would fail.
+DVC decides what a stage needs and what has changed, and records what it made. This process alone uses DVC: its
+start costs seconds, which a `dvc repro` of every stage would pay again.
 """
 
+import logging
 import os
 import re
-import signal
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -22,21 +19,18 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.stage import Stage
+from dvc.stage.cache import RunCacheNotFoundError
 from networkx import DiGraph
 
 from pipeline.config.study import Study, load_study
 from pipeline.console import say
+from pipeline.dag.child import FORKS, LIBRARIES, Child
 from pipeline.dag.resolve import Cost, past_costs
 from pipeline.errors import TrilemmaError, UserError
 from pipeline.launch.launcher import launcher
 from pipeline.launch.signals import GRACE_SECONDS, on_sigterm
 from pipeline.store.open import open_store
 
-DVC = (sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item")
-DVC_HINTS = (
-    "Running stage", "Generating lock file", "Updating lock file", "To track the changes", "\tgit add",
-    "To enable auto staging", "\tdvc config", "Use `dvc push`",
-)  # fmt: skip
 MIB = 2**20
 
 
@@ -47,6 +41,8 @@ def reproduce(targets: Sequence[str], jobs: int, workers: int | None, address: s
     if workers == 0:
         launcher(workers, address)  # raises the error that every stage would raise
     on_sigterm()
+    FORKS.set_forkserver_preload(LIBRARIES)
+    logging.getLogger("dvc").setLevel(logging.WARNING)  # otherwise it gives the same advice after every stage
     environment = {"TRILEMMA_WORKERS": str(workers), **({} if address is None else {"TRILEMMA_ADDRESS": address})}
     try:
         with Repo(_wait_for_lock=True) as repo:
@@ -102,41 +98,57 @@ class Scheduler:
             with self.repo.lock:
                 for name in new:
                     stage = self.waiting.pop(name)
-                    if stage.changed():
-                        self.ready[name] = stage
-                    else:
+                    if not stage.changed():
                         self.unchanged.add(name)  # may make others ready: repeat
+                    elif self._is_restored(stage):
+                        self.ran[name] = 0.0
+                    else:
+                        self.ready[name] = stage
         for name in sorted(self.ready, key=lambda name: -self.chain_seconds[name]):
             needed = [str(self.ready[name].cmd), *(child.command for child in self.running.values())]
             fits = not self.running or sum(self.costs[command].peak_mib for command in needed) <= self.room_mib
             if len(self.running) < jobs and fits:
                 slot = min(set(range(jobs)) - {child.slot for child in self.running.values()})
                 gpu = {"CUDA_VISIBLE_DEVICES": str(slot % self.gpus)} if self.gpus else {}
-                child = Child(self.ready.pop(name), slot, {**os.environ, **self.environment, **gpu})
+                child = Child(self.ready.pop(name), slot, {**self.environment, **gpu})
                 self.running[readers.submit(child.print_lines)] = child
+
+    def _is_restored(self, stage: Stage) -> bool:
+        """Whether DVC's run cache had the outputs, as after a setting was changed back."""
+        stage.remove_outs(ignore_remove=False, force=False)
+        try:
+            self.repo.stage_cache.restore(stage)
+        except RunCacheNotFoundError:
+            stage.save_deps()
+            return False
+        _record(stage)
+        return True
 
     def _finish(self, done: set[Future[int]]) -> None:
         for future in done:
             child, code = self.running.pop(future), future.result()
+            with self.repo.lock, child.locks:
+                try:
+                    if code == 0:
+                        _record(child.stage)
+                except DvcException as error:
+                    code, child.reason = 1, str(error)
             seconds = time.monotonic() - child.began
             print(f"{child.name} | {'failed after' if code else 'done in'} {seconds:.1f} s", flush=True)
             if code == 0:
                 self.ran[child.name] = seconds
             else:
-                self.failed[child.name] = child.reason or f"dvc repro ended with {code}"
+                self.failed[child.name] = child.reason or f"exit code {code}"
 
     def _stop(self) -> None:
-        """SIGTERM to the commands of all stages that run: their DVCs then release their locks. Later SIGKILL to all."""
-        deadline, terminated = time.monotonic() + 2 * GRACE_SECONDS, set[psutil.Process]()
+        """SIGTERM to the commands of all stages that run; after a while SIGKILL to all of their processes."""
+        for child in self.running.values():
+            child.terminate()
+        deadline = time.monotonic() + 2 * GRACE_SECONDS
         while self.running:
-            for child in self.running.values():
-                if time.monotonic() > deadline:
-                    os.killpg(child.process.pid, signal.SIGKILL)
-                    continue
-                with suppress(psutil.NoSuchProcess):
-                    for process in _commands(psutil.Process(child.process.pid)) - terminated:
-                        terminated.add(process)
-                        process.terminate()
+            if time.monotonic() > deadline:
+                for child in self.running.values():
+                    child.kill()
             self._finish(wait(self.running, 0.1, FIRST_COMPLETED).done)
 
     def summarise(self) -> None:
@@ -156,44 +168,11 @@ class Scheduler:
         return (below & self.failed.keys()).union(*(self._failed_below(one) for one in below))
 
 
-class Child:
-    """A `dvc repro` of one stage."""
-
-    def __init__(self, stage: Stage, slot: int, environment: Mapping[str, str]) -> None:
-        self.name, self.command, self.slot = str(stage.addressing), str(stage.cmd), slot
-        self.began, self.reason = time.monotonic(), ""
-        self.process = subprocess.Popen(
-            [*DVC, self.name],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,  # Ctrl-C reaches this process alone, and `_stop` ends the stages
-        )
-
-    def print_lines(self) -> int:
-        """Print the lines of the process after the stage's name, until it ends; its exit code."""
-        assert self.process.stdout is not None
-        before = ""
-        for line in self.process.stdout:
-            text = line.rstrip()
-            if text and not text.startswith(DVC_HINTS):
-                print(f"{self.name} | {text}", flush=True)
-                if text.startswith("ERROR: ") and not self.reason:  # DVC's, after the last line of the stage
-                    self.reason = before if before.startswith("trilemma: ") else text
-                before = text
-        return self.process.wait()
-
-
-def _commands(dvc: psutil.Process) -> set[psutil.Process]:
-    """The commands that DVC runs; not a shell above one, whose end would leave the command running and locks held."""
-    commands = set[psutil.Process]()
-    for process in dvc.children():
-        is_shell = process.cmdline()[-2:-1] == ["-c"]
-        commands |= set(process.children() if is_shell else []) or {process}
-    return commands
+def _record(stage: Stage) -> None:
+    """Write what the stage made to dvc.lock and to DVC's caches."""
+    stage.save(run_cache=all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs))
+    stage.commit()
+    stage.dump(update_pipeline=False)
 
 
 def _wait_for_other_runs(locks: Path) -> None:

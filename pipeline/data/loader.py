@@ -1,4 +1,4 @@
-"""Batches of prepared data: the images of a step follow from (seed, step) alone, for any number of workers.
+"""Batches of prepared data: the images of a step follow from (seed, step) alone; each worker reads its rows of them.
 
 With random access (on the GPU, in memory, mapped) each epoch is a fresh permutation of all images. Streams (files in a
 bucket, compressed ones larger than `MAX_READ_BYTES`) are shuffled in two stages: the shards of an epoch come in random
@@ -7,7 +7,7 @@ shard always come within the same window.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from methods.core.loop import batch_indices
 from methods.core.pixels import from_uint8
-from methods.core.rng import StepRng, fold
+from methods.core.rng import StepRng, fold, rows_of_worker
 from methods.core.shapes import per_sample
 from methods.core.types import Batch
 from pipeline.context import Worker
@@ -33,8 +33,8 @@ Batches = Callable[[int], Batch]
 
 
 def placed(batches: Batches, worker: Worker) -> Batches:
-    """Equal batches, made in the fastest way that this worker has."""
-    return batches.on(worker) if isinstance(batches, Prepared | Pairs) else batches
+    """The worker's rows of each batch, made in the fastest way that it has; a plain function makes its rows itself."""
+    return batches.on(worker) if isinstance(batches, Prepared | Pairs | Epochs) else batches
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,18 @@ class Epochs:
     batch: int
     seed: int
     flip: bool = False  # mirror each image with probability 1/2
+    share: range | None = None  # rows of the batch; None: all
+
+    def on(self, worker: Worker) -> "Epochs":
+        return replace(self, share=rows_of_worker(self.batch, worker.rank, worker.world))
 
     def __call__(self, step: int) -> Batch:
-        index: Any = batch_indices(len(self.images), self.batch, self.seed, step).numpy()
+        share = self.share or range(self.batch)
+        index: Any = batch_indices(len(self.images), self.batch, self.seed, step)[share.start : share.stop].numpy()
         if isinstance(self.images, Tensor):
             index = torch.from_numpy(index).to(self.images.device)
         labels = None if self.labels is None else torch.as_tensor(self.labels[index])
-        return to_batch(torch.as_tensor(self.images[index]), labels, self.seed, step, self.flip)
+        return to_batch(torch.as_tensor(self.images[index]), labels, self.seed, step, self.flip, share)
 
 
 @dataclass(frozen=True)
@@ -69,10 +74,10 @@ class Prepared:
         """From the GPU's memory if there is room; else mapped, read into memory, or streamed."""
         device, size = worker.device, self.rows.nbytes
         if device.type == "cuda" and size <= MAX_GPU_SHARE * torch.cuda.get_device_properties(device).total_memory:
-            return self._of(*(torch.from_numpy(part).to(device) for part in self.rows.read()[:2]))
+            return self._of(*(torch.from_numpy(part).to(device) for part in self.rows.read()[:2])).on(worker)
         if self.rows.is_mapped:
-            return self._of(self.rows, self.rows.labels)
-        return self._of(*self.rows.read()[:2]) if size <= MAX_READ_BYTES else Stream(self, worker)
+            return self._of(self.rows, self.rows.labels).on(worker)
+        return self._of(*self.rows.read()[:2]).on(worker) if size <= MAX_READ_BYTES else Stream(self, worker)
 
     def __call__(self, step: int) -> Batch:
         return self._of(self.rows, self.rows.labels)(step)
@@ -81,8 +86,12 @@ class Prepared:
         return Epochs(images, labels if self.is_labelled else None, self.batch, self.seed, self.flip)
 
 
-def distinct(batches: Prepared) -> Prepared:
-    """The same batches; UserError if a batch would hold an image twice."""
+def checked(batches: Prepared, workers: int) -> Prepared:
+    """The same batches; UserError if one holds an image twice or the workers cannot share it. 0: no workers."""
+    try:
+        rows_of_worker(batches.batch, 0, max(workers, 1))
+    except ValueError as error:
+        raise UserError(f"train.{error}") from None
     if (count := len(batches.rows)) < batches.batch:
         raise UserError(f"train.batch: {batches.batch} came, but there are {count} records to train on: take fewer")
     return batches
@@ -108,6 +117,7 @@ class Stream:
 
     def __init__(self, of: Prepared, worker: Worker) -> None:
         self.of, self.worker, self.next_step = of, worker, -1
+        self.share = rows_of_worker(of.batch, worker.rank, worker.world)
         self.stream: Iterator[Pictures] = iter(())
 
     def __call__(self, step: int) -> Batch:
@@ -115,9 +125,9 @@ class Stream:
         if step != self.next_step:
             self.stream = _cut(self._windows(step * batch), batch)
         self.next_step = step + 1
-        pictures = next(self.stream)
+        pictures = next(self.stream).take(slice(self.share.start, self.share.stop))
         labels = torch.from_numpy(pictures.labels) if self.of.is_labelled else None
-        return to_batch(torch.from_numpy(pictures.images), labels, self.of.seed, step, self.of.flip)
+        return to_batch(torch.from_numpy(pictures.images), labels, self.of.seed, step, self.of.flip, self.share)
 
     def _windows(self, skipped: int) -> Iterator[Pictures]:
         """The images of all epochs in the order of their use, without the first `skipped` ones."""
@@ -137,13 +147,12 @@ class Stream:
                 skip = 0
 
 
-def to_batch(stored: Tensor, labels: Tensor | None, seed: int, step: int, flip: bool) -> Batch:
-    """stored: uint8 images, which become float32 in [-1, 1], or float32 points."""
-    images = from_uint8(stored) if stored.dtype == torch.uint8 else stored
+def to_batch(stored: Tensor, labels: Tensor | None, seed: int, step: int, flip: bool, share: range) -> Batch:
+    """stored: rows `share` of the batch: uint8 images, which become float32 in [-1, 1], or float32 points."""
     if flip:
-        coin = StepRng(seed, step, "flip").integers(2, len(images)).to(images.device)
-        images = torch.where(per_sample(coin, images) > 0, images.flip(-1), images)
-    return Batch(images, labels)
+        coin = StepRng(seed, step, "flip", share).integers(2, len(stored)).to(stored.device)
+        stored = torch.where(per_sample(coin, stored) > 0, stored.flip(-1), stored)
+    return Batch(from_uint8(stored) if stored.dtype == torch.uint8 else stored, labels)
 
 
 def _cut(stream: Iterator[Pictures], batch: int) -> Iterator[Pictures]:

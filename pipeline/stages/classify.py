@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pipeline.config.build import Block, build_method
 from pipeline.context import RunContext
 from pipeline.data.artifacts import Artifact, Draft
-from pipeline.data.loader import Prepared, distinct
+from pipeline.data.loader import Prepared, checked
 from pipeline.data.row_index import open_rows
 from pipeline.training.early_stopping import GuideTrain, split_validation, train_guide, validation_batch
 from pipeline.training.loop import Job
@@ -24,6 +24,6 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
     method, block = build_method(config.method, config.model), config.train
     data = data_spec(inputs["data"].manifest.facts)
     kept, held_out = split_validation(open_rows(inputs["data"].path, "train"), block.held_out)
-    batches = distinct(Prepared(kept, data.classes > 0, block.batch, block.seed))
-    job = Job(method, data, batches, block.steps, block.batch, block.seed, block.precision)
+    batches = checked(Prepared(kept, data.classes > 0, block.batch, block.seed), context.launch.workers)
+    job = Job(method, data, batches, block.steps, block.batch, block.seed, block.precision, block.draws)
     train_guide(job, validation_batch(held_out, data.classes, len(held_out)), block, out, context)

@@ -7,7 +7,7 @@ from methods.core.types import Batch
 from pipeline.config.build import Block, build_method
 from pipeline.context import RunContext
 from pipeline.data.artifacts import Artifact, Draft
-from pipeline.data.loader import Pairs, Prepared, distinct
+from pipeline.data.loader import Pairs, Prepared, checked
 from pipeline.data.row_index import open_rows
 from pipeline.training.early_stopping import GuideTrain, split_validation, train_guide, validation_batch
 from pipeline.training.loop import Job
@@ -28,12 +28,12 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
     real, real_held_out = split_validation(open_rows(inputs["data"].path, "train"), block.held_out)
     fake, fake_held_out = split_validation(open_rows(inputs["fakes"].path, "samples"), block.held_out)
     pairs = Pairs(
-        distinct(Prepared(real, data.classes > 0, block.batch, block.seed)),
-        distinct(Prepared(fake, data.classes > 0, block.batch, block.seed + 1)),
+        checked(Prepared(real, data.classes > 0, block.batch, block.seed), context.launch.workers),
+        checked(Prepared(fake, data.classes > 0, block.batch, block.seed + 1), context.launch.workers),
     )
     smaller = min(len(real_held_out), len(fake_held_out))
     halves = [validation_batch(half, data.classes, smaller) for half in (real_held_out, fake_held_out)]
     validation = Batch(halves[0].images, halves[0].labels, halves[1].images, halves[1].labels)
     trunk = {"trunk": load_weights(inputs["trunk"].path)["classifier"]} if "trunk" in inputs else {}
-    job = Job(method, data, pairs, block.steps, block.batch, block.seed, block.precision, pretrained=trunk)
+    job = Job(method, data, pairs, block.steps, block.batch, block.seed, block.precision, block.draws, pretrained=trunk)
     train_guide(job, validation, block, out, context)

@@ -8,17 +8,17 @@ import torch
 
 from methods.core.pixels import to_uint8
 from methods.core.posthoc import LONGEST
-from methods.core.rng import TILE, sample_tiles
+from methods.core.rng import TILE, rows_of_worker, sample_tiles
 from methods.core.training.derived import TEACHER, check_roles
 from methods.core.types import DataSpec, Generator, Nets
 from pipeline.config.build import Block, build_method
 from pipeline.context import RunContext
 from pipeline.data.artifacts import Artifact, Draft
-from pipeline.data.loader import Prepared, distinct
+from pipeline.data.loader import Prepared, checked
 from pipeline.data.row_index import open_rows
 from pipeline.errors import UserError
 from pipeline.training.averages import snapshot_steps, write_averages
-from pipeline.training.loop import Job, Precision, check_at_least_one, outcome_of, train, write_trained
+from pipeline.training.loop import DrawsOn, Job, Precision, check_at_least_one, outcome_of, train, write_trained
 from pipeline.training.networks import data_spec, load_run
 
 
@@ -30,6 +30,7 @@ class Train:
     batch: int = 128  # images per step, over all workers
     seed: int = 0
     precision: Precision = "float32"
+    draws: DrawsOn = "cpu"  # whose generators draw noise and dropout; cuda: faster on a GPU, other numbers
     flip: bool = False  # mirror each image with probability 1/2 (EDM's augmentation does so already)
     collapse: float | None = 0.02  # adversarial methods: stop below this share of the real images' spread
     ema_lengths: tuple[float, ...] = ()  # averages to store, by relative length, so that `sample.ema` can choose any
@@ -40,6 +41,7 @@ class Train:
         for length in self.ema_lengths:
             if not 0 < length <= LONGEST:
                 raise ValueError(f"ema_lengths: {length} came, relative lengths from 0 to {LONGEST} were wanted")
+        rows_of_worker(self.batch, 0, 1)
         if self.collapse is not None and not 0 <= self.collapse < 1:
             raise ValueError(f"collapse: {self.collapse} came, a share below 1 or null was wanted")
 
@@ -62,8 +64,8 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
         return Prepared(open_rows(inputs["data"].path, split), data.classes > 0, block.batch, block.seed, block.flip)
 
     check_roles(method, config.method, config.roles)
-    train_batches = distinct(batches("train"))
-    job = Job(method, data, train_batches, block.steps, block.batch, block.seed, block.precision)
+    train_batches = checked(batches("train"), context.launch.workers)
+    job = Job(method, data, train_batches, block.steps, block.batch, block.seed, block.precision, block.draws)
     if block.ema_lengths:
         if all(player.ema is None for player in method.players()):
             raise UserError(f"train.ema_lengths: {config.method} keeps no average with these fields: leave it out")
@@ -78,7 +80,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
     context.launch.fit(train, job, context.state, context.watch)
     outcome = outcome_of(context.state)
     outcome.weights.pop(TEACHER, None)  # it is stored already
-    write_trained(out, outcome, data, block.seed)
+    write_trained(out, outcome, job)
     if job.ema_lengths:
         write_averages(out, context.state, job.ema_lengths, job.ema_steps, block.batch)
 

@@ -15,7 +15,7 @@ from pipeline.sweeps.trials import Trial, trials_of
 from pipeline.tables.addresses import Row, names_of
 from pipeline.tables.aggregate import repetitions
 from pipeline.tables.measured import FOLDER as MEASURED
-from pipeline.tables.measured import measured_files, origin_of
+from pipeline.tables.measured import measured_files, origin_of, where_drawn
 
 ORDERINGS, GUIDANCE = "-orderings", "-guidance"  # how the names of tables of differences end
 PAPERS = "paper-tables"
@@ -129,8 +129,9 @@ def results_of(study: Study, cell: Cell) -> list[Result]:
         case "translate":
             return [Result(study, STAGES["translate"].call(study, cell.table.of))]
         case "measured":
-            again = origin_of(cell.table.file, cell.row).again
-            raise UserError(f"{cell.address}: measured beyond this study; its own makes it again: {again}")
+            origin = origin_of(cell.table.file, cell.row)
+            at = f"; {where}" if (where := where_drawn(int(origin.draws))) else ""
+            raise UserError(f"{cell.address}: measured beyond this study; its own makes it again: {origin.again}{at}")
 
 
 def _point(trial: Trial) -> str:

@@ -12,6 +12,8 @@ from pipeline.errors import UserError
 from pipeline.tables.addresses import Row, fits, names_of
 
 FOLDER, PROVENANCE = "measured", "provenance.csv"
+# By number of a scheme of drawing random numbers in training that the code had before: the last commit that has it.
+LAST_COMMITS = {1: "f9f989e935cd"}
 
 
 class Origin(NamedTuple):
@@ -23,11 +25,19 @@ class Origin(NamedTuple):
     command: str
     commit: str
     machine: str
+    draws: str  # number of its scheme of drawing random numbers: `SCHEME` of methods/core/rng.py then
 
     @property
     def again(self) -> str:
         """The shell command that computes the row again."""
         return f"cd {self.study} && {self.command}"
+
+
+def where_drawn(scheme: int) -> str:
+    """The commit that still draws random numbers so; "" if the present code does."""
+    if scheme not in LAST_COMMITS:
+        return ""
+    return f"the present code draws other random numbers, the last to draw these is git checkout {LAST_COMMITS[scheme]}"
 
 
 def measured_files(root: Path) -> list[Path]:

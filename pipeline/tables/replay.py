@@ -29,6 +29,7 @@ from pipeline.store.external import DATA_VARIABLE
 from pipeline.sweeps.summary import table
 from pipeline.sweeps.trial import metrics_of
 from pipeline.tables.cells import Cell, Result, cells_of, find, results_of, sweep_of, tables
+from pipeline.tables.measured import where_drawn
 from pipeline.tables.stacks import write_stack_tables
 from pipeline.tables.translations import write_translation_table
 from pipeline.tables.values import write_tables
@@ -61,6 +62,8 @@ def replay(study: Study, addresses: Sequence[str], sample: int, seed: int) -> li
     for cell in cells:
         say(f"{cell.address} = {cell.value:g}: {tolerance_of(cell)}")
         for link in before[cell.address]:
+            if where := where_drawn(_scheme_of(link)):
+                raise UserError(f"{cell.address}: {link.label} cannot be replayed: {where}")
             if link.version != PRESENT:
                 say(f"{cell.address}: {link.label} is of {link.version} version, but the present code is replayed")
     with TemporaryDirectory(prefix="trilemma-replay-") as folder, _own_store(study, Path(folder)):
@@ -117,6 +120,12 @@ def _links(results: Sequence[Result]) -> list[Link]:
         return [link for r in results for link in chain_links(r.study, r.call, published=r.trial is None)]
     except ArtifactError:
         return []
+
+
+def _scheme_of(link: Link) -> int:
+    """Of drawing random numbers; 0 for a result that no training made. The first trainings did not note it."""
+    trained = link.manifest.stage in ("pretrain", "classify", "discriminate", "stack")
+    return link.manifest.facts.get("draws", {"scheme": 1})["scheme"] if trained else 0
 
 
 def _replayed(study: Study, cell: Cell, results: Sequence[Result], before: list[Link], folder: Path) -> Replayed:

@@ -4,14 +4,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from methods.core.rng import StepRng
+from methods.core.rng import StepRng, rows_of_worker
 from methods.core.types import Batch
 from pipeline.context import RunContext
 from pipeline.data.artifacts import Draft
 from pipeline.data.loader import Epochs
 from pipeline.data.row_index import ShardedRows
 from pipeline.errors import UserError
-from pipeline.training.loop import HeldOut, Job, Precision, check_at_least_one, outcome_of, train, write_trained
+from pipeline.training.loop import (
+    DrawsOn,
+    HeldOut,
+    Job,
+    Precision,
+    check_at_least_one,
+    outcome_of,
+    train,
+    write_trained,
+)
 
 MAX_VALIDATION_VALUES = 2**28  # numbers in the images of one check: 1 GiB in float32
 
@@ -24,12 +33,14 @@ class GuideTrain:
     batch: int = 128  # real images per step, and for a discriminator as many generated ones
     seed: int = 0
     precision: Precision = "float32"
+    draws: DrawsOn = "cpu"  # whose generators draw noise and dropout; cuda: faster on a GPU, other numbers
     held_out: float = 0.1  # share of the real and of the generated images
     check_every: int = 100  # steps
     patience: int = 5  # checks without a lower held-out loss
 
     def __post_init__(self) -> None:
         check_at_least_one(steps=self.steps, batch=self.batch)
+        rows_of_worker(self.batch, 0, 1)
         if not 0 < self.held_out < 1:
             raise ValueError(f"train.held_out: {self.held_out} came, a share between 0 and 1 was wanted")
 
@@ -65,7 +76,7 @@ def train_guide(job: Job, validation: Batch, block: GuideTrain, out: Draft, cont
     outcome = outcome_of(context.state)
     for name in job.pretrained:
         del outcome.weights[name]
-    write_trained(out, outcome, job.data, block.seed)
+    write_trained(out, outcome, job)
     best = next(row for row in outcome.history if row["step"] == outcome.best_step)
     out.facts.update(
         best_step=outcome.best_step, held_out_loss=outcome.best_loss, held_out_accuracy=best["held_out_accuracy"]

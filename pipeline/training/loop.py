@@ -16,14 +16,15 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
+from methods.core.dropout import masks_from
 from methods.core.loop import TrainState, like, train_steps
-from methods.core.rng import StepRng
+from methods.core.rng import BLOCK, SCHEME, StepRng
 from methods.core.training.derived import begin
 from methods.core.types import Batch, DataSpec, Draws, Nets, Parent, Trainable
 from pipeline.context import State, Watch, Worker
 from pipeline.data.artifacts import Draft
 from pipeline.data.loader import Batches, placed
-from pipeline.errors import Interrupted, TrilemmaError
+from pipeline.errors import Interrupted, TrilemmaError, UserError
 from pipeline.training.averages import save_averages
 from pipeline.training.divergence import check_finite, check_spread
 from pipeline.training.networks import save_weights
@@ -37,6 +38,7 @@ CHECKPOINT = "training.pt"
 Row = dict[str, float]
 Window = list[dict[str, Tensor]]  # metrics of the steps since the last row
 Precision = Literal["float32", "float64", "bf16"]  # bf16: autocast of the loss; weights stay float32
+DrawsOn = Literal["cpu", "cuda"]
 
 
 class HeldOut(NamedTuple):
@@ -60,6 +62,7 @@ class Job:
     batch: int
     seed: int
     precision: Precision
+    draws: DrawsOn = "cpu"
     held_out: HeldOut | None = None
     pretrained: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # weights by network, loaded at first
     parent: Parent | None = None  # the run that a derived run needs
@@ -125,6 +128,7 @@ class Checkpoint:
 
 def train(worker: Worker, job: Job, state: State, watch: Watch) -> None:
     """Train to the end or from the last checkpoint on; rank 0 saves the outcome in `state`. May raise `Interrupted`."""
+    draws_on = device_of(job.draws, worker)
     dtype = torch.float64 if job.precision == "float64" else torch.float32
     training = TrainState.fresh(job.method, job.data, job.seed, worker.device, dtype, job.ema_lengths)
     for name, weights in job.pretrained.items():
@@ -134,22 +138,37 @@ def train(worker: Worker, job: Job, state: State, watch: Watch) -> None:
     checkpoint = Checkpoint(state, CHECKPOINT)
     saved = checkpoint.resume(training, worker.device)
     outcome = Outcome(**saved.get("outcome", {}))
-    job = replace(job, batches=placed(job.batches, worker), unseen=job.unseen and placed(job.unseen, worker))
+    alone = replace(worker, rank=0, world=1)
+    job = replace(job, batches=placed(job.batches, worker), unseen=job.unseen and placed(job.unseen, alone))
     with watch.opened() if worker.rank == 0 else nullcontext() as view:
         if view is not None:
             for row in outcome.history:
                 view.metrics(row, int(row["step"]))
         if not outcome.finished:
-            _run(worker, job, training, outcome, checkpoint, view)
+            _run(worker, job, draws_on, training, outcome, checkpoint, view)
+
+
+def device_of(draws: DrawsOn, worker: Worker) -> torch.device:
+    """Where the worker draws; UserError where it has no such device."""
+    if draws == "cuda" and worker.device.type != "cuda":
+        raise UserError("train.draws: cuda came, but this worker has no GPU: train on one, or set cpu (other numbers)")
+    return worker.device if draws == worker.device.type else torch.device(draws)
 
 
 def _run(
-    worker: Worker, job: Job, training: TrainState, outcome: Outcome, checkpoint: Checkpoint, view: Watch | None
+    worker: Worker,
+    job: Job,
+    draws_on: torch.device,
+    training: TrainState,
+    outcome: Outcome,
+    checkpoint: Checkpoint,
+    view: Watch | None,
 ) -> None:
     saved_step = training.step
     autocast = torch.bfloat16 if job.precision == "bf16" else None
     steps = partial(train_steps, job.method, training, job.batches, seed=job.seed, batch=job.batch, steps=job.steps)
-    for metrics in steps(all_reduce=worker.all_reduce, rank=worker.rank, world=worker.world, autocast=autocast):
+    steps = partial(steps, rank=worker.rank, world=worker.world, all_reduce=worker.all_reduce)
+    for metrics in steps(autocast=autocast, draws_on=draws_on):
         outcome.window.append(metrics)
         step = outcome.steps = training.step
         is_last = step == job.steps
@@ -213,9 +232,10 @@ def _averaged(window: Window, step: int) -> Row:
 
 def _compare_unseen(job: Job, training: TrainState, row: Row, batch: Batch) -> None:
     """Add a discriminator's logit on held-out data, and the gap to that on training data."""
-    draws = job.method.draw("discriminator", batch, StepRng(job.seed, training.step, "unseen"))
-    batch, draws = _on_device(batch, draws, training.nets)
-    _, metrics = job.method.loss("discriminator", training.nets, batch, draws, 1)  # at step 1 R1 is seldom computed
+    rng = StepRng(job.seed, training.step, "unseen")
+    batch, draws = _on_device(batch, job.method.draw("discriminator", batch, rng), training.nets)
+    with masks_from(rng):
+        _, metrics = job.method.loss("discriminator", training.nets, batch, draws, 1)  # at step 1 R1 is seldom computed
     row["held_out_real_logit"] = float(metrics["real_logit"])
     row["logit_gap"] = row["real_logit"] - row["held_out_real_logit"]
 
@@ -250,12 +270,19 @@ def _averaged_networks(job: Job, training: TrainState) -> dict[str, nn.Module]:
     return nets
 
 
-def write_trained(out: Draft, outcome: Outcome, data: DataSpec, seed: int) -> None:
-    """Write weights.safetensors and history.parquet; note steps, shape, classes, standard deviation and seed."""
+def write_trained(out: Draft, outcome: Outcome, job: Job) -> None:
+    """Write weights.safetensors and history.parquet; note steps, how was drawn, facts of the data and the seed."""
     save_weights(out.path, outcome.weights)
     pq.write_table(pa.Table.from_pylist(same_keys(outcome.history)), out.path / "history.parquet")
-    out.facts.update(steps=outcome.steps, shape=list(data.shape), classes=data.classes, std=data.std)
-    out.seeds.update(train=seed)
+    data = job.data
+    out.facts.update(steps=outcome.steps, draws=drawing(job.draws))
+    out.facts.update(shape=list(data.shape), classes=data.classes, std=data.std)
+    out.seeds.update(train=job.seed)
+
+
+def drawing(device: DrawsOn) -> dict[str, Any]:
+    """What the random numbers of a training depend on beside its seed."""
+    return {"scheme": SCHEME, "block": BLOCK, "device": device}
 
 
 def same_keys(history: list[Row]) -> list[dict[str, float | None]]:

@@ -10,12 +10,13 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from methods.core.rng import rows_of_worker
 from methods.core.training.stacked import Model, StackState, Tensors, groups, train_stack
 from methods.core.types import Batch, DataSpec
 from pipeline.config.build import Block, build_method
 from pipeline.context import RunContext, State, Watch, Worker
 from pipeline.errors import ConfigError, Interrupted, TrilemmaError, naming
-from pipeline.training.loop import RECORD_EVERY, Checkpoint, Window, check_at_least_one
+from pipeline.training.loop import RECORD_EVERY, Checkpoint, DrawsOn, Window, check_at_least_one, device_of
 
 SeededBatches = Callable[[int, int], Batch]  # by training seed and step
 HIDDEN_DTYPES = {"float32": None, "bf16": torch.bfloat16}
@@ -30,9 +31,11 @@ class StackTrain:
     seeds: int = 1
     first_seed: int = 0  # settings are chosen with other seeds than those they are reported with
     precision: Literal["float32", "bf16"] = "float32"  # bf16: in hidden layers; weights stay float32
+    draws: DrawsOn = "cpu"  # whose generators draw noise; cuda: faster on a GPU, other numbers
 
     def __post_init__(self) -> None:
         check_at_least_one(steps=self.steps, batch=self.batch, seeds=self.seeds)
+        rows_of_worker(self.batch, 0, 1)
         if self.first_seed < 0:
             raise ValueError(f"first_seed: {self.first_seed} came, at least 0 was wanted")
 
@@ -108,7 +111,12 @@ def train_job(worker: Worker, job: StackJob) -> Trained:
     checkpoint = Checkpoint(job.state, f"stack-{job.before}.pt")
     saved = checkpoint.resume(training, worker.device)
     history, window = saved.get("history", []), saved.get("window", [])
-    options = {"batch": job.train.batch, "steps": job.train.steps, "hidden": HIDDEN_DTYPES[job.train.precision]}
+    options: dict[str, Any] = {
+        "draws_on": device_of(job.train.draws, worker),
+        "batch": job.train.batch,
+        "steps": job.train.steps,
+        "hidden": HIDDEN_DTYPES[job.train.precision],
+    }
     options["compiled"] = worker.device.type == "cuda"
     with job.watch.opened() as view:
         for terms in train_stack(job.models, training, job.batches, **options):

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from methods.consistency import Consistency, consistency_squares
+from methods.core.dropout import dropout, masks_from
 from methods.core.loop import TrainState, train_steps
 from methods.core.process.denoise import EDMScheme, Preconditioned
-from methods.core.rng import SeededRng
+from methods.core.rng import SeededRng, StepRng
 from methods.core.training.derived import begin
 from methods.core.types import Batch, DataSpec, Parent
 from methods.ddpm import DDPM
@@ -56,15 +58,15 @@ def test_both_evaluations_have_one_dropout_mask() -> None:
             super().__init__()
             self.weight = torch.nn.Parameter(torch.ones(()))
 
-        def forward(self, x, *given):
-            return self.weight * torch.nn.functional.dropout(torch.ones_like(x), 0.5)
+        def forward(self, x: Tensor, *given: Tensor | None) -> Tensor:
+            return self.weight * dropout(torch.ones_like(x), 0.5, self.training)
 
     net = Preconditioned(Masked(), (2,), EDMScheme(1.0))
     sigma, x = torch.ones(64), X.float()
-    torch.manual_seed(0)
-    same = consistency_squares(net, x, sigma, sigma, x, None, shares_dropout=True)
-    assert not same.any()
-    assert consistency_squares(net, x, sigma, sigma, x, None, shares_dropout=False).any()
+    with masks_from(StepRng(0, 0, "denoiser", range(64))):
+        assert not consistency_squares(net, x, sigma, sigma, x, None).any()
+        first, second = net(x, sigma), net(x, sigma)
+    assert not torch.equal(first, second)
 
 
 def test_few_calls_from_a_short_training_lie_where_the_data_are() -> None:

@@ -1,6 +1,7 @@
 """Every network of the few-step methods trains through the one loop and samples; impossible settings are refused."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,8 +75,9 @@ ON_POINTS: dict[str, Callable[[], Any]] = {
 
 def trained(method: Any, data: DataSpec, steps: int = 2) -> TrainState:
     state = TrainState.fresh(method, data, seed=0)
-    x = torch.randn(8, *data.shape, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
-    for metrics in train_steps(method, state, lambda step: Batch(x, LABELS), seed=0, batch=8, steps=steps):
+    x = torch.randn(16, *data.shape, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    batch = Batch(x, torch.arange(16) % 3)
+    for metrics in train_steps(method, state, lambda step: batch, seed=0, batch=16, steps=steps):
         assert all(value.isfinite() for value in metrics.values())
     return state
 
@@ -108,8 +110,8 @@ def test_every_network_for_points_trains_and_samples(name: str) -> None:
 def test_unlabelled_data_need_no_other_settings(name: str) -> None:
     method = ON_PICTURES[name]()
     state = TrainState.fresh(method, DataSpec((1, 8, 8), 0, 0.5), seed=0)
-    batch = Batch(torch.zeros(8, 1, 8, 8))
-    next(train_steps(method, state, lambda step: batch, seed=0, batch=8, steps=1))
+    batch = Batch(torch.zeros(16, 1, 8, 8))
+    next(train_steps(method, state, lambda step: batch, seed=0, batch=16, steps=1))
     assert method.sample(state.nets, method.Sampling(), None, SeededRng(range(2))).isfinite().all()
 
 
@@ -165,10 +167,10 @@ def test_networks_for_points_refuse_pictures(make: Callable[[], Any]) -> None:
 
 def test_a_batch_that_residual_discriminators_cannot_group_is_refused() -> None:
     method = GAN(**MLP)
-    state = TrainState.fresh(method, PICTURES, seed=0)
     batch = Batch(torch.zeros(6, 1, 8, 8), LABELS[:6])
+    draws = method.draw("discriminator", batch, StepRng(0, 0, "discriminator"))
     with pytest.raises(ValueError, match="6 images does not divide into groups of 4"):
-        next(train_steps(method, state, lambda step: batch, seed=0, batch=6, steps=1))
+        method.loss("discriminator", method.build(PICTURES), batch, draws, 0)
 
 
 def test_the_weight_of_the_forward_terms_is_annealed_in_equal_ratios() -> None:
@@ -182,6 +184,9 @@ def test_visited_times_come_in_equal_shares() -> None:
     method = SIDDM(trained_times="visited")
     u = method.draw("generator", Batch(torch.zeros(8, 2)), StepRng(0, 0, "generator"))["u"]
     assert sorted(u.tolist()) == [0.25, 0.25, 0.5, 0.5, 0.75, 0.75, 1.0, 1.0]
+    second_worker = StepRng(0, 0, "generator", range(16, 32))
+    u = replace(method, steps=3).draw("generator", Batch(torch.zeros(16, 2)), second_worker)["u"]
+    torch.testing.assert_close(u, (torch.arange(16, 32) % 3 + 1) / 3)
 
 
 def test_coordinates_enter_at_five_octaves_of_the_datas_own_scale() -> None:

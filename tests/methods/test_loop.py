@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from methods.core.dropout import Dropout
 from methods.core.loop import TrainState, batch_indices, train_steps, trained
 from methods.core.rng import SeededRng, StepRng, fold, sample_tiles
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player
-from tests.methods.toy import in_lockstep
+from tests.methods.toy import in_lockstep, shared
 
 DATA = DataSpec((3,), 0, 1.0)
+BATCH = 32
 IMAGES = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
 
 
@@ -28,7 +30,7 @@ class Pair:
 
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
         return {
-            name: nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(self.dropout), nn.Linear(8, 3))
+            name: nn.Sequential(nn.Linear(3, 8), nn.Tanh(), Dropout(self.dropout), nn.Linear(8, 3))
             for name in ("maker", "critic")
         }
 
@@ -42,11 +44,12 @@ class Pair:
 
 
 def batches(step: int) -> Batch:
-    return Batch(IMAGES[batch_indices(len(IMAGES), 8, 1, step)])
+    return Batch(IMAGES[batch_indices(len(IMAGES), BATCH, 1, step)])
 
 
-def run(state: TrainState, steps: int, method: Pair = Pair(), **options) -> list[dict[str, Tensor]]:
-    return list(train_steps(method, state, batches, seed=1, batch=8, steps=steps, **options))
+def run(state: TrainState, steps: int, rank: int = 0, world: int = 1, **options) -> list[dict[str, Tensor]]:
+    mine = shared(batches, BATCH, rank, world)
+    return list(train_steps(Pair(), state, mine, seed=1, batch=BATCH, steps=steps, rank=rank, world=world, **options))
 
 
 def flat(state: TrainState) -> Tensor:
@@ -57,7 +60,7 @@ def test_five_and_five_steps_equal_ten_bit_for_bit() -> None:
     whole = TrainState.fresh(Pair(), DATA, seed=1)
     run(whole, 10)
     first = TrainState.fresh(Pair(), DATA, seed=1)
-    steps = train_steps(Pair(), first, batches, seed=1, batch=8, steps=10)
+    steps = train_steps(Pair(), first, batches, seed=1, batch=BATCH, steps=10)
     for _ in range(5):
         next(steps)
     torch.rand(7)  # whatever else happens in the process
@@ -77,7 +80,7 @@ def test_a_player_that_waits_takes_no_step() -> None:
 def test_only_the_players_own_network_moves() -> None:
     state = TrainState.fresh(Pair(), DATA, seed=1)
     before = {name: p.detach().clone() for name, p in state.nets["critic"].named_parameters()}
-    next(train_steps(Pair(), state, batches, seed=1, batch=8, steps=1))
+    next(train_steps(Pair(), state, batches, seed=1, batch=BATCH, steps=1))
     moved = [not torch.equal(p, before[name]) for name, p in state.nets["critic"].named_parameters()]
     assert all(moved)  # by its own player, in step 0
     after = {name: p.detach().clone() for name, p in state.nets["critic"].named_parameters()}
@@ -85,19 +88,23 @@ def test_only_the_players_own_network_moves() -> None:
     assert all(torch.equal(p, after[name]) for name, p in state.nets["critic"].named_parameters())
 
 
-def test_workers_that_average_their_gradients_equal_one_alone() -> None:
-    method = Pair(dropout=0.0)
-    alone = TrainState.fresh(method, DATA, seed=1, dtype=torch.float64)
-    run(alone, 6, method)
-    twins = [TrainState.fresh(method, DATA, seed=1, dtype=torch.float64) for _ in range(2)]
-    in_lockstep(lambda rank, reduce: run(twins[rank], 6, method, all_reduce=reduce, rank=rank, world=2))
+def test_workers_that_average_their_gradients_equal_one_alone_with_dropout() -> None:
+    alone = TrainState.fresh(Pair(), DATA, seed=1, dtype=torch.float64)
+    run(alone, 6)
+    twins = [TrainState.fresh(Pair(), DATA, seed=1, dtype=torch.float64) for _ in range(2)]
+    in_lockstep(lambda rank, reduce: run(twins[rank], 6, rank, 2, all_reduce=reduce))
     for twin in twins:
         torch.testing.assert_close(flat(twin), flat(alone), rtol=1e-9, atol=1e-12)
 
 
-def test_a_batch_that_does_not_divide_is_refused() -> None:
-    with pytest.raises(ValueError, match="8 images does not divide among 3 workers"):
-        run(TrainState.fresh(Pair(), DATA, seed=1), 1, rank=0, world=3)
+@pytest.mark.parametrize(
+    ("batch", "world", "fitting"), [(8, 1, "16"), (40, 1, "32 or 48"), (32, 3, "48"), (100, 2, "96 or 128")]
+)
+def test_a_batch_of_no_whole_blocks_per_worker_is_refused_with_the_nearest_that_fit(
+    batch: int, world: int, fitting: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"batch: {batch} came, a multiple of {16 * world} .*: {fitting}$"):
+        next(train_steps(Pair(), TrainState.fresh(Pair(), DATA, 1), batches, seed=1, batch=batch, steps=1, world=world))
 
 
 def test_an_epoch_shows_every_image_once() -> None:
@@ -145,7 +152,7 @@ def test_a_player_trains_the_parameters_that_it_chooses() -> None:
     method = HalfTrained()
     state = TrainState.fresh(method, DATA, seed=1)
     before = {name: p.detach().clone() for name, p in state.nets["maker"].named_parameters()}
-    run(state, 8, method)
+    list(train_steps(method, state, batches, seed=1, batch=BATCH, steps=8))
     changed = {name for name, p in state.nets["maker"].named_parameters() if not torch.equal(p, before[name])}
     assert changed == {"3.weight", "3.bias"} == state.averages["g"].keys()
     assert state.optimisers["g"].param_groups[0]["betas"] == (0.0, 0.9 + 0.009 * 7)

@@ -12,18 +12,19 @@ from methods.core.rng import SeededRng, StepRng
 from methods.core.training.loss_aware import LOSSES_PER_TIME, UNIFORM_SHARE, LossHistory
 from methods.core.types import Batch, Remembering
 from methods.iddpm import IDDPM, Sampling
-from tests.methods.toy import LABELS, POINTS, X, in_lockstep
+from tests.methods.toy import LABELS, POINTS, X, in_lockstep, shared
 
 AWARE = IDDPM(steps=5, objective="kl", times="loss-aware", net="mlp", width=16, depth=1)
 PLAIN = IDDPM(steps=5, objective="kl", net="mlp", width=16, depth=1)
 
 
 def batch(step: int) -> Batch:
-    return Batch(X[:16], LABELS[:16])
+    return Batch(X[:32], LABELS[:32])
 
 
-def trained(state: TrainState, steps: int, **workers) -> TrainState:
-    for _ in train_steps(AWARE, state, batch, seed=0, batch=16, steps=steps, **workers):
+def trained(state: TrainState, steps: int, rank: int = 0, world: int = 1, **options) -> TrainState:
+    mine = shared(batch, 32, rank, world)
+    for _ in train_steps(AWARE, state, mine, seed=0, batch=32, steps=steps, rank=rank, world=world, **options):
         pass
     return state
 
@@ -76,7 +77,7 @@ def test_losses_at_even_times_are_those_of_uniform_training() -> None:
     aware, plain = fresh().nets, TrainState.fresh(PLAIN, POINTS, seed=0, dtype=torch.float64).nets
     draws = AWARE.draw("denoiser", batch(0), StepRng(0, 0, "denoiser"))
     same = {"index": (draws["time"] * 5).long(), "noise": draws["noise"].double()}
-    data = Batch(X[:16].double(), LABELS[:16])
+    data = Batch(X[:32].double(), LABELS[:32])
     computed, metrics = AWARE.loss("denoiser", aware, data, draws | {"noise": same["noise"]}, 0)
     assert_close(computed, PLAIN.loss("denoiser", plain, data, same, 0)[0])
     assert_close(metrics["notes"][:, 0], same["index"].double())
@@ -85,7 +86,7 @@ def test_losses_at_even_times_are_those_of_uniform_training() -> None:
 def test_the_loop_records_every_sample_of_every_step() -> None:
     assert isinstance(AWARE, Remembering)
     state = trained(fresh(), 9)
-    assert history(state).seen.sum() == 9 * 16
+    assert history(state).seen.sum() == 9 * 32
     assert history(state).probabilities().std() > 0
     images = AWARE.sample(state.nets, Sampling(spacing="3"), None, SeededRng(range(2)))
     assert images.isfinite().all()
@@ -101,7 +102,7 @@ def test_a_restart_continues_with_the_recorded_losses() -> None:
 
 def test_two_workers_record_the_same_losses_as_one() -> None:
     alone, twins = trained(fresh(), 14), [fresh(), fresh()]
-    in_lockstep(lambda rank, reduce: trained(twins[rank], 14, all_reduce=reduce, rank=rank, world=2))
+    in_lockstep(lambda rank, reduce: trained(twins[rank], 14, rank, 2, all_reduce=reduce))
     for twin in twins:
         assert torch.equal(history(twin).seen, history(alone).seen)
         assert_close(flat(twin), flat(alone), rtol=1e-6, atol=1e-9)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from methods.core.loop import AllReduce, TrainState, train_steps
+from methods.core.rng import rows_of_worker
 from methods.core.types import Batch, DataSpec, Trainable
 
 COLLAPSE_STATISTICS = {"real_logit", "fake_logit", "real_spread", "fake_spread"}  # of every method with a discriminator
@@ -16,11 +17,17 @@ LABELS = torch.arange(64) % 3
 
 
 def trained(method: Trainable, steps: int = 3, data: DataSpec = POINTS) -> tuple[TrainState, list[dict[str, Tensor]]]:
-    """The state after `steps` steps of eight points each, and every step's metrics."""
+    """The state after `steps` steps of 16 points each, and every step's metrics."""
     state = TrainState.fresh(method, data, seed=0)
-    batches = [Batch(X[i : i + 8], LABELS[i : i + 8]) for i in range(0, 64, 8)]
-    metrics = list(train_steps(method, state, lambda step: batches[step % 8], seed=0, batch=8, steps=steps))
+    batches = [Batch(X[i : i + 16], LABELS[i : i + 16]) for i in range(0, 64, 16)]
+    metrics = list(train_steps(method, state, lambda step: batches[step % 4], seed=0, batch=16, steps=steps))
     return state, metrics
+
+
+def shared(batches: Callable[[int], Batch], batch: int, rank: int, world: int) -> Callable[[int], Batch]:
+    """A worker's rows of each batch."""
+    rows = rows_of_worker(batch, rank, world)
+    return lambda step: batches(step).each(lambda part: part[rows.start : rows.stop])
 
 
 def in_lockstep(work: Callable[[int, AllReduce], object]) -> None:

@@ -22,7 +22,7 @@ def _code_version_is_computed_again() -> None:
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> ToyStudy:
-    """After `dvc repro` in a fresh git and DVC repository. Read only; change a copy."""
+    """After `trilemma repro` in a fresh git and DVC repository. Read only; change a copy."""
     return _built_once("reproduced", _reproduce, tmp_path_factory)
 
 
@@ -35,7 +35,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> ToyStudy:
 def _reproduce(toy: ToyStudy) -> None:
     toy.call("git", "-C", str(toy.house), "init", "--quiet")
     toy.call("dvc", "--cd", str(toy.house), "init", "--quiet", "--force")
-    toy.call("dvc", "repro")
+    toy.run("repro", "--jobs", "2")
 
 
 def _built_once(name: str, build: Callable[[ToyStudy], object], folders: pytest.TempPathFactory) -> ToyStudy:

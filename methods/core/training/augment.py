@@ -47,16 +47,18 @@ def draw_transform(count: int, probability: float, rng: StepRng) -> Draws:
 
     Fields of `Transform` by name, so that they travel with a step's other draws.
     """
-    on = {name: (rng.uniform(count) < probability).float() for name in OPERATIONS}
-    turned = (rng.uniform(count) < 0.5).float()
+    uniform, normal = rng.uniform(count, 10), rng.normal(count, 4)
+    yflip, scale, rotate, aniso, translate = (uniform[:, :5] < probability).float().unbind(1)
+    xflipped, yflipped, turned = (uniform[:, 5:8] < 0.5).float().unbind(1)
+    angle, axis = (math.pi * (2 * uniform[:, 8:] - 1)).unbind(1)
     return Transform(
-        xflip=rng.integers(2, count).float(),
-        yflip=on["yflip"] * rng.integers(2, count),
-        scale=on["scale"] * rng.normal(count),
-        rotate=on["rotate"] * math.pi * (2 * rng.uniform(count) - 1),
-        aniso=on["aniso"] * rng.normal(count),
-        aniso_axis=on["aniso"] * turned * math.pi * (2 * rng.uniform(count) - 1),
-        translate=on["translate"][:, None] * rng.normal(count, 2),
+        xflip=xflipped,
+        yflip=yflip * yflipped,
+        scale=scale * normal[:, 0],
+        rotate=rotate * angle,
+        aniso=aniso * normal[:, 1],
+        aniso_axis=aniso * turned * axis,
+        translate=translate[:, None] * normal[:, 2:],
     )._asdict()
 
 
@@ -122,7 +124,12 @@ def _sampling_matrix(t: Transform, width: int, height: int) -> Tensor:
 
 
 def _margins(matrix: Tensor, width: int, height: int) -> tuple[int, int, int, int]:
-    """Pixels of padding that the furthest corner of the batch needs: left, top, right, bottom."""
+    """Pixels of padding that the furthest corner of the batch needs: left, top, right, bottom.
+
+    On a GPU the most that mirroring allows, which spares waiting for the corners; the images are the same to rounding.
+    """
+    if matrix.is_cuda:
+        return width - 1, height - 1, width - 1, height - 1
     cx, cy = (width - 1) / 2, (height - 1) / 2
     corners = matrix.new_tensor([[-cx, -cy, 1], [cx, -cy, 1], [cx, cy, 1], [-cx, cy, 1]])
     reached = (matrix @ corners.T)[:, :2].movedim(1, 0).flatten(1)  # [2, 4 B]

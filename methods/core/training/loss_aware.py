@@ -19,24 +19,19 @@ class LossHistory(nn.Module):
         self.register_buffer("seen", torch.zeros(times, dtype=torch.int64))
 
     def probabilities(self) -> Tensor:
-        """[times] float64: the root mean square of the losses, normalised; uniform until every time has enough.
-
-        On the CPU, where sums have one order: the same times on every worker, and after a restart.
-        """
-        times = len(self.seen)
-        uniform = torch.full((times,), 1 / times, dtype=torch.float64)
-        if (self.seen < LOSSES_PER_TIME).any():
-            return uniform
-        weights = self.losses.cpu().double().square().mean(1).sqrt()
-        return (1 - UNIFORM_SHARE) * weights / weights.sum() + UNIFORM_SHARE * uniform
+        """[times] float64: the root mean square of the losses, normalised; uniform until every time has enough."""
+        weights = self.losses.double().square().mean(1).sqrt()
+        uniform = torch.full_like(weights, 1 / len(weights))
+        learned = (1 - UNIFORM_SHARE) * weights / weights.sum() + UNIFORM_SHARE * uniform
+        return torch.where((self.seen < LOSSES_PER_TIME).any(), uniform, learned)
 
     def draw(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """uniform [B] in [0, 1) -> times [B] int64, and weights of their losses [B]: 1 / (times * probability)."""
         probabilities = self.probabilities()
         edges = probabilities.cumsum(0)
-        index = torch.searchsorted(edges, uniform.cpu().double(), right=True).clamp(max=len(edges) - 1)
+        index = torch.searchsorted(edges, uniform.double(), right=True).clamp(max=len(edges) - 1)
         weights = 1 / (len(edges) * probabilities[index])
-        return index.to(uniform.device), weights.to(uniform.device)
+        return index, weights
 
     @torch.no_grad()
     def remember(self, index: Tensor, losses: Tensor) -> None:

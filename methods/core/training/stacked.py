@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from methods.core.dropout import Dropout
 from methods.core.loop import like
-from methods.core.rng import StepRng, fold
+from methods.core.rng import StepRng, fold, rows_of_worker
 from methods.core.training.terms import Weighed
 from methods.core.types import Adam, Batch, DataSpec, Nets, Player, Progress
 
@@ -85,21 +86,24 @@ def train_stack(
     steps: int,
     hidden: torch.dtype | None = None,
     compiled: bool = False,
+    draws_on: torch.device | str = "cpu",
 ) -> Iterator[Tensors]:
     """Train all models from state.step to `steps`, yielding the terms of each step's losses, each [M].
 
     batches(seed, step): the batch of a model with that seed. hidden: the precision that hidden layers compute in, if
     not that of the parameters; first and last layers and what Adam moves keep theirs. compiled: losses by
     torch.compile, with other rounding; worth its minutes where starting kernels takes longer than they do (CUDA).
+    draws_on: as in `train_steps`.
     """
+    rows = rows_of_worker(batch, 0, 1)
     while state.step < steps:
         progress = Progress(state.step, batch, steps)
         by_seed = {seed: batches(seed, state.step) for seed in {model.seed: None for model in models}}
         metrics: Tensors = {}
+        of_models = [by_seed[model.seed] for model in models]
         for players in zip(*(model.method.players() for model in models)):
-            metrics |= _step(
-                models, players, state, [by_seed[model.seed] for model in models], progress, hidden, compiled
-            )
+            rngs = [StepRng(model.seed, state.step, players[0].name, rows, draws_on) for model in models]
+            metrics |= _step(models, players, state, of_models, rngs, progress, hidden, compiled)
         state.step += 1
         yield metrics
 
@@ -109,6 +113,7 @@ def _step(
     players: tuple[Player, ...],
     state: StackState,
     batches: list[Batch],
+    rngs: list[StepRng],
     progress: Progress,
     hidden: torch.dtype | None,
     compiled: bool,
@@ -116,10 +121,7 @@ def _step(
     """One step of every model's player of a name."""
     name, net, adam, ema = players[0].name, players[0].net, players[0].optimiser, players[0].ema
     flat = state.parameters[net]
-    draws = [
-        model.method.draw(name, batch, StepRng(model.seed, progress.step, name))
-        for model, batch in zip(models, batches)
-    ]
+    draws = [model.method.draw(name, batch, rng) for model, batch, rng in zip(models, batches, rngs)]
     weights = [model.method.weights(name, progress.step) for model in models]
     wanted = {key: None for of_model in weights for key in of_model}
     parameters = {key: _named(value, state.skeletons[key]) for key, value in state.parameters.items()}
@@ -208,5 +210,5 @@ def _check(models: Sequence[Model]) -> None:
 def _check_stackable(name: str, net: nn.Module) -> None:
     if any(True for _ in net.buffers()):
         raise ValueError(f"network {name} keeps state in buffers: train such models one by one")
-    if any(isinstance(layer, nn.Dropout) and layer.p > 0 for layer in net.modules()):
+    if any(isinstance(layer, Dropout) and layer.p > 0 for layer in net.modules()):
         raise ValueError(f"network {name} has dropout: train such models one by one, or without it")

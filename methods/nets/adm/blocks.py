@@ -6,6 +6,7 @@ from typing import Literal, TypedDict
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.core.dropout import Dropout
 from methods.core.shapes import per_channel
 from methods.nets.layers import Conv1d, Conv2d, GroupNorm, Linear, attend, zeros
 
@@ -71,7 +72,7 @@ class ResBlock(nn.Module):
         conditions = out_channels * (2 if style.use_scale_shift_norm else 1)
         self.emb_layers = nn.Sequential(nn.SiLU(), Linear(style.emb_channels, conditions))
         last = Conv2d(out_channels, out_channels, 3, weight=zeros, bias=zeros)
-        self.out_layers = nn.Sequential(adm_norm(out_channels), nn.SiLU(), nn.Dropout(style.dropout), last)
+        self.out_layers = nn.Sequential(adm_norm(out_channels), nn.SiLU(), Dropout(style.dropout), last)
         same = in_channels == out_channels
         self.skip_connection = nn.Identity() if same else Conv2d(in_channels, out_channels, 1)
 

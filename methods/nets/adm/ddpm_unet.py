@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.core.dropout import dropout
 from methods.core.shapes import per_channel
 from methods.nets.adm.blocks import GROUPS, Upsample
 from methods.nets.adm.trunk import attends_at, level_widths
@@ -143,7 +144,7 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
         h = h + per_channel(self.temb_proj(emb).to(h.dtype), h)
-        h = self.conv2(F.dropout(F.silu(self.norm2(h)), self.dropout, self.training))
+        h = self.conv2(dropout(F.silu(self.norm2(h)), self.dropout, self.training))
         return self.nin_shortcut(x) + h
 
 

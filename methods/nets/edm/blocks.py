@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.core.dropout import dropout
 from methods.core.shapes import per_channel
 from methods.nets.layers import Conv2d, Draw, Linear, attend, group_norm, torch_uniform, zeros
 from methods.nets.resample import Resample, Resampling
@@ -71,7 +72,7 @@ class UNetBlock(nn.Module):
             y = F.silu(torch.addcmul(shift, self.norm1(y), scale + 1))
         else:
             y = F.silu(self.norm1(y + conditions))
-        y = self.conv1(F.dropout(y, self.dropout, self.training))
+        y = self.conv1(dropout(y, self.dropout, self.training))
         y = self._joined(x if self.skip is None else self.skip(x), y)
         return self._joined(y, self.proj(self._attention(y))) if self.heads else y
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.core.dropout import dropout
 from methods.core.shapes import per_channel
 from methods.nets.fir import fir
 from methods.nets.layers import (
@@ -122,7 +123,7 @@ class ResBlock(nn.Module):
         h = h + per_channel(self.Dense_0(time).to(h.dtype), h)
         norm = self.GroupNorm_1
         h = F.silu(norm(h, style) if isinstance(norm, AdaptiveGroupNorm) else norm(h))
-        h = self.Conv_1(F.dropout(h, self.dropout, self.training))
+        h = self.Conv_1(dropout(h, self.dropout, self.training))
         return (self.Conv_2(self.fir(x)) + h) * UNIT_SUM
 
 

@@ -72,7 +72,7 @@ def average_and_learning_rate(fixture: Fixture) -> None:
     recorded, epoch = _Recorded(fixture), int(fixture["steps_per_epoch"])
     state = TrainState.fresh(recorded, DataSpec((1,), 0, 1.0), seed=0)
     steps = (int(fixture["T_max"]) + 1) * epoch
-    loop = train_steps(recorded, state, lambda step: Batch(torch.zeros(1, 1)), seed=0, batch=1, steps=steps)
+    loop = train_steps(recorded, state, lambda step: Batch(torch.zeros(1, 1)), seed=0, batch=16, steps=steps)
     for k, rate in enumerate(fixture["lr"]):
         next(loop)
         close(state.optimisers["generator"].param_groups[0]["lr"], rate, 0, 1e-9)

@@ -176,7 +176,7 @@ def _consistency(data: Fixture, at: str) -> None:
     net = Preconditioned(
         ToyBody({name: data.tensor(f"{at}{name}") for name in names}, mask, dropout), images.shape[1:], EDMScheme(0.5)
     )
-    distance = pseudo_huber(consistency_squares(net, images, t, r, noise, None, False), c)
+    distance = pseudo_huber(consistency_squares(net, images, t, r, noise, None), c)
     close(distance / (t - r), data[f"{at}loss"], 1e-9)
     close(distance * EDMScheme(0.5).loss_weight(t), data[f"{at}loss_snr_weight"], 1e-9, 1e-9)
     loss, _ = method.loss("denoiser", {"denoiser": net}, Batch(images), {"level": normal, "noise": noise}, int(stage))

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
+from methods.core.rng import rows_of_worker
 from methods.core.types import DataSpec
 from methods.nets.adm.guidance_head import LABEL_ROWS
 from pipeline.config.build import build_method
@@ -108,6 +109,13 @@ def test_a_network_has_as_many_parameters_as_is_printed(entry: str) -> None:
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(PRINTED[entry], abs=0.05)
 
 
+@pytest.mark.parametrize("folder", [*SHAPES, "mog25", "cifar10-small"])
+def test_the_workers_of_a_study_can_share_its_batches(folder: str) -> None:
+    study = study_of(folder)
+    for entry in (*described(study).values(), *study.stacks.values()):
+        rows_of_worker(entry.train.get("batch", 128), 0, max(study.launch.workers, 1))
+
+
 @pytest.mark.parametrize("folder", SHAPES)
 def test_the_whole_dag_of_a_study_can_be_shown(folder: str) -> None:
     study = study_of(folder)
@@ -153,7 +161,7 @@ def shrunk(params: dict[str, Any], folder: Path, data: DataSpec) -> dict[str, An
             model["steps"] = 21
         if "imported" not in train:
             kept = {key: value for key, value in train.items() if key in ("flip", "precision")}
-            entry["train"] = kept | {"steps": 1, "batch": 8} | ({"check_every": 1} if "run" in entry else {})
+            entry["train"] = kept | {"steps": 1, "batch": 16} | ({"check_every": 1} if "run" in entry else {})
         if sample.get("solver") == "rk45":
             sample["tolerance"] = 0.5
         elif entry["method"] == "edm.EDM":

@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from pipeline.context import Worker
 from pipeline.data import loader
 from pipeline.data.artifacts import read_artifact
-from pipeline.data.loader import Epochs, Prepared, Stream, distinct
+from pipeline.data.loader import Epochs, Prepared, Stream, checked
 from pipeline.data.row_index import ShardedRows, open_rows
 from pipeline.data.shards import Pictures, encode, encode_arrow
 from pipeline.errors import ArtifactError, UserError
@@ -63,9 +64,30 @@ def test_rows_are_pickled_as_names_of_files(tmp_path: Path) -> None:
 
 def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:
     rows = shards(tmp_path, "arrow")
-    assert distinct(Prepared(rows, True, 97, 3)).rows is rows
-    with pytest.raises(UserError, match=r"train\.batch: 98 came, but there are 97 records to train on: take fewer"):
-        distinct(Prepared(rows, True, 98, 3))
+    assert checked(Prepared(rows, True, 96, 3), 0).rows is rows
+    with pytest.raises(UserError, match=r"train\.batch: 112 came, but there are 97 records to train on: take fewer"):
+        checked(Prepared(rows, True, 112, 3), 0)
+
+
+def test_a_batch_that_the_workers_cannot_share_is_refused(tmp_path: Path) -> None:
+    rows = shards(tmp_path, "arrow")
+    with pytest.raises(UserError, match=r"^train\.batch: 48 came, a multiple of 32 was wanted .*: 32 or 64$"):
+        checked(Prepared(rows, True, 48, 3), 2)
+
+
+@pytest.mark.parametrize("suffix", ["arrow", "parquet"])
+def test_every_worker_reads_its_rows_of_a_batch(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mapped, and as a stream; flips too."""
+    monkeypatch.setattr(loader, "MAX_READ_BYTES", 1)
+    prepared = Prepared(shards(tmp_path, suffix), True, 32, 3, flip=True)
+    whole = prepared.on(ALONE)
+    parts = [prepared.on(replace(ALONE, rank=rank, world=2)) for rank in range(2)]
+    for step in (0, 1, 6):
+        batches = [part(step) for part in parts]
+        assert torch.equal(torch.cat([batch.images for batch in batches]), whole(step).images)
+        all_labels = whole(step).labels
+        assert all_labels is not None
+        assert torch.equal(torch.cat([batch.labels for batch in batches if batch.labels is not None]), all_labels)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """On a cluster that does not see our disk, and whose parts die: the artifacts of the serial run, everything once."""
 
 import json
+import os
 import random
 import signal
 import sqlite3
@@ -78,7 +79,7 @@ class Study:
         toy.call("git", "-C", str(toy.house), "init", "--quiet")
         toy.call("dvc", "--cd", str(toy.house), "init", "--quiet", "--force")
         study = cls(toy, here, targets, int(time.time() * 1000))
-        with (toy.house / "pipeline" / "training.py").open("a") as code:
+        with (toy.house / "pipeline" / "training" / "loop.py").open("a") as code:
             code.write(SLOWLY.format(log=str(study.log), house=str(toy.house), hides=here.hides))
         return study
 
@@ -132,7 +133,7 @@ class Study:
             found = self.here.workers()
             if kind == "driver" and self.child is not None and self.runs():  # the whole run, or one stage
                 whole = moment.random() < 0.5
-                found = [process for process in family(self.child) if process.name() == "trilemma"]
+                found = [process for process in family(self.child) if os.getsid(process.pid) == process.pid]
                 found = [psutil.Process(self.child.pid)] if whole else found
             with suppress(psutil.NoSuchProcess, IndexError):
                 moment.choice(found).send_signal(signal.SIGKILL)

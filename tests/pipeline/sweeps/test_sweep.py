@@ -60,7 +60,7 @@ def test_a_dry_run_lists_what_would_run_and_runs_nothing(swept: ToyStudy) -> Non
     assert (swept.events(), swept.tracked()) == before
 
 
-def test_in_dvc_repro_only_what_a_sweep_changes_is_computed_and_to_the_same_bits(
+def test_in_repro_only_what_a_sweep_changes_is_computed_and_to_the_same_bits(
     reproduced: ToyStudy, swept: ToyStudy, tmp_path: Path
 ) -> None:
     toy = reproduced.with_store(tmp_path / "house")
@@ -69,7 +69,7 @@ def test_in_dvc_repro_only_what_a_sweep_changes_is_computed_and_to_the_same_bits
     shutil.copy(reproduced.folder / "dvc.lock", toy.folder)
     with (toy.folder / "params.yaml").open("a") as params:
         params.write("sweeps: {dg-weight: {of: toy-dg, table: dg-weight, values: [0, 1, 4], seeds: 2}}\n")
-    toy.call("dvc", "repro", "sweep")
+    toy.run("repro", "sweep")
     assert computed(toy) == ["evaluate", "evaluate", "sample", "sample"]  # weight 1 is the study's own
     for file in FILES:
         assert (toy.folder / "reports" / file).read_bytes() == (swept.folder / "reports" / file).read_bytes(), file

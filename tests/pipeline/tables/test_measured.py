@@ -7,12 +7,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from methods.core.rng import SCHEME
 from pipeline.config.study import load_study
 from pipeline.data.csv_files import read_rows
 from pipeline.errors import UserError
 from pipeline.report.measured_section import measured_sections
 from pipeline.tables.addresses import names_of
-from pipeline.tables.measured import PROVENANCE, measured_files, origin_of
+from pipeline.tables.measured import LAST_COMMITS, PROVENANCE, measured_files, origin_of
 from pipeline.tables.replay import replay
 from pipeline.tables.why import explain
 
@@ -28,6 +29,7 @@ def test_every_committed_row_has_one_address_and_one_origin(file: Path) -> None:
         assert (ROOT / origin.study / "params.yaml").is_file()
         assert len(origin.commit) == 40
         assert origin.machine
+        assert int(origin.draws) in {*LAST_COMMITS, SCHEME}
 
 
 def test_why_shows_the_origin_of_another_study_s_cell() -> None:
@@ -38,7 +40,8 @@ def test_why_shows_the_origin_of_another_study_s_cell() -> None:
 
 
 def test_another_study_s_cell_is_not_replayed_here_and_the_error_names_its_command() -> None:
-    with pytest.raises(UserError, match=r"its own makes it again: cd studies/mog25 && dvc repro stack-table@modes-100"):
+    again = "its own makes it again: cd studies/mog25 && dvc repro stack-table@modes-100; the present code draws other"
+    with pytest.raises(UserError, match=rf"{again} random numbers, .* git checkout [0-9a-f]{{12}}$"):
         replay(load_study(ROOT / "params.yaml"), [CELL], sample=0, seed=0)
 
 

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.toy_study import ToyStudy
+from pipeline.config.study import load_study
+from pipeline.dag.graph import STAGES
+from pipeline.dag.lineage import PRESENT, Link
+from pipeline.data.artifacts import Manifest
+from pipeline.errors import UserError
+from pipeline.tables.replay import replay
+from tests.support.toy_study import ROOT, ToyStudy
 
 SWEEP = "sweeps: {dg-weight: {of: toy-dg, table: dg-weight, values: [0, 1, 4], seeds: 2}}\n"
 
@@ -32,6 +38,17 @@ def test_a_replayed_number_is_the_same_to_the_bit_and_a_wrong_one_in_a_table_is_
     assert "first digits:toy/recall" in told.stderr
     assert told.stderr.count("pretrain toy: computed") == 1
     assert (toy.events(), sorted(toy.house.rglob("*"))) == before
+
+
+def test_a_result_whose_random_numbers_are_no_longer_drawn_is_not_replayed_and_the_error_names_the_commit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = load_study(ROOT / "params.yaml")
+    first = Manifest("pretrain", "edm-digits", {}, {}, {"steps": 1}, {}, {})  # of a version that noted no scheme
+    link = Link(STAGES["pretrain"].call(study, "edm-digits"), first, None, PRESENT, None, {})
+    monkeypatch.setattr("pipeline.tables.replay._links", lambda results: [link])
+    with pytest.raises(UserError, match=r"pretrain edm-digits cannot be replayed: .* git checkout [0-9a-f]{12}$"):
+        replay(study, ["digits:edm-digits/fd"], sample=0, seed=0)
 
 
 def test_replay_without_a_cell_raises_an_error(reproduced: ToyStudy) -> None:

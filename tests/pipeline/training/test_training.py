@@ -65,7 +65,7 @@ def _checkpoint_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def job(steps: int = 100, lr: float = 1e-3, held_out: HeldOut | None = None, precision: Precision = "float32") -> Job:
     method = EDM(net="mlp", width=8, depth=1, lr=lr, lr_rampup_images=0)
-    return Job(method, DATA, Epochs(IMAGES, LABELS, 16, 0), steps, 16, 0, precision, held_out)
+    return Job(method, DATA, Epochs(IMAGES, LABELS, 16, 0), steps, 16, 0, precision, held_out=held_out)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
@@ -128,7 +128,7 @@ def test_a_guide_keeps_the_weights_of_least_held_out_loss_and_stops(state: State
     checked = Pairs(Epochs(IMAGES[40:50], LABELS[40:50], 10, 0), Epochs(IMAGES[50:], LABELS[50:], 10, 0))(0)
     draws = method.draw("discriminator", checked, StepRng(0, 0, "held out"))
     held_out = HeldOut("discriminator", checked, draws, every=20, patience=3)
-    train(ALONE, Job(method, DATA, pairs, 2000, 16, 0, "float32", held_out), state, RecordingWatch())
+    train(ALONE, Job(method, DATA, pairs, 2000, 16, 0, "float32", held_out=held_out), state, RecordingWatch())
     outcome = outcome_of(state)
     losses = {row["step"]: row["held_out_bce"] for row in outcome.history if "held_out_bce" in row}
     assert outcome.best_loss == min(losses.values()) == losses[outcome.best_step]
@@ -156,8 +156,8 @@ def test_a_batch_is_images_in_minus_one_to_one() -> None:
 
 
 def test_a_flipped_batch_shows_the_same_pictures_half_of_them_mirrored() -> None:
-    plain, flipped = (Epochs(IMAGES, LABELS, 60, 0, flip)(3) for flip in (False, True))
+    plain, flipped = (Epochs(IMAGES, LABELS, 48, 0, flip)(3) for flip in (False, True))
     mirrored = (flipped.images == plain.images.flip(-1)).flatten(1).all(1)
     assert torch.equal(flipped.images[~mirrored], plain.images[~mirrored])
-    assert 15 < int(mirrored.sum()) < 45
-    assert torch.equal(Epochs(IMAGES, LABELS, 60, 0, True)(3).images, flipped.images)
+    assert 10 < int(mirrored.sum()) < 38
+    assert torch.equal(Epochs(IMAGES, LABELS, 48, 0, True)(3).images, flipped.images)
