@@ -23,8 +23,8 @@ SUFFIXES = frozenset(
     {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"}
     | {".ppm", ".pgm", ".pbm", ".pnm"}
 )
-MODES = dict.fromkeys(("P", "PA", "RGB", "RGBA", "RGBa", "YCbCr", "CMYK"), "RGB")
-MODES |= dict.fromkeys(("1", "L", "LA", "La"), "L")  # of a picture file -> how it is read
+COLOUR, LEVELS = ("P", "PA", "RGB", "RGBA", "RGBa", "YCbCr", "CMYK"), ("1", "L", "LA", "La")
+MODES: dict[str, str] = {**dict.fromkeys(COLOUR, "RGB"), **dict.fromkeys(LEVELS, "L")}  # of a file -> as it is read
 ORIENTATION = 0x0112  # EXIF
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from pipeline.data.decode import SUFFIXES, is_hidden, is_picture
+from pipeline.data.decode import is_hidden, is_picture
 from pipeline.data.foreign_files import open_zip
 from pipeline.data.records import BadRecord
 from pipeline.errors import UserError
@@ -20,19 +20,22 @@ SPLIT_NAMES = frozenset({"train", "training", "testing", "valid", "dev", "eval",
 
 
 class PictureFiles:
-    """UserError if a name leads out of the source, a folder is a link, or there are no pictures."""
+    """UserError if a name leads out of the source, or a folder is a link."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._archive = None if path.is_dir() else open_zip(path)
         self._all = sorted(set(files_below(path) if self._archive is None else self._entries(self._archive)))
         self.names = [name for name in self._all if is_picture(PurePosixPath(name))]
-        if not self.names:
-            raise UserError(f"{path} holds no pictures ({', '.join(sorted(SUFFIXES))}): pass another")
 
     def left_out(self, used: Collection[str] = ()) -> list[str]:
         """Files that are no pictures, in one line; used: those that were read as something else."""
-        return others_in_words([name for name in self._all if name not in {*self.names, *used}])
+        others = [name for name in self.left_over() if name not in used]
+        return [f"{line}: no pictures by their names" for line in others_in_words(others)]
+
+    def left_over(self) -> list[str]:
+        """Paths of the files that are no pictures."""
+        return sorted({*self._all} - {*self.names})
 
     def has(self, name: str) -> bool:
         return name in self._known
@@ -90,13 +93,13 @@ def files_below(folder: Path) -> Iterator[str]:
 
 
 def others_in_words(names: Collection[str]) -> list[str]:
-    """How many files were left out, by suffix; empty if none was."""
+    """How many files of which suffixes, in one line; empty if there are none."""
     if not names:
         return []
     hidden = [name for name in names if is_hidden(PurePosixPath(name))]
     kinds = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in {*names} - {*hidden})
     parts = [f"{count} {kind}" for kind, count in sorted(kinds.items())] + ([f"{len(hidden)} hidden"] if hidden else [])
-    return [f"{len(names)} files that are no pictures by their names ({', '.join(parts)}), such as {min(names)}"]
+    return [f"{len(names)} files ({', '.join(parts)}), such as {min(names)}"]
 
 
 def _leads_out(path: Path, name: str) -> UserError:

@@ -225,8 +225,8 @@ def _in_content_order(
         files = [folder / name for name, of in split_of.items() if of == split]
         parts = [(file, len(decode(file))) for file in files]
         rows = ShardedRows([Shard(folder, file.name, count, True) for file, count in parts if count])
-        of_parts = [digests(part.images, part.labels) for part in map(decode, files)]
-        rows = rows.take(content_order(np.concatenate(of_parts)))
+        of_parts = np.concatenate([digests(part.images) for part in map(decode, files)])
+        rows = rows.take(content_order(of_parts, rows.labels))
         taken = {split: rows} if split else _divided(rows, getattr(source, "held_out_share", 0))
         for to, of_split in taken.items():
             kept = of_split.take(slice(getattr(source, "limit", None)))

@@ -13,7 +13,7 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.data.decode import EncodedPicture, Preprocess
+from pipeline.data.decode import SUFFIXES, EncodedPicture, Preprocess
 from pipeline.data.picture_files import HELD_OUT_NAMES, SPLIT_NAMES, PictureFiles
 from pipeline.data.records import Record
 from pipeline.errors import UserError
@@ -55,7 +55,10 @@ class Source:
 
     @cached_property
     def _files(self) -> PictureFiles:
-        return PictureFiles(Path(self.path))
+        files = PictureFiles(Path(self.path))
+        if not files.names:
+            raise UserError(f"{self.path} holds no pictures ({', '.join(sorted(SUFFIXES))}): set another path")
+        return files
 
     @cached_property
     def _base(self) -> str:

@@ -18,7 +18,7 @@ def train_extractor(source: Path, out: Path, epochs: int, seed: int) -> str:
     if out.suffix != SUFFIX:
         raise UserError(f"{out}: pass a name that ends in {SUFFIX}")
     labels = _labels(source)
-    images = np.concatenate(list(read_chunks(source)))
+    images = np.concatenate(list(read_chunks(source)))  # in the order of the labels
     if len(images) != len(labels):
         raise UserError(f"{source}: {len(labels)} labels for {len(images)} pictures: pass one each")
     network = SmallNetwork.train(images, labels, seed, epochs)

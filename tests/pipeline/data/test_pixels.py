@@ -143,7 +143,7 @@ SEEN: dict[str, tuple[bytes, np.ndarray, tuple[str, ...]]] = {
     "colour table": (encoded(TABLE), np.asarray(TABLE.convert("RGB")), ("colour table looked up",)),
     "opaque alpha": (encoded(np.dstack([TALL, OPAQUE])), TALL, ("opaque alpha dropped",)),
     "grey with opaque alpha": (encoded(np.concatenate([GREY, OPAQUE], 2)), GREY, ("opaque alpha dropped",)),
-    "two levels": (encoded(Image.fromarray(TALL[:, :, 0] > 99)), 255 * np.uint8(GREY > 99), ()),
+    "two levels": (encoded(Image.fromarray(TALL[:, :, 0] > 99)), np.where(GREY > 99, 255, 0).astype(np.uint8), ()),
     "JPEG of CMYK": (
         encoded(CMYK, "JPEG"),
         np.asarray(Image.open(io.BytesIO(encoded(CMYK, "JPEG"))).convert("RGB")),
