@@ -1,10 +1,9 @@
 """Arrays of `.npz` and `.npy` files: described by their headers first, then only the wanted ones are read."""
 
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from math import prod
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -13,7 +12,17 @@ from pipeline.data.foreign_files import head_of, open_zip, wrong_file
 from pipeline.errors import UserError
 
 SUFFIXES = frozenset({".npz", ".npy"})
-UNREADABLE = (OSError, ValueError, TypeError, EOFError, RuntimeError, MemoryError, OverflowError, SyntaxError)
+UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+    SyntaxError,
+    TokenError,
+)
 
 
 class Header(NamedTuple):
@@ -29,7 +38,7 @@ def array_headers(file: Path) -> dict[str, Header]:
     """Of every array; that of an `.npy` is called `array`. UserError if a header promises more than the file holds."""
     try:
         return dict(_headers(file))
-    except (*UNREADABLE, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise _unreadable(file, error) from None
 
 
@@ -46,7 +55,7 @@ def load_array(file: Path, *only: str) -> dict[str, np.ndarray]:
             return {"array": loaded}
         with loaded:
             return {name: loaded[name] for name in names}
-    except (*UNREADABLE, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise _unreadable(file, error) from None
 
 
