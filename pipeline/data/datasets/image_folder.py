@@ -25,7 +25,7 @@ SHARD, SHARD_FILE = re.compile(r"\d{5,}"), re.compile(r"img\d{8}\..*")  # of EDM
 @dataclass(frozen=True)
 class Source:
     path: str
-    labelled: bool | None = None  # null: as the files show; false: without labels
+    labelled: bool | None = None  # whether to read labels; null: as the files show
     train: str = "train"  # folders of the splits, if there are such
     held_out: str | None = None  # null: test, val or validation, whichever there is
     held_out_share: float = 0.1  # where there are none

@@ -221,8 +221,8 @@ def test_twenty_orders_and_all_forms_measure_to_the_same_bits(extractor: str, tm
     found = []
     for seed in range(20):
         order = np.random.default_rng(seed).permutation(COUNT).tolist()
-        sides = [FORMS[(seed + k) % len(FORMS)](tmp_path / f"{seed}-{k}", order) for k in range(2)]
-        found.append(measure(*sides, name, ["fd", "kid", "recall"], [0], images=30).values)
+        generated, real = (FORMS[(seed + k) % len(FORMS)](tmp_path / f"{seed}-{k}", order) for k in range(2))
+        found.append(measure(generated, real, name, ["fd", "kid", "recall"], [0], images=30).values)
     assert all(values == found[0] for values in found)
 
 
