@@ -31,7 +31,7 @@ class PictureFiles:
     def left_out(self, used: Collection[str] = ()) -> list[str]:
         """Files that are no pictures, in one line; used: those that were read as something else."""
         others = [name for name in self.left_over() if name not in used]
-        return [f"{line}: no pictures by their names" for line in others_in_words(others)]
+        return others_in_words("files that are no pictures by their names", others)
 
     def left_over(self) -> list[str]:
         """Paths of the files that are no pictures."""
@@ -92,14 +92,14 @@ def files_below(folder: Path) -> Iterator[str]:
                 yield file.relative_to(folder).as_posix()
 
 
-def others_in_words(names: Collection[str]) -> list[str]:
+def others_in_words(what: str, names: Collection[str]) -> list[str]:
     """How many files of which suffixes, in one line; empty if there are none."""
     if not names:
         return []
     hidden = [name for name in names if is_hidden(PurePosixPath(name))]
     kinds = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in {*names} - {*hidden})
     parts = [f"{count} {kind}" for kind, count in sorted(kinds.items())] + ([f"{len(hidden)} hidden"] if hidden else [])
-    return [f"{len(names)} files ({', '.join(parts)}), such as {min(names)}"]
+    return [f"{what}: {len(names)} ({', '.join(parts)}), such as {min(names)}"]
 
 
 def _leads_out(path: Path, name: str) -> UserError:

@@ -26,8 +26,7 @@ from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.decode import PIXELS, Decoded, EncodedPicture
 from pipeline.data.image_grid import grid
 from pipeline.data.records import DARK, BadRecord, Record, Source, too_dark
-from pipeline.data.row_index import Shard, ShardedRows
-from pipeline.data.sample_order import ORDER, content_order, digests
+from pipeline.data.sample_order import ORDER, divided, in_content_order
 from pipeline.data.shards import Pictures, decode, encode_arrow, rows_per_shard
 from pipeline.errors import UserError
 
@@ -222,22 +221,13 @@ def _in_content_order(
     """The shards of each split, from parts in `folder`. A picture's number is its place in the order."""
     size = rows_per_shard(kind.shape, kind.dtype)
     for split in dict.fromkeys(split_of.values()):
-        files = [folder / name for name, of in split_of.items() if of == split]
-        parts = [(file, len(decode(file))) for file in files]
-        rows = ShardedRows([Shard(folder, file.name, count, True) for file, count in parts if count])
-        of_parts = np.concatenate([digests(part.images) for part in map(decode, files)])
-        rows = rows.take(content_order(of_parts, rows.labels))
-        taken = {split: rows} if split else _divided(rows, getattr(source, "held_out_share", 0))
+        rows = in_content_order([folder / name for name, of in split_of.items() if of == split])
+        taken = {split: rows} if split else divided(rows, getattr(source, "held_out_share", 0))
         for to, of_split in taken.items():
             kept = of_split.take(slice(getattr(source, "limit", None)))
             for start in range(0, len(kept), size):
-                index = np.arange(start, min(start + size, len(kept)))
-                yield to, Pictures(kept[index], kept.labels[index], index)
-
-
-def _divided(rows: ShardedRows, share: float) -> dict[str, ShardedRows]:
-    held_out = max(1, round(share * len(rows)))
-    return {"held_out": rows.take(slice(held_out)), "train": rows.take(slice(held_out, None))}
+                shard = kept.take(slice(start, start + size)).read()
+                yield to, Pictures(shard.images, shard.labels, np.arange(start, start + len(shard)))
 
 
 def _load_or_make(

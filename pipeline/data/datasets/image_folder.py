@@ -43,7 +43,7 @@ class Source:
     def left_out(self) -> list[str]:
         used = {f"{self._base}{LABELS}"} if self.labelled is not False else set[str]()
         unused = sorted({*self._files.names} - {*self._splits})
-        pictures = [f"{len(unused)} pictures of other splits, such as {unused[0]}"] if unused else []
+        pictures = [f"pictures of other splits: {len(unused)}, such as {unused[0]}"] if unused else []
         return [*pictures, *self._files.left_out(used)]
 
     def records(self) -> Iterator[Record]:
@@ -158,7 +158,7 @@ class Source:
         absent = [name for name in labels if not self._files.has(name)]
         if absent:
             raise UserError(
-                f"{where} lists {len(absent)} pictures that are not there, such as {absent[0]}: fetch them, or take "
+                f"{where} lists pictures that are not there ({len(absent)}, such as {absent[0]}): fetch them, or take "
                 "them out of the list"
             )
         classes = sorted({*labels.values()})

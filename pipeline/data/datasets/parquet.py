@@ -49,7 +49,7 @@ class Source:
     def left_out(self) -> list[str]:
         used = {file for files in self._files.values() for file in files}
         others = [name for name in self._all if Path(self.path, name) not in used]
-        files = [f"{len(others)} files of no split, such as {others[0]}"] if others else []
+        files = [f"files of no split: {len(others)}, such as {others[0]}"] if others else []
         schema = self._open(self._files["train"][0]).schema_arrow
         columns = sorted({*schema.names} - {self.image, self.label if self.names else ""})
         labels = "; set options.names to use labels" if self.label in columns else ""

@@ -70,7 +70,7 @@ def _beside_tables(source: Path, files: list[Path]) -> list[str]:
     """Other files in the folder; results of this project hold none that anybody would miss."""
     if not source.is_dir() or (source / MANIFEST).is_file():
         return []
-    return others_in_words([name for name in files_below(source) if source / name not in files])
+    return others_in_words("other files", [name for name in files_below(source) if source / name not in files])
 
 
 def _from_files(files: PictureFiles, intake: Intake) -> Iterator[Picture]:

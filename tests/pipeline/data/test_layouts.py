@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,6 @@ def table(file: Path, first: int, labels: Sequence[object] | pa.Array, **columns
     return file
 
 
-def listed(names: Sequence[str], labels: Sequence[object]) -> dict[str, str]:
-    return {"dataset.json": json.dumps({"labels": [list(pair) for pair in zip(names, labels)]})}
-
-
 def each(*patterns: str, count: int = 4) -> list[str]:
     return [pattern.format(i) for pattern in patterns for i in range(count)]
 
@@ -59,6 +55,7 @@ def facts_of(made: Artifact) -> tuple[list[str], list[list[int]]]:
 
 
 SPLIT = ["train/a/{}.png", "train/b/{}.png", "{split}/a/{}.png", "{split}/b/{}.png"]
+ABC = ["a", "b", "c"]
 SHARDS = [f"{i // 4:05d}/img{i:08d}.png" for i in range(12)]
 
 
@@ -116,7 +113,7 @@ def test_the_split_that_no_option_names_is_left_out_and_named(tmp_path: Path) ->
     data = folder_of(tmp_path / "pics", divided("val") + each("test/a/{}.png"))
     made = prepare("image_folder", data, tmp_path / "out", held_out="val")
     assert facts_of(made) == (["a", "b"], [[4, 4], [4, 4]])
-    assert made.manifest.facts["left_out"] == ["4 pictures of other splits, such as test/a/0.png"]
+    assert made.manifest.facts["left_out"] == ["pictures of other splits: 4, such as test/a/0.png"]
 
 
 @pytest.mark.parametrize("extra", [{}, {"dataset.json": '{"labels": null}'}])
@@ -129,98 +126,6 @@ def test_numbered_folders_of_edms_tool_are_no_classes(extra: dict[str, str], ins
     assert with_them.manifest.facts["label_names"] == ["00000", "00001", "00002"]
 
 
-def test_labels_of_a_list_are_those_of_the_pictures(tmp_path: Path) -> None:
-    names = [f"faces/{name}" for name in SHARDS]
-    labels = {f"faces/{k}": v for k, v in listed(SHARDS, [i % 3 for i in range(12)]).items()}
-    made = prepare("image_folder", zip_of(tmp_path / "a.zip", names, labels), tmp_path / "out")
-    parts = [read_pictures(made.path, split) for split in ("train", "held_out")]
-    found = {image.tobytes(): label for part in parts for image, label in zip(part.images, part.labels.tolist())}
-    assert found == {channels_first(picture(i)).tobytes(): i % 3 for i in range(12)}
-
-
-LABELS: dict[str, tuple[Sequence[object], str]] = {
-    "fractions": ([0.5, 1.5, 2.5] * 4, r"label 0\.5 of 00000/img00000000\.png: whole numbers 0, 1, \.\.\. were wanted"),
-    "one-based": ([1 + i % 3 for i in range(12)], r"no picture has label 0 \(labels are 1 to 3\)"),
-    "a gap": ([2 * (i % 2) for i in range(12)], r"no picture has label 1 \(labels are 0 to 2\)"),
-    "ids": ([5_000_000 + i for i in range(12)], r"no picture has label 0 \(labels are 5000000 to 5000011\)"),
-    "words": (["cat", "dog"] * 6, "label 'cat' of .*: whole numbers"),
-    "lists": ([[0, 1]] * 12, r"label \[0, 1\] of .*: whole numbers"),
-    "truth values": ([True, False] * 6, "label True of .*: whole numbers"),
-    "none": ([None] * 12, "label None of .*: whole numbers"),
-    "below": ([-1, 0] * 6, "label -1 of .*: whole numbers"),
-    "not a number": ([float("nan")] * 12, "label nan of .*: whole numbers"),
-    "infinite": ([float("inf")] * 12, "label inf of .*: whole numbers"),
-}
-
-
-@pytest.mark.parametrize("what", LABELS)
-def test_a_list_whose_labels_cannot_be_used_is_refused_in_one_line(what: str, tmp_path: Path) -> None:
-    labels, message = LABELS[what]
-    with pytest.raises(TrilemmaError, match=message):
-        prepare("image_folder", zip_of(tmp_path / "a.zip", SHARDS, listed(SHARDS, labels)), tmp_path / "out")
-
-
-def test_a_list_that_does_not_fit_the_pictures_is_refused(tmp_path: Path) -> None:
-    for number, (labels, message) in enumerate(
-        [
-            (listed([*SHARDS, "00009/a.png"], [0] * 13), r"lists 1 pictures that are not there, such as 00009/a\.png"),
-            (listed(SHARDS[:-1], [0] * 11), r"img00000011\.png: label None, but there are 1 classes"),
-            (listed([*SHARDS, SHARDS[0]], [0] * 12 + [1]), "is listed with two labels"),
-            ({"dataset.json": '{"labels": [1, 2]}'}, r"has no list of \[name, label\]"),
-            ({"dataset.json": "[" * 100_000}, r"has no list of \[name, label\]"),
-        ]
-    ):
-        file = zip_of(tmp_path / f"{number}.zip", SHARDS, labels)
-        with pytest.raises(TrilemmaError, match=message):
-            prepare("image_folder", file, tmp_path / "out")
-
-
-def test_floats_that_are_whole_numbers_are_labels(tmp_path: Path) -> None:
-    file = zip_of(tmp_path / "a.zip", SHARDS, listed(SHARDS, [0.0, 1.0, 2.0] * 4))
-    assert prepare("image_folder", file, tmp_path / "out").manifest.facts["classes"] == 3
-
-
-ABC = ["a", "b", "c"]
-COLUMNS: dict[str, Callable[[], Sequence[object] | pa.Array]] = {
-    "strings": lambda: ["abc"[i % 3] for i in range(12)],
-    "categories": lambda: pa.array(["abc"[i % 3] for i in range(12)]).dictionary_encode(),
-    "whole floats": lambda: [float(i % 3) for i in range(12)],
-    "small integers": lambda: pa.array([i % 3 for i in range(12)], pa.uint8()),
-}
-
-
-@pytest.mark.parametrize("kind", COLUMNS)
-def test_labels_of_a_column_become_numbers_of_the_names(kind: str, tmp_path: Path) -> None:
-    for split, first in (("train", 0), ("test", 12)):
-        table(tmp_path / "pics" / f"{split}-00000-of-00001.parquet", first, COLUMNS[kind]())
-    made = prepare("parquet", tmp_path / "pics", tmp_path / "out", names=ABC)
-    assert facts_of(made) == (ABC, [[4, 4, 4], [4, 4, 4]])
-    parts = [read_pictures(made.path, split) for split in ("train", "held_out")]
-    found = {image.tobytes(): label for part in parts for image, label in zip(part.images, part.labels.tolist())}
-    assert found == {channels_first(picture(i)).tobytes(): i % 3 for i in range(24)}
-
-
-BAD_COLUMNS: dict[str, tuple[Sequence[object], str]] = {
-    "an unknown name": (["a", "b", "d"] * 4, r"row 2: label 'd', but there are 3 classes"),
-    "fractions": ([0.0, 1.5, 2.0] * 4, r"row 1: label 1\.5, but"),
-    "lists": ([[0], [1], [2]] * 4, r"row 0: label \[0\], but"),
-    "one-based": ([1, 2, 3] * 4, "row 2: label 3, but there are 3 classes, 0 to 2"),
-    "an empty class": ([0, 1] * 6, r"no training picture has label 2 \(c\), 1 such classes of 3"),
-    "ids": ([10**6 + i for i in range(12)], "label 1000000, but"),
-    "none": ([None, 0] * 6, "row 0: label None, but"),
-    "not a number": ([float("nan")] * 12, "row 0: label nan, but"),
-}
-
-
-@pytest.mark.parametrize("what", BAD_COLUMNS)
-def test_a_column_that_cannot_be_used_is_refused_in_one_line(what: str, tmp_path: Path) -> None:
-    labels, message = BAD_COLUMNS[what]
-    for split, first in (("train", 0), ("test", 12)):
-        table(tmp_path / "pics" / f"{split}.parquet", first, labels)
-    with pytest.raises(TrilemmaError, match=message):
-        prepare("parquet", tmp_path / "pics", tmp_path / "out", names=ABC)
-
-
 def test_the_name_of_a_split_inside_a_longer_name_is_another_split(tmp_path: Path) -> None:
     for name, first in (("train", 0), ("train_extra", 0), ("test", 100)):
         table(
@@ -230,7 +135,7 @@ def test_the_name_of_a_split_inside_a_longer_name_is_another_split(tmp_path: Pat
     assert (made.manifest.facts["train"], made.manifest.facts["held_out"]) == (12, 12)
     assert made.manifest.facts["duplicates"] == {"train": 0, "across": 0}
     assert made.manifest.facts["left_out"] == [
-        "1 files of no split, such as train_extra-00000-of-00001.parquet",
+        "files of no split: 1, such as train_extra-00000-of-00001.parquet",
         "columns source",
     ]
     with pytest.raises(TrilemmaError, match=r"no val\*\.parquet, but .*train_extra.*: set options\.held_out"):
@@ -253,7 +158,7 @@ def test_links_and_suffixes_do_not_hide_pictures(tmp_path: Path) -> None:
     made = prepare("image_folder", data, tmp_path / "out")
     assert made.manifest.facts["class_counts"] == {"train": [5], "held_out": [1]}
     assert made.manifest.facts["left_out"] == [
-        "3 files (1 .heic, 1 .txt, 1 hidden), such as .DS_Store: no pictures by their names"
+        "files that are no pictures by their names: 3 (1 .heic, 1 .txt, 1 hidden), such as .DS_Store"
     ]
     (data / "dog").symlink_to("../other-disk/dog")
     with pytest.raises(TrilemmaError, match=r"pics/dog is a link to a folder: move \.\./other-disk/dog here"):
@@ -296,10 +201,18 @@ def test_prepare_prints_classes_and_counts_and_what_it_left(tmp_path: Path) -> N
         (data / split / "a" / "same.png").write_bytes(encoded(np.zeros((8, 8, 3), np.uint8)))
     assert list(data_summary(prepare("image_folder", data, tmp_path / "out").manifest.facts)) == [
         "9 to train, 9 held out; 2 classes: a 5+5, b 4+4",
-        "left out 1 files (1 .txt), such as notes.txt: no pictures by their names",
+        "left out files that are no pictures by their names: 1 (1 .txt), such as notes.txt",
         "warning: 1 held-out samples are among the training samples too",
     ]
     for image in data.rglob("*.png"):
         image.write_bytes(encoded(picture(len(image.parts)) // 128))
     made = prepare("image_folder", data, tmp_path / "b" / "out")
     assert "warning: values reach 1 of 255: was scaling forgotten?" in data_summary(made.manifest.facts)
+
+
+def test_a_split_without_a_usable_picture_is_named(tmp_path: Path) -> None:
+    data = folder_of(tmp_path / "pics", each("train/a/{}.png", "test/a/{}.png"))
+    for file in (data / "test").rglob("*.png"):
+        file.write_bytes(b"no picture")
+    with pytest.raises(TrilemmaError, match="image_folder: no usable record for held_out"):
+        prepare("image_folder", data, tmp_path / "out", "skip")

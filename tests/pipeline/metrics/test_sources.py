@@ -63,14 +63,20 @@ ALL_READ: dict[str, tuple[Callable[[Path], Path], str]] = {
     "jpe and upper case": (lambda tmp: folder(tmp / "g", GENERATED, lambda i: "JPE" if i % 2 else "PNG"), ""),
     "numbers after the point": (
         lambda tmp: folder(tmp / "g", [*GENERATED, *REAL], lambda i: "png" if i < 24 else f"{i}"),
-        "left out 24 files (1 .24",
+        "left out files that are no pictures by their names: 24 (1 .24",
     ),
     "hidden files": (
         lambda tmp: folder(tmp / "g", [*GENERATED, TALL], lambda i: "png" if i < 24 else "png~"),
-        "left out 1 files (1 .png~), such as 024.png~",
+        "left out files that are no pictures by their names: 1 (1 .png~), such as 024.png~",
     ),
-    "save_to_disk": (lambda tmp: saved_to_disk(tmp / "g", "stream"), "left out 1 files (1 .json), such as state.json"),
-    "Arrow file": (lambda tmp: saved_to_disk(tmp / "g", "file"), "left out 1 files (1 .json), such as state.json"),
+    "save_to_disk": (
+        lambda tmp: saved_to_disk(tmp / "g", "stream"),
+        "left out other files: 1 (1 .json), such as state.json",
+    ),
+    "Arrow file": (
+        lambda tmp: saved_to_disk(tmp / "g", "file"),
+        "left out other files: 1 (1 .json), such as state.json",
+    ),
 }
 
 
@@ -118,9 +124,12 @@ def test_arrays_beside_the_pictures_are_named(real: Path, tmp_path: Path) -> Non
 def test_a_reference_repeats_what_was_left_out(real: Path, tmp_path: Path) -> None:
     (real / "notes.txt").write_text("x")
     line = write_reference(real, tmp_path / "ref.npz", "pixels")
-    assert "real: left out 1 files (1 .txt), such as notes.txt" in line
+    assert "real: left out files that are no pictures by their names: 1 (1 .txt), such as notes.txt" in line
     found = measure(real, tmp_path / "ref.npz", "pixels", ["fd"])
-    assert any("ref.npz: left out 1 files (1 .txt)" in warning for warning in found.warnings)
+    assert any(
+        "ref.npz: left out files that are no pictures by their names: 1 (1 .txt)" in warning
+        for warning in found.warnings
+    )
 
 
 def test_splits_in_one_folder_are_a_warning_and_tables_below_it_are_named(real: Path, tmp_path: Path) -> None:
