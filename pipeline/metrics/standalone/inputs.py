@@ -38,7 +38,7 @@ class Summary(NamedTuple):
     shape: tuple[int, ...]  # (C, H, W) of its images, or (d,) of its features
     digest: str  # SHA-256 of the values of all samples, whatever their order
     samples: Features | OrderedImages
-    labels: np.ndarray | None  # [n] int64, if all samples have one
+    labels: np.ndarray | None  # [n] int64, of pictures that all have one
     intake: Intake
 
 
@@ -99,7 +99,7 @@ def _given(source: Path, intake: Intake) -> Summary:
     values = given.features if given.logits is None else np.concatenate([given.features, given.logits], axis=1)
     of = digests(values)
     samples = rows(given, content_order(of, given.labels))
-    return Summary(source, len(given), given.features.shape[1:], digest_of(of), samples, given.labels, intake)
+    return Summary(source, len(given), given.features.shape[1:], digest_of(of), samples, None, intake)
 
 
 def check_shapes(generated: Summary, real: Path, real_shape: tuple[int, ...]) -> None:

@@ -101,8 +101,8 @@ def write_reference(real: Path, out: Path, extractor: str | None) -> str:
     with unfinished.open("wb") as file:
         np.savez(file, **arrays, **{ABOUT: np.array(json.dumps(about))})  # type: ignore[arg-type]
     unfinished.replace(out)
-    warnings = "".join(f"\nwarning: {real}: {line}" for line in summary.intake.warnings())
-    return f"{out}: {summary.n} real samples, {network.name}@{network.digest[:8]} {network.layer}{warnings}"
+    result = f"{out}: {summary.n} real samples, {network.name}@{network.digest[:8]} {network.layer}"
+    return "\n".join([result, *(f"warning: {real}: {line}" for line in summary.intake.warnings())])
 
 
 def read_real(source: Path, kind: Kind, extractor: Extractor | GivenFeatures, generated: Summary) -> RealSide:

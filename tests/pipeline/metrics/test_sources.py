@@ -17,6 +17,7 @@ from pipeline.errors import UserError
 from pipeline.metrics.features.extractors import SmallNetwork
 from pipeline.metrics.standalone.measure import Measurement, measure
 from pipeline.metrics.standalone.reference_file import write_reference
+from pipeline.metrics.standalone.train_extractor import train_extractor
 from tests.pipeline.data.test_datasets import prepare
 from tests.pipeline.data.test_pixels import MAIN, TALL, channels_first, encoded, picture
 
@@ -233,6 +234,13 @@ def test_twenty_orders_and_all_forms_measure_to_the_same_bits(extractor: str, tm
         generated, real = (FORMS[(seed + k) % len(FORMS)](tmp_path / f"{seed}-{k}", order) for k in range(2))
         found.append(measure(generated, real, name, ["fd", "kid", "recall"], [0], images=30).values)
     assert all(values == found[0] for values in found)
+
+
+def test_the_order_of_files_does_not_change_a_trained_network(tmp_path: Path) -> None:
+    for seed, form in enumerate((as_parquet, as_npz, as_shards)):
+        order = np.random.default_rng(seed).permutation(COUNT).tolist()
+        train_extractor(form(tmp_path / f"data{seed}", order), tmp_path / f"{seed}.safetensors", epochs=2, seed=0)
+    assert len({(tmp_path / f"{seed}.safetensors").read_bytes() for seed in range(3)}) == 1
 
 
 def files_of(made: Artifact) -> dict[str, str]:
