@@ -86,7 +86,7 @@ def files_below(folder: Path) -> Iterator[str]:
             file = Path(place, name)
             if file.is_symlink() and not file.exists():
                 raise UserError(f"{file} is a link to {file.readlink()}, which does not exist: repair or remove it")
-            if not file.resolve().is_relative_to(inside):
+            if file.is_symlink() and not file.resolve().is_relative_to(inside):
                 raise _leads_out(folder, name)
             if file.is_file():
                 yield file.relative_to(folder).as_posix()

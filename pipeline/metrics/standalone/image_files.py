@@ -38,7 +38,7 @@ def read_chunks(source: Path, intake: Intake | None = None) -> Iterator[np.ndarr
     try:
         pictures = iter(_one_shape(_pictures(source, intake)))
         while chunk := [picture.image for picture in islice(pictures, CHUNK)]:
-            images = np.stack(chunk)
+            images = np.ascontiguousarray(np.stack(chunk))  # kernels round otherwise for another layout in memory
             intake.largest = max(intake.largest or 0, int(images.max(initial=0)))
             yield images
     except (BadRecord, ArtifactError) as error:
