@@ -14,7 +14,7 @@ def data_summary(facts: Mapping[str, Any]) -> Iterator[str]:
     named = ", ".join(f"{name} {train}+{held_out}" for name, train, held_out in islice(by_class, LISTED_CLASSES))
     if len(by_class) > LISTED_CLASSES:
         named += f", ... ({min(counts['train'])} to {max(counts['train'])} to train)"
-    classes = f"{len(by_class)} classes: {named}" if by_class else "no labels"
+    classes = f"{len(by_class)} {'class' if len(by_class) == 1 else 'classes'}: {named}" if by_class else "no labels"
     yield f"{facts['train']} to train, {facts['held_out']} held out; {classes}"
     changed = facts.get("pixels", {}).get("changed", {})
     if changed:

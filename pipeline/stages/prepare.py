@@ -5,13 +5,12 @@ follows from their content; other records become shards in the order of their so
 state, so that a killed preparation resumes after the last one.
 """
 
-import hashlib
 import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +27,7 @@ from pipeline.data.image_grid import grid
 from pipeline.data.records import DARK, BadRecord, Record, Source, too_dark
 from pipeline.data.sample_order import ORDER, divided, in_content_order
 from pipeline.data.shards import Pictures, decode, encode_arrow, rows_per_shard
+from pipeline.data.split_facts import SplitFacts
 from pipeline.errors import UserError
 
 SPLITS = ("train", "held_out")
@@ -95,49 +95,17 @@ class Part(NamedTuple):
     conversions: dict[str, int]  # how many pictures each rule of `PIXELS` changed
 
 
-@dataclass
-class SplitFacts:
-    """Counts and moments of the shards of a split so far."""
-
-    count: int = 0
-    total: float = 0.0  # of all values in model coordinates
-    squares: float = 0.0
-    labels: Counter[int] = field(default_factory=Counter)
-    digests: list[np.ndarray] = field(default_factory=list)  # uint64, one per image
-    largest: float = -np.inf  # of all stored numbers
-    rows: list[int] = field(default_factory=list)  # of each shard
-
-    def add(self, pictures: Pictures) -> None:
-        """A shard."""
-        self.count += len(pictures)
-        self.rows.append(len(pictures))
-        self.largest = max(self.largest, float(pictures.images.max(initial=0)))
-        total, squares = moments(pictures.images)
-        self.total, self.squares = self.total + total, self.squares + squares
-        self.labels.update(pictures.labels.tolist())
-        digests = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in pictures.images]
-        self.digests.append(np.frombuffer(b"".join(digests), np.uint64))
-
-    def std(self, values: int) -> float:
-        """Standard deviation of all numbers. values: how many numbers an image has."""
-        mean = self.total / (self.count * values)
-        return round(float(np.sqrt(max(self.squares / (self.count * values) - mean**2, 0.0))), 6)
-
-
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
     module = import_module(f"pipeline.data.datasets.{config.source}")
     outside = {"path": str(inputs["files"].path)} if "files" in inputs else {}
     source: Source = build(module.Source, config.options | outside, "options")
-    names = source.label_names
+    kind = Kind.of(source, config.source)
     by_split = {split: SplitFacts() for split in SPLITS}
     bad, conversions = list[str](), Counter[str]()
-    kind = Kind.of(source, config.source)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool, TemporaryDirectory(dir=out.path) as parts:
-        folder = Path(parts) if kind.is_encoded else out.path
-        split_of: dict[str, str] = {}
-        for split, items in _shards(source, kind):
-            name = f"{split or 'undivided'}-{sum(split == other for other in split_of.values()):05d}.arrow"
-            part, split_of[name] = _load_or_make(name, items, kind, config, folder, context, pool), split
+    with TemporaryDirectory(dir=out.path) as parts:
+        folder, split_of = Path(parts) if kind.is_encoded else out.path, dict[str, str]()
+        for name, split, part in _parts(source, kind, config, folder, context):
+            split_of[name] = split
             bad += part.bad
             conversions.update(part.conversions)
             if not kind.is_encoded:
@@ -146,27 +114,32 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
             for split, shard in _in_content_order(folder, split_of, source, kind):
                 (out.path / f"{split}-{len(by_split[split].rows):05d}.arrow").write_bytes(encode_arrow(shard))
                 by_split[split].add(shard)
-    _check_splits(by_split, names, kind)
+    _check_splits(by_split, source.label_names, kind)
     _preview(decode(out.path / "train-00000.arrow"), out, context)
+    out.facts.update(_facts(source, kind, by_split), bad_records=len(bad))
+    if kind.is_encoded:
+        out.facts.update(_about_files(source, conversions, by_split))
+    if bad:
+        (out.path / "bad_records.json").write_text(json.dumps(bad[:MAX_LISTED_BAD_RECORDS], indent=1) + "\n")
+
+
+def _facts(source: Source, kind: Kind, by_split: Mapping[str, SplitFacts]) -> dict[str, Any]:
     train, held_out = (np.unique(np.concatenate(by_split[split].digests)) for split in SPLITS)
-    out.facts.update(
-        {split: facts.count for split, facts in by_split.items()},
-        shape=list(kind.shape),
-        classes=len(names),
-        label_names=list(names),
-        std=by_split["train"].std(int(np.prod(kind.shape))),
-        class_counts={split: [facts.labels[i] for i in range(len(names))] for split, facts in by_split.items()},
-        duplicates={
+    names = source.label_names
+    return {
+        **{split: facts.count for split, facts in by_split.items()},
+        "shape": list(kind.shape),
+        "classes": len(names),
+        "label_names": list(names),
+        "std": by_split["train"].std(int(np.prod(kind.shape))),
+        "class_counts": {split: [facts.labels[i] for i in range(len(names))] for split, facts in by_split.items()},
+        "duplicates": {
             "train": by_split["train"].count - len(train),
             "across": len(np.intersect1d(train, held_out, assume_unique=True)),
         },
-        bad_records=len(bad),
-        rows={split: facts.rows for split, facts in by_split.items()},
+        "rows": {split: facts.rows for split, facts in by_split.items()},
         **getattr(source, "facts", {}),
-        **(_about_files(source, conversions, by_split) if kind.is_encoded else {}),
-    )
-    if bad:
-        (out.path / "bad_records.json").write_text(json.dumps(bad[:MAX_LISTED_BAD_RECORDS], indent=1) + "\n")
+    }
 
 
 def _check_splits(by_split: Mapping[str, SplitFacts], names: Iterable[str], kind: Kind) -> None:
@@ -193,16 +166,6 @@ def _about_files(source: Source, conversions: Mapping[str, int], splits: Mapping
     }
 
 
-def moments(images: np.ndarray) -> tuple[float, float]:
-    """Sum and sum of squares of all numbers, uint8 scaled to [-1, 1]: exact, by counting grey levels."""
-    if images.dtype == np.uint8:
-        counts = np.bincount(images.ravel(), minlength=256)
-        levels = np.arange(256) / 127.5 - 1
-        return float(counts @ levels), float(counts @ levels**2)
-    values = images.astype(np.float64)
-    return float(values.sum()), float(np.square(values).sum())
-
-
 def _shards(source: Source, kind: Kind) -> Iterator[tuple[str, list[Numbered]]]:
     """Records of one split at a time, as many as a shard holds."""
     waiting: dict[str, list[Numbered]] = {split: [] for split in ("", *SPLITS)}
@@ -213,6 +176,18 @@ def _shards(source: Source, kind: Kind) -> Iterator[tuple[str, list[Numbered]]]:
             yield record.split, waiting[record.split]
             waiting[record.split] = []
     yield from ((split, rest) for split, rest in waiting.items() if rest)
+
+
+def _parts(
+    source: Source, kind: Kind, config: Config, folder: Path, context: RunContext
+) -> Iterator[tuple[str, str, Part]]:
+    """Name in `folder`, split and content of each part, in the order of the source."""
+    numbers = Counter[str]()
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for split, items in _shards(source, kind):
+            name = f"{split or 'undivided'}-{numbers[split]:05d}.arrow"
+            numbers[split] += 1
+            yield name, split, _load_or_make(name, items, kind, config, folder, context, pool)
 
 
 def _in_content_order(
