@@ -25,13 +25,15 @@ class PictureFiles:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._archive = None if path.is_dir() else open_zip(path)
-        self._all = sorted(set(files_below(path) if self._archive is None else self._entries(self._archive)))
+        found = Counter(files_below(path) if self._archive is None else self._entries(self._archive))
+        self._all, self._repeated = sorted(found), [name for name, count in found.items() if count > 1]
         self.names = [name for name in self._all if is_picture(PurePosixPath(name))]
 
     def left_out(self, used: Collection[str] = ()) -> list[str]:
-        """Files that are no pictures, in one line; used: those that were read as something else."""
+        """Files that are no pictures, and entries that others replace. used: files that were read as something else."""
         others = [name for name in self.left_over() if name not in used]
-        return others_in_words("files that are no pictures by their names", others)
+        repeated = others_in_words("all but the last of several entries of one name", self._repeated)
+        return others_in_words("files that are no pictures by their names", others) + repeated
 
     def left_over(self) -> list[str]:
         """Paths of the files that are no pictures."""

@@ -194,6 +194,15 @@ def test_archives_that_cannot_be_read_as_they_are_are_named(tmp_path: Path, monk
             prepare("image_folder", tmp_path / f"{name}.zip", tmp_path / "out")
 
 
+def test_entries_of_one_name_are_named(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        file = zip_of(tmp_path / "a.zip", [*each("a/{}.png", "b/{}.png"), "a/1.png"])
+    made = prepare("image_folder", file, tmp_path / "out")
+    assert made.manifest.facts["left_out"] == [
+        "all but the last of several entries of one name: 1 (1 .png), such as a/1.png"
+    ]
+
+
 def test_prepare_prints_classes_and_counts_and_what_it_left(tmp_path: Path) -> None:
     data = folder_of(tmp_path / "pics", divided("val"))
     (data / "notes.txt").write_text("x")
