@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 
 from pipeline.config.build import build_method, pick
 from pipeline.config.study import load_study
+from pipeline.console import say
 from pipeline.data.artifacts import read_artifact
 from pipeline.errors import UserError
 from pipeline.training.importers.checkpoints import NETS, Format, fit, model_of, read_checkpoint
@@ -24,6 +25,8 @@ def print_entry(folder: Path, file: Path, format: str, name: str | None) -> None
     if not file.is_file():
         raise UserError(f"{file} does not exist: pass the checkpoint")
     checkpoint = read_checkpoint(file, cast(Format, format))
+    if checkpoint.left_out:
+        say(f"{file}: left out {', '.join(checkpoint.left_out)}")
     kind = "runs"
     entry: dict[str, Any] = {"dataset": "DATASET", "method": "edm.EDM", "sample": {}}
     if name is not None:

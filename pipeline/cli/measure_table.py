@@ -6,6 +6,7 @@ from math import isnan
 from rich.table import Table
 
 from pipeline.console import say, table_console
+from pipeline.data.sample_order import ORDER
 from pipeline.errors import UserError
 from pipeline.metrics.features.weights import Check
 from pipeline.metrics.standalone.measure import Measurement, Value
@@ -29,10 +30,12 @@ def print_measurement(measurement: Measurement, as_json: bool) -> None:
     console.print(table)
     about = measurement.json()["card"]
     n_real = "unknown number of" if about["n_real"] is None else about["n_real"]
+    changed = [f"{n} {side} ones {rule}" for side, rules in measurement.changed.items() for rule, n in rules.items()]
     console.print(
         f"\nfeatures: {about['extractor']}@{about['extractor_digest'][:8]} {about['layer']}, {about['preprocessing']}\n"
         f"samples: {about['n_generated']} generated, {n_real} real ({about['reference']})\n"
-        f"interval: {about['interval']}\nreal_vs_real: {about['real_vs_real']}",
+        f"interval: {about['interval']}\nreal_vs_real: {about['real_vs_real']}\norder: {ORDER}"
+        + (f"\npixels: as viewers show them, {', '.join(changed)}" if changed else ""),
         highlight=False,
         markup=False,
     )

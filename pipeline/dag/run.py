@@ -11,6 +11,7 @@ from pipeline.config.build import build
 from pipeline.config.study import Study, load_study
 from pipeline.console import say
 from pipeline.context import Launch, RunContext
+from pipeline.dag.data_summary import data_summary
 from pipeline.dag.graph import STAGES, Call, stage_module
 from pipeline.dag.usage import Meter, circumstances
 from pipeline.data.artifacts import OUTSIDE, Artifact, Manifest, read_artifact
@@ -81,9 +82,13 @@ def run_call(study: Study, call: Call, workers: int = 0, address: str | None = N
 
     inputs, store = inputs_of(study, call), open_store(study)
     key = call.key(study.root, {role: artifact.digest for role, artifact in inputs.items()})
-    if finish(call, key, Execution(study, store, lambda call: inputs, launch, watch)).cost is None:
+    done = finish(call, key, Execution(study, store, lambda call: inputs, launch, watch))
+    if done.cost is None:
         store.note(key, circumstances(call) | {"event": "reused"})
         say(f"{call.stage} {call.name}: from the store ({key[:12]})")
+    if call.stage == "prepare":
+        for line in data_summary(done.manifest.facts):
+            say(f"{call.name}: {line}")
 
 
 def inputs_of(study: Study, call: Call) -> dict[str, Artifact]:

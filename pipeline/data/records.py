@@ -5,6 +5,13 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+DARK = 31  # where no value of any picture is larger, a forgotten scaling is likely
+
+
+def too_dark(largest: int) -> str:
+    """A warning."""
+    return f"values reach {largest} of 255: was scaling forgotten?"
+
 
 class BadRecord(ValueError):
     """A record that cannot be used: the message names its file and row, and what is wrong with it."""
@@ -14,8 +21,8 @@ class Record(NamedTuple):
     """One image or point of a source."""
 
     image: np.ndarray | Callable[[], np.ndarray]  # [C, H, W] uint8, or [D] float32 for points; a call decodes it
-    label: int | None
-    split: str  # "train" or "held_out"
+    label: int | None  # another value is named as one that cannot be used
+    split: str  # "train", "held_out", or "" if the stage divides the records
     where: str = ""  # file and row, for messages
 
     def load(self) -> np.ndarray:
@@ -26,7 +33,12 @@ class Source(Protocol):
     """A dataset module's frozen dataclass `Source`: its fields are the options of an entry.
 
     A source that reads files has a field `path`, a file or folder: its content enters the keys, its name does not.
-    An optional property `facts` (the known distribution of simulated data) joins the facts of the prepared data.
+    Records whose image is a `decode.EncodedPicture` come from files: they are put into an order that follows from their
+    content, and then divided if their split is "". Others keep their order and split.
+
+    Optional properties: `facts` (the known distribution of simulated data) joins the facts of the prepared data;
+    `left_out` has a line for whatever the source holds and `records` does not yield; `held_out_share` of undivided
+    records; `limit` of records per split. The last two are applied after the sort.
     """
 
     @property

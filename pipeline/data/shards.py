@@ -5,7 +5,7 @@ other tools read. Both have the same columns.
 """
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.data.foreign_files import head_of, wrong_file
 from pipeline.errors import ArtifactError
 
 MAX_SHARD_ROWS = 50_000
 MAX_SHARD_BYTES = 2**25  # of the images alone
 ARROW_MAGIC = b"ARROW1"  # the first bytes of an Arrow file
+ARROW_STREAM = b"\xff\xff\xff\xff"  # of an Arrow stream, which Hugging Face's save_to_disk writes
+ROWS_PER_READ = 1024
 
 
 class Pictures(NamedTuple):
@@ -92,6 +95,37 @@ def read_table(source: bytes | Path, columns: list[str] | None = None) -> pa.Tab
         return pa.ipc.open_file(file).read_all() if is_arrow else pq.read_table(file, columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
         raise ArtifactError(f"{source if isinstance(source, Path) else 'a shard'} is not readable: {error}") from None
+
+
+def open_table(file: Path, columns: Sequence[str]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """The schema of a Parquet file, an Arrow file or an Arrow stream, and the rows of some columns, in batches."""
+    try:
+        mapped = pa.memory_map(str(file))
+        head = mapped.read(len(ARROW_MAGIC))
+        mapped.seek(0)
+        if head == ARROW_MAGIC or head.startswith(ARROW_STREAM):
+            arrow = pa.ipc.open_file(mapped) if head == ARROW_MAGIC else pa.ipc.open_stream(mapped)
+            schema = arrow.schema
+            batches = map(arrow.get_batch, range(arrow.num_record_batches)) if head == ARROW_MAGIC else iter(arrow)
+        else:
+            parquet = pq.ParquetFile(mapped)
+            schema = parquet.schema_arrow
+            batches = parquet.iter_batches(ROWS_PER_READ, columns=[name for name in columns if name in schema.names])
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(file, error) from None
+    return schema, _readable(batches, file)
+
+
+def _readable(batches: Iterator[pa.RecordBatch], file: Path) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from batches
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: Exception) -> ArtifactError:
+    reason = wrong_file(head_of(file)) if file.is_file() else None
+    return ArtifactError(f"{file} is not readable as Parquet or Arrow: {reason or ' '.join(str(error).split())}")
 
 
 def write_pictures(folder: Path, split: str, pictures: Pictures) -> None:

@@ -67,7 +67,7 @@ def _html(reports: Path, file: str) -> str:
 def _embedded(picture: Path) -> dict[str, str]:
     """The same pixels in a third of a PNG's bytes; figures may be wider than a phone."""
     data = io.BytesIO()
-    with Image.open(picture) as image:
+    with Image.open(picture, formats=["PNG"]) as image:
         image.save(data, "WEBP", lossless=True, method=2)
         kind = "figure" if image.width > FIGURE_WIDTH else "picture"
     return {"src": f"data:image/webp;base64,{b64encode(data.getvalue()).decode()}", "class": kind}

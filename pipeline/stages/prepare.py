@@ -1,17 +1,20 @@
 """prepare: check and decode a source's records and write them as shards, with one shard in memory at a time.
 
-Finished shards are kept in the state, so that a killed preparation resumes after the last one.
+Pictures from files are decoded in the order of the files into parts, and then copied into shards in an order that
+follows from their content; other records become shards in the order of their source. Finished parts are kept in the
+state, so that a killed preparation resumes after the last one.
 """
 
-import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Literal, NamedTuple
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -19,9 +22,12 @@ from PIL import Image
 from pipeline.config.build import Block, build
 from pipeline.context import RunContext
 from pipeline.data.artifacts import Artifact, Draft
+from pipeline.data.decode import PIXELS, Decoded, EncodedPicture
 from pipeline.data.image_grid import grid
-from pipeline.data.records import BadRecord, Record, Source
+from pipeline.data.records import DARK, BadRecord, Record, Source, too_dark
+from pipeline.data.sample_order import ORDER, divided, in_content_order
 from pipeline.data.shards import Pictures, decode, encode_arrow, rows_per_shard
+from pipeline.data.split_facts import SplitFacts
 from pipeline.errors import UserError
 
 SPLITS = ("train", "held_out")
@@ -46,6 +52,7 @@ class Kind(NamedTuple):
     classes: int
     shape: tuple[int, ...]
     dtype: np.dtype
+    is_encoded: bool  # pictures from files
 
     @classmethod
     def of(cls, source: Source, name: str) -> "Kind":
@@ -57,15 +64,17 @@ class Kind(NamedTuple):
             except BadRecord as error:  # counted when its shard is made
                 first = first or str(error)
                 continue
-            return cls(name, len(source.label_names), image.shape, image.dtype)
+            is_encoded = isinstance(record.image, EncodedPicture)
+            return cls(name, len(source.label_names), image.shape, image.dtype, is_encoded)
         raise UserError(f"{name}: no record can be used: {first or 'there are none'}; see its options")
 
-    def checked(self, item: Numbered) -> np.ndarray | str:
+    def checked(self, item: Numbered) -> Decoded | str:
         """The image, or why it cannot be used."""
         number, record = item
         came = record.where or f"{self.source}, record {number}"
         try:
-            image = record.load()
+            encoded = record.image if isinstance(record.image, EncodedPicture) else None
+            image, conversions = Decoded(record.load(), ()) if encoded is None else encoded.decoded()
         except BadRecord as error:
             return str(error)
         if image.shape != self.shape or image.dtype != self.dtype:
@@ -73,91 +82,93 @@ class Kind(NamedTuple):
             return f"{came}: {image.dtype} of shape {image.shape}, but {first}: set options.preprocess"
         if image.dtype != np.uint8 and not np.isfinite(image).all():
             return f"{came}: holds NaN or infinity"
-        if self.classes and (record.label is None or not 0 <= record.label < self.classes):
-            return f"{came}: label {record.label}, but there are {self.classes} classes, 0 to {self.classes - 1}"
-        return image
+        if self.classes and not (isinstance(record.label, int) and 0 <= record.label < self.classes):
+            return f"{came}: label {record.label!r}, but there are {self.classes} classes, 0 to {self.classes - 1}"
+        return Decoded(image, conversions)
 
 
-@dataclass
-class SplitFacts:
-    """Counts and moments of the shards of a split so far."""
+class Part(NamedTuple):
+    """Records that were decoded together."""
 
-    count: int = 0
-    total: float = 0.0  # of all values in model coordinates
-    squares: float = 0.0
-    labels: Counter[int] = field(default_factory=Counter)
-    digests: list[np.ndarray] = field(default_factory=list)  # uint64, one per image
-    bad: list[str] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)  # of each shard
-
-    def add(self, pictures: Pictures, bad: list[str]) -> None:
-        """A shard, and why each of the other records was left out."""
-        self.count, self.bad = self.count + len(pictures), self.bad + bad
-        self.rows.append(len(pictures))
-        total, squares = moments(pictures.images)
-        self.total, self.squares = self.total + total, self.squares + squares
-        self.labels.update(pictures.labels.tolist())
-        digests = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in pictures.images]
-        self.digests.append(np.frombuffer(b"".join(digests), np.uint64))
-
-    def std(self, values: int) -> float:
-        """Standard deviation of all numbers. values: how many numbers an image has."""
-        mean = self.total / (self.count * values)
-        return round(float(np.sqrt(max(self.squares / (self.count * values) - mean**2, 0.0))), 6)
+    pictures: Pictures
+    bad: list[str]  # why each of the other records was left out
+    conversions: dict[str, int]  # how many pictures each rule of `PIXELS` changed
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
     module = import_module(f"pipeline.data.datasets.{config.source}")
     outside = {"path": str(inputs["files"].path)} if "files" in inputs else {}
     source: Source = build(module.Source, config.options | outside, "options")
-    names = source.label_names
-    by_split = {split: SplitFacts() for split in SPLITS}
     kind = Kind.of(source, config.source)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for split, items in _shards(source, kind):
-            facts = by_split[split]
-            name = f"{split}-{len(facts.rows):05d}.arrow"
-            pictures, bad = _load_or_make(name, items, kind, config, out, context, pool)
-            if split == "train" and not facts.rows:
-                _preview(pictures, out, context)
-            facts.add(pictures, bad)
-    for split, facts in by_split.items():
-        if facts.count == 0:
-            raise UserError(f"{config.source}: no usable record for {split}: see its options")
-    train, held_out = (np.unique(np.concatenate(by_split[split].digests)) for split in SPLITS)
-    bad = [line for facts in by_split.values() for line in facts.bad]
-    out.facts.update(
-        {split: facts.count for split, facts in by_split.items()},
-        shape=list(kind.shape),
-        classes=len(names),
-        label_names=list(names),
-        std=by_split["train"].std(int(np.prod(kind.shape))),
-        class_counts={split: [facts.labels[i] for i in range(len(names))] for split, facts in by_split.items()},
-        duplicates={
-            "train": by_split["train"].count - len(train),
-            "across": len(np.intersect1d(train, held_out, assume_unique=True)),
-        },
-        bad_records=len(bad),
-        rows={split: facts.rows for split, facts in by_split.items()},
-        **getattr(source, "facts", {}),
-    )
+    by_split = {split: SplitFacts() for split in SPLITS}
+    bad, conversions = list[str](), Counter[str]()
+    with TemporaryDirectory(dir=out.path) as parts:
+        folder, split_of = Path(parts) if kind.is_encoded else out.path, dict[str, str]()
+        for name, split, part in _parts(source, kind, config, folder, context):
+            split_of[name] = split
+            bad += part.bad
+            conversions.update(part.conversions)
+            if not kind.is_encoded:
+                by_split[split].add(part.pictures)
+        if kind.is_encoded:
+            for split, shard in _in_content_order(folder, split_of, source, kind):
+                (out.path / f"{split}-{len(by_split[split].rows):05d}.arrow").write_bytes(encode_arrow(shard))
+                by_split[split].add(shard)
+    _check_splits(by_split, source.label_names, kind)
+    _preview(decode(out.path / "train-00000.arrow"), out, context)
+    out.facts.update(_facts(source, kind, by_split), bad_records=len(bad))
+    if kind.is_encoded:
+        out.facts.update(_about_files(source, conversions, by_split))
     if bad:
         (out.path / "bad_records.json").write_text(json.dumps(bad[:MAX_LISTED_BAD_RECORDS], indent=1) + "\n")
 
 
-def moments(images: np.ndarray) -> tuple[float, float]:
-    """Sum and sum of squares of all numbers, uint8 scaled to [-1, 1]: exact, by counting grey levels."""
-    if images.dtype == np.uint8:
-        counts = np.bincount(images.ravel(), minlength=256)
-        levels = np.arange(256) / 127.5 - 1
-        return float(counts @ levels), float(counts @ levels**2)
-    values = images.astype(np.float64)
-    return float(values.sum()), float(np.square(values).sum())
+def _facts(source: Source, kind: Kind, by_split: Mapping[str, SplitFacts]) -> dict[str, Any]:
+    train, held_out = (np.unique(np.concatenate(by_split[split].digests)) for split in SPLITS)
+    names = source.label_names
+    return {
+        **{split: facts.count for split, facts in by_split.items()},
+        "shape": list(kind.shape),
+        "classes": len(names),
+        "label_names": list(names),
+        "std": by_split["train"].std(int(np.prod(kind.shape))),
+        "class_counts": {split: [facts.labels[i] for i in range(len(names))] for split, facts in by_split.items()},
+        "duplicates": {
+            "train": by_split["train"].count - len(train),
+            "across": len(np.intersect1d(train, held_out, assume_unique=True)),
+        },
+        "rows": {split: facts.rows for split, facts in by_split.items()},
+        **getattr(source, "facts", {}),
+    }
+
+
+def _check_splits(by_split: Mapping[str, SplitFacts], names: Iterable[str], kind: Kind) -> None:
+    for split, facts in by_split.items():
+        if facts.count == 0:
+            raise UserError(f"{kind.source}: no usable record for {split}: see its options")
+    empty = [(i, name) for i, name in enumerate(names) if not by_split["train"].labels[i]]
+    if empty and kind.is_encoded:
+        raise UserError(
+            f"{kind.source}: no training picture has label {empty[0][0]} ({empty[0][1]}), {len(empty)} such classes of "
+            f"{kind.classes}: number the classes from 0, or leave out those without pictures"
+        )
+
+
+def _about_files(source: Source, conversions: Mapping[str, int], splits: Mapping[str, SplitFacts]) -> dict[str, Any]:
+    """Facts of pictures from files: how they were read and ordered, and what was not read."""
+    largest = int(max(facts.largest for facts in splits.values()))
+    warnings = [too_dark(largest)] if largest <= DARK else []
+    return {
+        "order": ORDER,
+        "pixels": {"rules": PIXELS, "changed": dict(sorted(conversions.items()))},
+        "left_out": list(getattr(source, "left_out", ())),
+        "warnings": warnings,
+    }
 
 
 def _shards(source: Source, kind: Kind) -> Iterator[tuple[str, list[Numbered]]]:
     """Records of one split at a time, as many as a shard holds."""
-    waiting: dict[str, list[Numbered]] = {split: [] for split in SPLITS}
+    waiting: dict[str, list[Numbered]] = {split: [] for split in ("", *SPLITS)}
     rows = rows_per_shard(kind.shape, kind.dtype)
     for number, record in enumerate(source.records()):
         waiting[record.split].append((number, record))
@@ -167,28 +178,57 @@ def _shards(source: Source, kind: Kind) -> Iterator[tuple[str, list[Numbered]]]:
     yield from ((split, rest) for split, rest in waiting.items() if rest)
 
 
+def _parts(
+    source: Source, kind: Kind, config: Config, folder: Path, context: RunContext
+) -> Iterator[tuple[str, str, Part]]:
+    """Name in `folder`, split and content of each part, in the order of the source."""
+    numbers = Counter[str]()
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for split, items in _shards(source, kind):
+            name = f"{split or 'undivided'}-{numbers[split]:05d}.arrow"
+            numbers[split] += 1
+            yield name, split, _load_or_make(name, items, kind, config, folder, context, pool)
+
+
+def _in_content_order(
+    folder: Path, split_of: Mapping[str, str], source: Source, kind: Kind
+) -> Iterator[tuple[str, Pictures]]:
+    """The shards of each split, from parts in `folder`. A picture's number is its place in the order."""
+    size = rows_per_shard(kind.shape, kind.dtype)
+    for split in dict.fromkeys(split_of.values()):
+        rows = in_content_order([folder / name for name, of in split_of.items() if of == split])
+        taken = {split: rows} if split else divided(rows, getattr(source, "held_out_share", 0))
+        for to, of_split in taken.items():
+            kept = of_split.take(slice(getattr(source, "limit", None)))
+            for start in range(0, len(kept), size):
+                shard = kept.take(slice(start, start + size)).read()
+                yield to, Pictures(shard.images, shard.labels, np.arange(start, start + len(shard)))
+
+
 def _load_or_make(
-    name: str, items: list[Numbered], kind: Kind, config: Config, out: Draft, context: RunContext, pool: Executor
-) -> tuple[Pictures, list[str]]:
-    """The shard of these records, written to `out`; taken from the state if it was made before."""
-    content, bad = context.state.load(name), context.state.load(f"{name}.json")
-    if content is None or bad is None:
-        content, bad = _encoded(name, items, kind, config, pool)
+    name: str, items: list[Numbered], kind: Kind, config: Config, folder: Path, context: RunContext, pool: Executor
+) -> Part:
+    """The part with these records, written to `folder`; taken from the state if it was made before."""
+    content, about = context.state.load(name), context.state.load(f"{name}.json")
+    if content is None or about is None:
+        content, about = _encoded(name, items, kind, config, pool)
         context.state.save(name, content)
-        context.state.save(f"{name}.json", bad)
-    (out.path / name).write_bytes(content)
-    return decode(out.path / name), json.loads(bad)
+        context.state.save(f"{name}.json", about)
+    (folder / name).write_bytes(content)
+    return Part(decode(folder / name), **json.loads(about))
 
 
 def _encoded(name: str, items: list[Numbered], kind: Kind, config: Config, pool: Executor) -> tuple[bytes, bytes]:
     images = np.empty((len(items), *kind.shape), kind.dtype)
     good: list[Numbered] = []
     bad: list[str] = []
-    for item, image in zip(items, pool.map(kind.checked, items)):
-        if isinstance(image, str):
-            bad.append(image)
+    conversions = Counter[str]()
+    for item, checked in zip(items, pool.map(kind.checked, items)):
+        if isinstance(checked, str):
+            bad.append(checked)
         else:
-            images[len(good)] = image
+            images[len(good)] = checked.image
+            conversions.update(checked.conversions)
             good.append(item)
     if bad and config.on_bad_record == "stop":
         raise UserError(
@@ -197,7 +237,8 @@ def _encoded(name: str, items: list[Numbered], kind: Kind, config: Config, pool:
         )
     labels = [-1 if record.label is None else record.label for _, record in good]
     numbers = np.array([number for number, _ in good], np.int64)
-    return encode_arrow(Pictures(images[: len(good)], np.array(labels, np.int64), numbers)), json.dumps(bad).encode()
+    about = json.dumps({"bad": bad, "conversions": conversions}).encode()
+    return encode_arrow(Pictures(images[: len(good)], np.array(labels, np.int64), numbers)), about
 
 
 def _preview(pictures: Pictures, out: Draft, context: RunContext) -> None:

@@ -4,23 +4,27 @@ A source is a folder of Parquet or Arrow files with an `image` column (shards of
 bytes or struct<bytes, path>), one such file, a folder or zip of picture files, or `.npz` or `.npy` with uint8 pictures.
 """
 
-import zipfile
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
-from pipeline.data.decode import SUFFIXES, decode_picture, encoded_bytes, is_picture
+from pipeline.data.artifacts import MANIFEST
+from pipeline.data.decode import SUFFIXES, EncodedPicture, Preprocess, encoded_bytes
+from pipeline.data.picture_files import SPLIT_NAMES, PictureFiles, files_below, others_in_words
 from pipeline.data.records import BadRecord
-from pipeline.data.shards import read_table as read_any
 from pipeline.errors import ArtifactError, UserError
+from pipeline.metrics.standalone import numpy_files
+from pipeline.metrics.standalone.intake import Intake
+from pipeline.metrics.standalone.label_files import ARRAY as LABELS
+from pipeline.metrics.standalone.numpy_files import array_headers, load_array
+from pipeline.metrics.standalone.table_files import IMAGE, LABEL, SEED, fixed_shape, read_batches, table_files
+from pipeline.metrics.standalone.table_files import SUFFIXES as TABLES
 
 CHUNK = 512  # pictures in memory at once; a multiple of every extractor's tile
-TABLE_SUFFIXES = frozenset({".parquet", ".arrow"})
-ARRAY_SUFFIXES = frozenset({".npz", ".npy"})
 
 
 class Picture(NamedTuple):
@@ -28,13 +32,16 @@ class Picture(NamedTuple):
     where: str  # file and row, for messages
 
 
-def read_chunks(source: Path) -> Iterator[np.ndarray]:
+def read_chunks(source: Path, intake: Intake | None = None) -> Iterator[np.ndarray]:
     """uint8 [n, C, H, W] with n <= CHUNK, all of one shape, in the order of the source."""
+    intake = Intake() if intake is None else intake
     try:
-        pictures = iter(_one_shape(_pictures(source)))
+        pictures = iter(_one_shape(_pictures(source, intake)))
         while chunk := [picture.image for picture in islice(pictures, CHUNK)]:
-            yield np.stack(chunk)
-    except BadRecord as error:
+            images = np.ascontiguousarray(np.stack(chunk))  # kernels round otherwise for another layout in memory
+            intake.largest = max(intake.largest or 0, int(images.max(initial=0)))
+            yield images
+    except (BadRecord, ArtifactError) as error:
         raise UserError(str(error)) from None
 
 
@@ -45,110 +52,79 @@ def located(source: Path, folder: Path | None) -> Path:
     return folder / source if (folder / source).exists() or table_files(folder / source) else source
 
 
-def table_files(source: Path) -> list[Path]:
-    """The Parquet or Arrow files of a folder, of one split (FOLDER/SPLIT), or the file itself; else none."""
-    if source.suffix in TABLE_SUFFIXES:
-        return [source] if source.is_file() else []
-    folder, name = (source, "*") if source.is_dir() else (source.parent, f"{source.name}-*")
-    return sorted(file for suffix in TABLE_SUFFIXES for file in folder.glob(name + suffix))
-
-
-def splits_of(source: Path) -> list[str]:
-    """Names of a folder's Parquet or Arrow files, up to their last dash."""
-    return sorted({file.stem.rpartition("-")[0] for file in table_files(source)} - {""}) if source.is_dir() else []
-
-
-def read_table(file: Path) -> pa.Table:
-    """A Parquet or Arrow file with an `image` column."""
-    try:
-        table = read_any(file)
-    except ArtifactError as error:
-        raise UserError(str(error)) from None
-    if "image" not in table.column_names:
-        columns = ", ".join(table.column_names)
-        raise UserError(f"{file} has no column `image`, but {columns}: rename the column of pictures")
-    return table
-
-
-def fixed_shape(table: pa.Table) -> tuple[tuple[int, ...], np.dtype] | None:
-    """Shape and type of a row in a shard of this project; None for encoded pictures."""
-    column = table.schema.field("image")
-    metadata = column.metadata or {}
-    if b"shape" not in metadata or not pa.types.is_fixed_size_binary(column.type):
-        return None
-    return tuple(map(int, metadata[b"shape"].decode().split(","))), np.dtype(metadata[b"dtype"].decode())
-
-
-def load_array(file: Path, *only: str) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz`, all or `only` these; that of an `.npy` is called `array`. Pickles are refused."""
-    try:
-        loaded = np.load(file, allow_pickle=False)
-        if file.suffix != ".npz":
-            return {"array": loaded}
-        with loaded:
-            return {name: loaded[name] for name in loaded.files if not only or name in only}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file} is not readable as {file.suffix}: {error}") from None
-
-
-def _pictures(source: Path) -> Iterator[Picture]:
+def _pictures(source: Path, intake: Intake) -> Iterator[Picture]:
     if files := table_files(source):
-        return (picture for file in files for picture in _from_table(file))
+        intake.left_out += _beside_tables(source, files)
+        return (picture for file in files for picture in _from_table(file, intake))
     if not source.exists():
         raise UserError(f"{source} does not exist: pass a folder, .parquet, .zip, .npz or .npy of pictures")
-    if source.is_dir():
-        files = sorted(path for path in source.rglob("*") if path.is_file() and is_picture(path.relative_to(source)))
-        if not files:
-            pictures = f"pictures ({', '.join(sorted(SUFFIXES))})"
-            raise UserError(f"{source} holds neither .parquet, .arrow nor {pictures}: pass another folder")
-        return _decoded((str(path), path.read_bytes()) for path in files)
-    if source.suffix in ARRAY_SUFFIXES:
-        images = _channels_first(_picture_array(source), source)
+    if source.suffix in numpy_files.SUFFIXES:
+        images = _channels_first(_picture_array(source, intake), source)
         return (Picture(image, f"{source} row {row}") for row, image in enumerate(images))
-    if source.suffix == ".zip":
-        return _from_zip(source)
+    if source.is_dir() or source.suffix == ".zip":
+        return _from_files(PictureFiles(source), intake)
     raise UserError(f"{source}: pass a folder, .parquet, .zip, .npz or .npy of pictures")
 
 
-def _from_table(file: Path) -> Iterator[Picture]:
-    table = read_table(file)
-    located = ((f"{file} row {row}", cell) for row, cell in enumerate(table["image"]))
-    cells = ((where, encoded_bytes(cell, where)) for where, cell in located)
-    stored = fixed_shape(table)
+def _beside_tables(source: Path, files: list[Path]) -> list[str]:
+    """Other files in the folder; results of this project hold none that anybody would miss."""
+    if not source.is_dir() or (source / MANIFEST).is_file():
+        return []
+    return others_in_words("other files", [name for name in files_below(source) if source / name not in files])
+
+
+def _from_files(files: PictureFiles, intake: Intake) -> Iterator[Picture]:
+    if not files.names:
+        tables = sorted({name.rpartition("/")[0] for name in files.left_over() if Path(name).suffix in TABLES})
+        if tables:
+            raise UserError(f"{files.path} holds tables in {', '.join(tables)}: pass one of these folders")
+        pictures = f"pictures ({', '.join(sorted(SUFFIXES))})"
+        raise UserError(f"{files.path} holds neither .parquet, .arrow nor {pictures}: pass another source")
+    intake.left_out += files.left_out()
+    splits = sorted({PurePosixPath(name).parts[0] for name in files.names} & SPLIT_NAMES)
+    if len(splits) > 1:
+        intake.notes.append(f"holds {', '.join(splits)}: all are read; a folder such as {splits[0]} reads one")
+    named = ((f"{files.path}/{name}", name) for name in files.names)
+    return _decoded((EncodedPicture(partial(files.read, name), where, Preprocess()) for where, name in named), intake)
+
+
+def _from_table(file: Path, intake: Intake) -> Iterator[Picture]:
+    schema, batches = read_batches(file, IMAGE)
+    others = sorted({*schema.names} - {IMAGE, LABEL, SEED})
+    if others and (line := f"columns {', '.join(others)}") not in intake.left_out:
+        intake.left_out.append(line)
+    cells = (cell for batch in batches for cell in batch[IMAGE])
+    located = ((f"{file} row {row}", cell) for row, cell in enumerate(cells))
+    stored = fixed_shape(schema)
     if stored is None:
-        return _decoded(cells)
+        encoded = (EncodedPicture(partial(encoded_bytes, cell, where), where, Preprocess()) for where, cell in located)
+        return _decoded(encoded, intake)
     shape, dtype = stored
     if dtype != np.uint8 or len(shape) != 3:
         raise UserError(f"{file} holds {dtype} of shape {shape}, no pictures: measure points with --extractor none")
-    return (Picture(np.frombuffer(content, np.uint8).reshape(shape), where) for where, content in cells)
+    values = ((where, encoded_bytes(cell, where)) for where, cell in located)
+    return (Picture(np.frombuffer(content, np.uint8).reshape(shape), where) for where, content in values)
 
 
-def _from_zip(source: Path) -> Iterator[Picture]:
-    try:
-        with zipfile.ZipFile(source) as archive:
-            names = sorted(name for name in archive.namelist() if is_picture(Path(name)))
-            if not names:
-                raise UserError(f"{source} holds no pictures ({', '.join(sorted(SUFFIXES))}): pass another file")
-            yield from _decoded((f"{source} entry {name}", archive.read(name)) for name in names)
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{source} is not readable as zip: {error}") from None
+def _decoded(pictures: Iterable[EncodedPicture], intake: Intake) -> Iterator[Picture]:
+    for picture in pictures:
+        image, changes = picture.decoded()
+        intake.changed.update(changes)
+        yield Picture(image, picture.where)
 
 
-def _decoded(encoded: Iterable[tuple[str, bytes]]) -> Iterator[Picture]:
-    return (Picture(decode_picture(content, where), where) for where, content in encoded)
-
-
-def _picture_array(file: Path) -> np.ndarray:
-    arrays = load_array(file)
-    candidates = [array for array in arrays.values() if array.ndim in (3, 4)]
+def _picture_array(file: Path, intake: Intake) -> np.ndarray:
+    headers = array_headers(file)
+    candidates = [name for name, header in headers.items() if len(header.shape) in (3, 4) and header.is_numeric]
     if len(candidates) != 1:
-        shapes = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
         raise UserError(
-            f"{file} holds {shapes}: pass one array of pictures, [n, H, W], [n, H, W, C] or [n, C, H, W], "
-            "or measure features with --extractor none"
+            f"{file} holds {numpy_files.described(headers.items())}: pass one array of pictures, [n, H, W], "
+            "[n, H, W, C] or [n, C, H, W], or measure features with --extractor none"
         )
-    (images,) = candidates
-    if images.dtype != np.uint8:
+    (name,) = candidates
+    intake.left_out += numpy_files.others_in_words(headers, name, LABELS)
+    images = load_array(file, name)[name]
+    if images.dtype != np.uint8 and len(images):
         outside = ~((images >= 0) & (images <= 255)).reshape(len(images), -1).all(axis=1)
         first = f"row 0 has values from {images[0].min():.4g} to {images[0].max():.4g}"
         if outside.any():

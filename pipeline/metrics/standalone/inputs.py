@@ -1,7 +1,6 @@
 """Inputs of a measurement: the extractor by its name, and sources that are checked before a network runs on them."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -9,14 +8,18 @@ from typing import NamedTuple
 import numpy as np
 from safetensors import SafetensorError
 
+from pipeline.data.sample_order import content_order, digests
 from pipeline.errors import UserError
 from pipeline.metrics.features.extract import extract
 from pipeline.metrics.features.extractors import WIDEST_PIXELS, Extractor, Features, Pixels, SmallNetwork
 from pipeline.metrics.features.weights import INCEPTION, KNOWN, verified_path, weights_folder
 from pipeline.metrics.standalone.feature_files import read_features
 from pipeline.metrics.standalone.fetch_weights import fetch
-from pipeline.metrics.standalone.image_files import describe, read_chunks
-from pipeline.metrics.standalone.label_files import known_classes
+from pipeline.metrics.standalone.image_files import CHUNK, describe, read_chunks
+from pipeline.metrics.standalone.intake import Intake
+from pipeline.metrics.standalone.jackknife import rows
+from pipeline.metrics.standalone.label_files import check_classes, known_classes, read_labels
+from pipeline.metrics.standalone.ordered_images import OrderedImages, digest_of
 
 
 class GivenFeatures:
@@ -28,12 +31,15 @@ class GivenFeatures:
 
 
 class Summary(NamedTuple):
-    """A checked source."""
+    """A checked source; its samples are in an order that follows from their content."""
 
     source: Path
     n: int
     shape: tuple[int, ...]  # (C, H, W) of its images, or (d,) of its features
-    digest: str  # SHA-256 of the values of all samples, in order
+    digest: str  # SHA-256 of the values of all samples, whatever their order
+    samples: Features | OrderedImages
+    labels: np.ndarray | None  # [n] int64, of pictures that all have one
+    intake: Intake
 
 
 def extractor_of(name: str | None) -> Extractor | GivenFeatures:
@@ -67,22 +73,33 @@ def _small_network(file: Path) -> SmallNetwork:
 
 
 def check_source(source: Path, extractor: Extractor | GivenFeatures) -> Summary:
-    """Reads every sample; an error names the first that cannot be used."""
+    """Reads every sample once; an error names the first that cannot be used."""
+    intake = Intake()
     if isinstance(extractor, GivenFeatures):
-        features = read_features(source).features
-        digest = hashlib.sha256(np.ascontiguousarray(features).data).hexdigest()
-        summary = Summary(source, len(features), features.shape[1:], digest)
+        summary = _given(source, intake)
     else:
-        sha256, n, shape = hashlib.sha256(), 0, (0, 0, 0)
-        for images in read_chunks(source):
-            n, shape = n + len(images), images.shape[1:]
-            sha256.update(np.ascontiguousarray(images).data)
-        summary = Summary(source, n, shape, sha256.hexdigest())
+        labels = read_labels(source)
+        values = None if labels is None else np.array([label.value for label in labels], np.int64)
+        images = OrderedImages(read_chunks(source, intake), values)
+        of = digest_of(images.digests)
+        summary = Summary(source, len(images), images.shape, of, images, None, intake)
+        classes = known_classes(source, len(images), intake if isinstance(extractor, SmallNetwork) else Intake())
+        summary = summary._replace(labels=None if classes is None else classes[images.order])
     if summary.n < 2:
         raise UserError(f"{source} holds {summary.n} sample: pass at least 2")
     if isinstance(extractor, Pixels) and (values := int(np.prod(summary.shape))) > WIDEST_PIXELS:
         raise UserError(f"{source}: {values} pixel values are too many for features: name an extractor")
+    if isinstance(extractor, SmallNetwork) and summary.labels is not None:
+        check_classes(summary.labels, extractor.classes, source, intake)
     return summary
+
+
+def _given(source: Path, intake: Intake) -> Summary:
+    given = read_features(source, intake)
+    values = given.features if given.logits is None else np.concatenate([given.features, given.logits], axis=1)
+    of = digests(values)
+    samples = rows(given, content_order(of, given.labels))
+    return Summary(source, len(given), given.features.shape[1:], digest_of(of), samples, None, intake)
 
 
 def check_shapes(generated: Summary, real: Path, real_shape: tuple[int, ...]) -> None:
@@ -97,24 +114,18 @@ def check_shapes(generated: Summary, real: Path, real_shape: tuple[int, ...]) ->
 
 
 def features_of(checked: Summary, extractor: Extractor | GivenFeatures) -> Features:
-    if isinstance(extractor, GivenFeatures):
-        return read_features(checked.source)
-    features = extract(extractor, checked.n, _with_positions(read_chunks(checked.source)))
+    if isinstance(checked.samples, Features) or isinstance(extractor, GivenFeatures):
+        assert isinstance(checked.samples, Features)
+        return checked.samples
+    features = extract(extractor, checked.n, checked.samples.batches(CHUNK))
     if not isinstance(extractor, SmallNetwork):  # of all networks, only this is trained on the user's classes
         return features
-    return replace(features, labels=known_classes(checked.source, checked.n))
+    return replace(features, labels=checked.labels)
 
 
 def widths_of(checked: Summary, extractor: Extractor | GivenFeatures) -> tuple[int, int | None]:
     """Number of features, and of spatial features if the extractor has them, from one image."""
-    if isinstance(extractor, GivenFeatures):
+    if isinstance(checked.samples, Features) or isinstance(extractor, GivenFeatures):
         return checked.shape[0], None
-    one = extractor.outputs(next(read_chunks(checked.source))[:1])
+    one = extractor.outputs(checked.samples.first())
     return one.features.shape[1], None if one.spatial is None else one.spatial.shape[1]
-
-
-def _with_positions(chunks: Iterable[np.ndarray]) -> Iterator[tuple[slice, np.ndarray]]:
-    start = 0
-    for images in chunks:
-        yield slice(start, start + len(images)), images
-        start += len(images)

@@ -8,14 +8,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.data.decode import PIXELS
+from pipeline.data.sample_order import ORDER, ORDER_SEED
 from pipeline.errors import UserError
 from pipeline.metrics.card import COMPARE_SAMPLES, Card, card_of
 from pipeline.metrics.features.extractors import Extractor, Features, Pixels
 from pipeline.metrics.features.weights import INCEPTION
-from pipeline.metrics.standalone.image_files import splits_of
 from pipeline.metrics.standalone.inputs import GivenFeatures, check_source, extractor_of, features_of
 from pipeline.metrics.standalone.jackknife import INTERVAL, MIN_SAMPLES, half_widths, rows
 from pipeline.metrics.standalone.reference_file import Kind, RealSide, kind_of, read_real
+from pipeline.metrics.standalone.table_files import splits_of
 from pipeline.metrics.suite import Real, compute
 
 NEED_SAMPLES = (*COMPARE_SAMPLES, "nn_distance")  # of the real side, not only their mean and covariance
@@ -42,6 +44,7 @@ class Measurement:
     cards: dict[str, Card]
     real_vs_real: str  # how real-vs-real values were computed, or why they are missing
     warnings: tuple[str, ...]
+    changed: dict[str, dict[str, int]]  # of each side: how many pictures each rule of `PIXELS` changed
 
     def json(self) -> dict[str, Any]:
         """{metric: {value, ci_low, ci_high, real_vs_real}, ..., "card": {...}}"""
@@ -51,6 +54,8 @@ class Measurement:
             "settings": {metric: dict(card.settings) for metric, card in self.cards.items() if card.settings},
             "interval": INTERVAL,
             "real_vs_real": self.real_vs_real,
+            "order": ORDER,
+            "pixels": {"rules": PIXELS, "changed": self.changed},
             "warnings": list(self.warnings),
         }
         keys = ("value", "ci_low", "ci_high", "real_vs_real")
@@ -72,7 +77,8 @@ def measure(
     """real: samples, a file of `trilemma reference`, or published statistics.
 
     extractor: a name; "none" for features; None for that of the reference, else Inception if its weights are on this
-    machine, else pixels. seeds: of the splits for real-vs-real values. images: use only so many generated samples.
+    machine, else pixels. seeds: of the splits for real-vs-real values. images: use only so many generated samples,
+    drawn by their content.
     """
     kind = kind_of(real)
     if extractor is None and kind.about is not None:
@@ -93,12 +99,18 @@ def measure(
         for name, one in measured.items()
     }
     digest = side.digest or reference.reference.digest
-    cards = {name: card_of(name, network, len(samples), side.n, side.name, digest) for name in names}
+    is_part = len(samples) < checked.n
+    seed = {name: {"order_seed": ORDER_SEED} if is_part or name == "is" else {} for name in names}
+    cards = {name: card_of(name, network, len(samples), side.n, side.name, digest, seed[name]) for name in names}
     warnings = [f"{name}: {warning}" for name, one in measured.items() for warning in one.warnings]
     warnings += [] if halves else [f"no interval: {len(samples)} generated samples, fewer than {MIN_SAMPLES}"]
     warnings += [] if baseline else [f"no real-vs-real values: {how}"]
     warnings += _about_reference(side, kind, network, metrics)
-    return Measurement(values, cards, how, (*warnings, *_about_sources(generated, real, extractor, network)))
+    warnings += [f"{generated}: {line}" for line in checked.intake.warnings()]
+    warnings += [f"{real}: {line}" for line in side.warnings]
+    warnings += _about_sources(generated, real, extractor, network)
+    changed = {"generated": dict(sorted(checked.intake.changed.items())), "real": dict(sorted(side.changed.items()))}
+    return Measurement(values, cards, how, tuple(warnings), changed)
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -190,7 +202,10 @@ def _about_reference(
     side: RealSide, kind: Kind, network: Extractor | GivenFeatures, metrics: Sequence[str] | None
 ) -> list[str]:
     if side.samples is not None:
-        more = f"{side.name} also holds mu and sigma: distances here are to its {side.n} pictures"
+        more = (
+            f"{side.name} also holds mu and sigma, which are left aside: distances here are to its {side.n} pictures, "
+            "not ADM's FID; for that pass a file with mu and sigma alone"
+        )
         return [more] if kind.has_statistics else []
     left_out = f"left out: {', '.join(COMPARE_SAMPLES)} compare samples, and {side.name} holds only mean and covariance"
     unverified = (

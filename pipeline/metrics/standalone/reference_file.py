@@ -6,9 +6,8 @@ ADM's `VIRTUAL_*.npz`, with pictures (`arr_0`) and the statistics of pool and sp
 
 import json
 import os
-import zipfile
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +18,6 @@ from pipeline.errors import UserError
 from pipeline.metrics.features.extractors import Extractor, Features
 from pipeline.metrics.features.reference import Reference
 from pipeline.metrics.features.statistics import FeatureStats
-from pipeline.metrics.standalone.image_files import load_array
 from pipeline.metrics.standalone.inputs import (
     GivenFeatures,
     Summary,
@@ -29,6 +27,7 @@ from pipeline.metrics.standalone.inputs import (
     features_of,
     widths_of,
 )
+from pipeline.metrics.standalone.numpy_files import array_headers, load_array
 from pipeline.metrics.suite import Real
 
 ABOUT = "trilemma_reference"  # array with JSON that only a file of `trilemma reference` has
@@ -44,6 +43,8 @@ class RealSide:
     samples: Features | None  # None: only mean and covariance are known
     saved: Real | None  # None: computed from the samples
     digest: str = ""  # of the file, if there are no samples
+    warnings: tuple[str, ...] = ()  # what was left out of it
+    changed: Mapping[str, int] = field(default_factory=dict)  # how many pictures each rule of `PIXELS` changed
 
     @property
     def n(self) -> int | None:
@@ -69,18 +70,14 @@ def kind_of(source: Path) -> Kind:
     """From the names of the arrays in an `.npz`; other sources hold samples."""
     if source.suffix != ".npz" or not source.is_file():
         return Kind(None, False, True)
-    try:
-        with zipfile.ZipFile(source) as archive:
-            names = {name.removesuffix(".npy") for name in archive.namelist()}
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{source} is not readable as .npz: {error}") from None
+    names = array_headers(source).keys()
     about = json.loads(load_array(source, ABOUT)[ABOUT].item()) if ABOUT in names else None
     has_statistics = {"mu", "sigma"} <= names
     return Kind(about, has_statistics, PICTURES in names or not has_statistics)
 
 
 def write_reference(real: Path, out: Path, extractor: str | None) -> str:
-    """Writes what `measure` needs of the real side to `out`; returns a line that describes it."""
+    """Writes what `measure` needs of the real side to `out`; returns what it is, and a line for each warning."""
     if out.suffix != ".npz":
         raise UserError(f"{out}: pass a name that ends in .npz")
     kind = kind_of(real)
@@ -98,25 +95,27 @@ def write_reference(real: Path, out: Path, extractor: str | None) -> str:
         arrays |= {f"{prefix}factor": side.factor, f"{prefix}neighbours": side.neighbours}
     about = {name: getattr(network, name) for name in DESCRIPTION}
     about |= {"n": summary.n, "shape": summary.shape, "samples": summary.digest, "source": real.name}
+    about |= {"warnings": summary.intake.warnings(), "changed": summary.intake.changed}
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_name(f".{out.name}.{os.getpid()}")
     with unfinished.open("wb") as file:
         np.savez(file, **arrays, **{ABOUT: np.array(json.dumps(about))})  # type: ignore[arg-type]
     unfinished.replace(out)
-    return f"{out}: {summary.n} real samples, {network.name}@{network.digest[:8]} {network.layer}"
+    result = f"{out}: {summary.n} real samples, {network.name}@{network.digest[:8]} {network.layer}"
+    return "\n".join([result, *(f"warning: {real}: {line}" for line in summary.intake.warnings())])
 
 
 def read_real(source: Path, kind: Kind, extractor: Extractor | GivenFeatures, generated: Summary) -> RealSide:
     """Everything is checked against the generated side before a network runs over many images."""
     if kind.about is not None:
         check_shapes(generated, source, _saved_shape(source, kind.about, extractor))
-        return _load_saved(source)
+        return _load_saved(source, kind.about)
     if not kind.has_samples:
         return _load_statistics(source, *widths_of(generated, extractor))
     real = check_source(source, extractor)
     check_shapes(generated, source, real.shape)
-    name = _file_name(source) if source.is_file() else source.name
-    return RealSide(name, features_of(real, extractor), None)
+    name, features = _file_name(source) if source.is_file() else source.name, features_of(real, extractor)
+    return RealSide(name, features, None, "", real.intake.warnings(), real.intake.changed)
 
 
 def _saved_shape(source: Path, about: dict[str, Any], extractor: Extractor | GivenFeatures) -> tuple[int, ...]:
@@ -131,12 +130,13 @@ def _saved_shape(source: Path, about: dict[str, Any], extractor: Extractor | Giv
     return tuple(about["shape"])
 
 
-def _load_saved(source: Path) -> RealSide:
+def _load_saved(source: Path, about: dict[str, Any]) -> RealSide:
     """From a file of `trilemma reference`."""
     arrays = load_array(source)
     samples = Features(**{name: arrays[name] for name in Features.__dataclass_fields__ if name in arrays})
     spatial = None if samples.spatial is None else _loaded(samples.spatial, arrays, "spatial_")
-    return RealSide(_file_name(source), samples, Real(_loaded(samples.features, arrays, ""), spatial))
+    saved = Real(_loaded(samples.features, arrays, ""), spatial)
+    return RealSide(_file_name(source), samples, saved, "", tuple(about["warnings"]), about["changed"])
 
 
 def _load_statistics(source: Path, width: int, spatial_width: int | None) -> RealSide:

@@ -4,15 +4,21 @@ The entry's method and model build the networks; their parameters must be exactl
 """
 
 import io
+import re
+import warnings
+import zipfile
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from pipeline.config.build import Block
+from pipeline.data.foreign_files import check_unpacked, wrong_file
 from pipeline.errors import UserError
 from pipeline.training.importers.module_pickle import Pickled, read_module
 
@@ -24,6 +30,8 @@ NETS: dict[str, tuple[str, ...]] = {  # the network that the file holds, by form
     "ddgan": ("generator",),
     "dg": ("discriminator",),
 }
+ENTRIES = ("ema", "netG_dict", "state_dict", "model_state_dict", "model_ema", "ema_model", "model", "net", "module")
+WRAPPED = re.compile(r"^(?:module\.)+|(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.(?:module\.)*")
 PREFIX, OFFICIAL_PREFIX = "body.", {"edm": "model."}  # of parameter names
 CLASSES = f"{PREFIX}label_emb.weight"
 RECOMPUTED = ("resample_filter", "u")  # buffers of official networks that these compute
@@ -32,23 +40,64 @@ RECOMPUTED = ("resample_filter", "u")  # buffers of official networks that these
 def read_checkpoint(file: Path, format: Format) -> Pickled:
     """Tensors by official name, and the metadata of the network; UserError if the file is not readable.
 
-    EDM: the averaged network of a `.pkl`; others: a flat dictionary of tensors, or one under `ema`, `netG_dict` or
-    `state_dict`, as torch.save writes it.
+    EDM: the averaged network of a `.pkl`. All formats: tensors as torch.save or safetensors writes them, at the top or
+    under one of `ENTRIES`. The names that torch.compile and parallel training add are removed.
     """
     content = file.read_bytes()
-    if format == "edm":
+    if (reason := wrong_file(content)) is not None:
+        raise UserError(f"{file} is no checkpoint: {reason}")
+    is_zip = content.startswith(b"PK\x03\x04")
+    if content[8:9] == b"{" and int.from_bytes(content[:8], "little") < len(content):
+        return _of_tensors(_safetensors(content, file), file, ())
+    if format == "edm" and not is_zip:
         return read_module(content, str(file))
+    if is_zip:
+        _check_zip(content, file)
     try:
-        loaded = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+        with warnings.catch_warnings(action="ignore"):  # torch's own advice
+            loaded = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     except Exception as error:  # a hostile file may raise anything; nothing of it was executed
-        first = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{file} is not a readable checkpoint of tensors alone: {first}") from None
-    for name in ("ema", "netG_dict", "state_dict"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(name), Mapping):
-            loaded = loaded[name]
+        raise UserError(f"{file} is not a readable checkpoint of tensors alone: {_reason(error)}") from None
+    left_out = list[str]()
+    while names := _entries(loaded):
+        left_out += [f"`{name}`" for name in loaded if name != names[0]]
+        loaded = loaded[names[0]]
+    return _of_tensors(loaded, file, tuple(left_out))
+
+
+def _entries(loaded: Any) -> list[str]:
+    """Names under which there may be a network."""
+    return [name for name in ENTRIES if isinstance(loaded, Mapping) and isinstance(loaded.get(name), Mapping)]
+
+
+def _of_tensors(loaded: Any, file: Path, left_out: tuple[str, ...]) -> Pickled:
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()) or not loaded:
-        raise UserError(f"{file} holds no dictionary of tensors")
-    return Pickled("", {}, {str(name).removeprefix("module."): value for name, value in loaded.items()})
+        raise UserError(f"{file} holds no dictionary of tensors, at the top or under {', '.join(ENTRIES)}")
+    tensors = {WRAPPED.sub("", str(name)): value for name, value in loaded.items()}
+    if len(tensors) < len(loaded):
+        raise UserError(f"{file} holds a network twice, with and without the names that torch.compile adds: keep one")
+    return Pickled("", {}, tensors, left_out)
+
+
+def _safetensors(content: bytes, file: Path) -> dict[str, Tensor]:
+    try:
+        return load(content)
+    except SafetensorError:
+        raise UserError(f"{file} is a broken or incomplete safetensors file: fetch it again") from None
+
+
+def _check_zip(content: bytes, file: Path) -> None:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            check_unpacked(archive, len(content), str(file))
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        raise UserError(f"{file} is not a readable checkpoint of tensors alone: it is cut short or broken") from None
+
+
+def _reason(error: Exception) -> str:
+    """Our own words: torch's contain the advice to load the file unsafely."""
+    found = re.search(r"Unsupported (?:global|class|operand|operation)[^\n]*?(?:GLOBAL )?([\w.]+\.[\w.]+)", str(error))
+    return f"it holds objects ({found[1]})" if found else "it is cut short or broken, or torch.save did not write it"
 
 
 def fit(read: Pickled, format: Format, nets: Mapping[str, nn.Module], where: str) -> dict[str, dict[str, Tensor]]:
@@ -83,6 +132,8 @@ def fit(read: Pickled, format: Format, nets: Mapping[str, nn.Module], where: str
 
 def model_of(read: Pickled) -> Block:
     """The `model` block of edm.EDM for an EDM checkpoint, from its network's arguments."""
+    if not read.kind:
+        raise UserError("a file of tensors alone does not describe its network: pass --name with an entry that does")
     if read.kind != "EDMPrecond":
         raise UserError(f"a network of class {read.kind!r}: only EDMPrecond can be imported as edm")
     defaults: dict[str, dict[str, Any]] = {

@@ -30,6 +30,7 @@ class Pickled(NamedTuple):
     kind: str  # the name of the class
     arguments: dict[str, Any]  # of its constructor
     tensors: dict[str, Tensor]  # parameters and buffers by dotted name
+    left_out: tuple[str, ...] = ()  # what else the file holds
 
 
 class Inert:
@@ -64,7 +65,8 @@ def read_module(content: bytes, where: str, entry: str = "ema") -> Pickled:
     if not isinstance(network, Inert):
         raise UserError(f"{where} holds no network under {entry!r}: is it an EDM checkpoint?")
     arguments = network.state.get("_init_kwargs", {})
-    return Pickled(network.kind, dict(arguments), dict(_tensors(network, where)))
+    others = tuple(f"`{name}`" for name in top if name != entry)
+    return Pickled(network.kind, dict(arguments), dict(_tensors(network, where)), others)
 
 
 def _scan(content: bytes, where: str) -> None:
