@@ -57,16 +57,12 @@ class EncoderUNetModel(nn.Module):
         smallest = image_size >> (len(widths) - 1)
         self.out = _pool(pool, widths[-1], sum(skips) + widths[-1], smallest, heads, out_channels)
 
-    def features(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
-        """The middle block's output [B, last width, h, w], before any pool."""
-        return self.outputs(x, timesteps, y)[-1]
-
     def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
         """x [B, in_channels, H, W], timesteps [B] in 0 ... 999, y [B] int or one-hot -> [B, out_channels]."""
         return self.pooled(self.outputs(x, timesteps, y))
 
     def outputs(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> list[Tensor]:
-        """Of every input block and of the middle block."""
+        """Of every input block and of the middle block, [B, last width, h, w]."""
         emb = embed(self.time_embed, self.label_emb, timesteps, y)
         outputs = descend(self.input_blocks, x, emb)
         return [*outputs, self.middle_block(outputs[-1], emb)]
