@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from methods.core.dropout import dropout
 from methods.core.shapes import per_channel
 from methods.nets.adm.blocks import GROUPS, Upsample
-from methods.nets.adm.trunk import attends_at, level_widths
+from methods.nets.adm.trunk import levels
 from methods.nets.edm.trunk import add_condition
 from methods.nets.embeddings import sinusoids
 from methods.nets.layers import EPS, Conv2d, GroupNorm, Linear, attend
@@ -41,7 +41,7 @@ class DDPMUNet(nn.Module):
     ) -> None:
         super().__init__()
         channels, size, _ = shape
-        widths = level_widths(size, model_channels, channel_mult)
+        widths, attends = levels(size, model_channels, channel_mult, attn_resolutions)
         if any(width % GROUPS for width in (model_channels, *widths)):
             raise ValueError(f"levels of {widths} channels: multiples of {GROUPS} were wanted")
         self.shape, self.model_channels, self.classes = tuple(shape), model_channels, classes
@@ -51,7 +51,6 @@ class DDPMUNet(nn.Module):
         self.temb = nn.Sequential(OrderedDict(dense=dense))
         self.label_emb = Linear(classes, emb_channels, bias=None) if classes else None
         self.conv_in = Conv2d(channels, model_channels, 3)
-        attends = attends_at(size, len(widths), attn_resolutions)
         down, up, skips = [], [], [model_channels]
         for level, width in enumerate(widths):
             inputs = [skips[-1], *[width] * (num_res_blocks - 1)]

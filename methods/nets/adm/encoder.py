@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from methods.core.checks import require_choice
 from methods.nets.adm.blocks import BlockStyle, StyleOptions, adm_norm, head_count, split_heads
-from methods.nets.adm.trunk import attends_at, descend, embed, level_widths, middle_block, time_embedding, way_down
+from methods.nets.adm.trunk import descend, embed, levels, middle_block, time_embedding, way_down
 from methods.nets.layers import Conv1d, Conv2d, Linear, attend, zeros
 
 Pool = Literal["adaptive", "attention", "spatial", "spatial_v2"]
@@ -46,11 +46,10 @@ class EncoderUNetModel(nn.Module):
         require_choice("pool", pool, Pool)
         emb_channels = 4 * model_channels
         style = BlockStyle(emb_channels=emb_channels, **options)
-        widths = level_widths(image_size, model_channels, channel_mult)
+        widths, attends = levels(image_size, model_channels, channel_mult, attention_resolutions)
         self.pool: Pool = pool
         self.time_embed = time_embedding(model_channels, emb_channels)
         self.label_emb = None if num_classes is None else nn.Embedding(num_classes, emb_channels)
-        attends = attends_at(image_size, len(widths), attention_resolutions)
         self.input_blocks, skips = way_down(in_channels, widths, num_res_blocks, attends, style)
         self.middle_block = middle_block(widths[-1], style)
         heads = head_count(widths[-1], style.num_heads, style.num_head_channels)

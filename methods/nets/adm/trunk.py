@@ -9,15 +9,13 @@ from methods.nets.layers import Conv2d, Linear
 from methods.nets.shapes import require_halvings
 
 
-def attends_at(image_size: int, levels: int, attention_resolutions: tuple[int, ...]) -> list[bool]:
-    """Whether each level, finest first, has attention."""
-    return [image_size >> level in attention_resolutions for level in range(levels)]
-
-
-def level_widths(image_size: int, model_channels: int, channel_mult: tuple[float, ...]) -> list[int]:
-    """Channels of every level, finest first."""
+def levels(
+    image_size: int, model_channels: int, channel_mult: tuple[float, ...], attention_resolutions: tuple[int, ...]
+) -> tuple[list[int], list[bool]]:
+    """The channels of every level, finest first, and whether it has attention."""
     require_halvings(image_size, len(channel_mult) - 1)
-    return [int(mult * model_channels) for mult in channel_mult]
+    widths = [int(mult * model_channels) for mult in channel_mult]
+    return widths, [image_size >> level in attention_resolutions for level in range(len(widths))]
 
 
 def time_embedding(model_channels: int, emb_channels: int) -> nn.Sequential:

@@ -8,17 +8,7 @@ from typing import Unpack
 from torch import Tensor, nn
 
 from methods.nets.adm.blocks import BlockStyle, StyleOptions, adm_norm
-from methods.nets.adm.trunk import (
-    ascend,
-    attends_at,
-    descend,
-    embed,
-    level_widths,
-    middle_block,
-    time_embedding,
-    way_down,
-    way_up,
-)
+from methods.nets.adm.trunk import ascend, descend, embed, levels, middle_block, time_embedding, way_down, way_up
 from methods.nets.layers import Conv2d, zeros
 
 
@@ -47,10 +37,9 @@ class UNetModel(nn.Module):
         super().__init__()
         emb_channels = 4 * model_channels
         style = BlockStyle(emb_channels=emb_channels, **options)
-        widths = level_widths(image_size, model_channels, channel_mult)
+        widths, attends = levels(image_size, model_channels, channel_mult, attention_resolutions)
         self.time_embed = time_embedding(model_channels, emb_channels)
         self.label_emb = None if num_classes is None else nn.Embedding(num_classes, emb_channels)
-        attends = attends_at(image_size, len(widths), attention_resolutions)
         self.input_blocks, skips = way_down(in_channels, widths, num_res_blocks, attends, style)
         self.middle_block = middle_block(widths[-1], style)
         self.output_blocks = way_up(widths, skips, num_res_blocks, attends, style)

@@ -8,17 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.nets.adm.blocks import BlockStyle, adm_norm
-from methods.nets.adm.trunk import (
-    ascend,
-    attends_at,
-    descend,
-    embed,
-    level_widths,
-    middle_block,
-    time_embedding,
-    way_down,
-    way_up,
-)
+from methods.nets.adm.trunk import ascend, descend, embed, levels, middle_block, time_embedding, way_down, way_up
 from methods.nets.discriminator_output import DiscriminatorOutput
 from methods.nets.layers import Conv2d, zeros
 
@@ -53,11 +43,10 @@ class Trunk(nn.Module):
             use_scale_shift_norm=True,
             conv_resample=False,
         )
-        widths = level_widths(size, model_channels, channel_mult)
+        widths, attends = levels(size, model_channels, channel_mult, attn_resolutions)
         self.width = widths[0]
         self.time_embed = time_embedding(model_channels, 4 * model_channels)
         self.label_emb = nn.Embedding(classes, 4 * model_channels) if classes else None
-        attends = attends_at(size, len(widths), attn_resolutions)
         self.input_blocks, skips = way_down(channels, widths, num_res_blocks, attends, style, fused=True)
         self.output_blocks = way_up(widths, skips, num_res_blocks, attends, style, fused=True)
         self.middle_block = middle_block(widths[-1], style)
