@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.nets.layers import xavier_uniform, zeros
-from methods.nets.resample import Resample, Resampling, filter_down
+from methods.nets.resample import Resample, Resampling, filtered
 
 TAPS = (1, 3, 3, 1)
 
@@ -54,16 +54,11 @@ def conv_down(x: Tensor, weight: Tensor, kernel: Tensor) -> Tensor:
     """x [B, C, H, W] through `kernel` [1, 1, n, n], then `weight` [D, C, k, k], at every second pixel; n even."""
     width, padding = weight.shape[-1], (kernel.shape[-1] - 1) // 2
     if width == 1:
-        return F.conv2d(filter_down(x, kernel, padding), weight)
-    return F.conv2d(_filtered(x, kernel, padding + width // 2), weight, stride=2)
+        return F.conv2d(filtered(x, kernel, padding, stride=2), weight)
+    return F.conv2d(filtered(x, kernel, padding + width // 2), weight, stride=2)
 
 
 def conv_up(x: Tensor, weight: Tensor, kernel: Tensor) -> Tensor:
     """x [B, C, H, W] with zeros between its pixels through `weight` [D, C, 3, 3], then 4 `kernel` [1, 1, n, n]."""
     spread = F.conv_transpose2d(x, weight.flip(2, 3).transpose(0, 1), stride=2)  # of size 2H + 1
-    return _filtered(spread, 4 * kernel, kernel.shape[-1] // 2 - 1)
-
-
-def _filtered(x: Tensor, kernel: Tensor, padding: int) -> Tensor:
-    channels = x.shape[1]
-    return F.conv2d(x, kernel.to(x.dtype).expand(channels, -1, -1, -1), padding=padding, groups=channels)
+    return filtered(spread, 4 * kernel, kernel.shape[-1] // 2 - 1)

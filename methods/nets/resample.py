@@ -28,16 +28,16 @@ class Resampling:
         if self.taps == (1, 1):  # the same numbers without a convolution
             return F.interpolate(x, scale_factor=2.0) if self.direction == "up" else F.avg_pool2d(x, 2)
         if self.direction == "down":
-            return filter_down(x, kernel, self.padding)
+            return filtered(x, kernel, self.padding, stride=2)
         channels = x.shape[1]
         each = (4 * kernel).to(x.dtype).expand(channels, -1, -1, -1)
         return F.conv_transpose2d(x, each, stride=2, padding=self.padding, groups=channels)
 
 
-def filter_down(x: Tensor, kernel: Tensor, padding: int) -> Tensor:
-    """Every channel of x [B, C, H, W] through `kernel` [1, 1, n, n], keeping every second pixel."""
+def filtered(x: Tensor, kernel: Tensor, padding: int, stride: int = 1) -> Tensor:
+    """Every channel of x [B, C, H, W] through `kernel` [1, 1, n, n]; stride 2 keeps every second pixel."""
     channels = x.shape[1]
-    return F.conv2d(x, kernel.to(x.dtype).expand(channels, -1, -1, -1), stride=2, padding=padding, groups=channels)
+    return F.conv2d(x, kernel.to(x.dtype).expand(channels, -1, -1, -1), None, stride, padding, groups=channels)
 
 
 class Resample(nn.Module):

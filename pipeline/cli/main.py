@@ -88,21 +88,18 @@ def sweep(
 ) -> None:
     """Vary a setting; run what is not stored yet; write table, figure and verdict."""
     from pipeline.cli.display import print_done, print_sweep_plan
-    from pipeline.sweeps.run import plan_sweep, run_sweep
-    from pipeline.sweeps.trials import list_calls
-
-    def write(*result: Any) -> Any:
-        from pipeline.report.sweep_page import write  # imports pandas and matplotlib
-
-        return write(*result)
+    from pipeline.sweeps.trials import list_calls, plan_sweep
 
     planned = plan_sweep(name, of, values, seeds, race)
     if dry_run:
         calls = list_calls(planned.study, planned.trials)
         print_json(calls) if as_json else print_sweep_plan(calls)
-    else:
-        done = run_sweep(planned, concurrent, address, write)
-        print_json(done) if as_json else print_done(done)
+        return
+    from pipeline.report.sweep_page import write  # imports pandas and matplotlib
+    from pipeline.sweeps.run import run_sweep
+
+    done = run_sweep(planned, concurrent, address, write)
+    print_json(done) if as_json else print_done(done)
 
 
 @app.command()

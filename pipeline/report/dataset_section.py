@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
 from pipeline.config.study import Study
@@ -17,7 +16,7 @@ from pipeline.data.image_grid import grid, path_grid
 from pipeline.data.shards import read_pictures
 from pipeline.metrics.mixture_metrics import raw
 from pipeline.metrics.sensitivity import SENSITIVITY_FILE
-from pipeline.report.figures import Bar, bars, log_ratio_curves, loss_curves, save, scatter
+from pipeline.report.figures import bars, log_ratio_curves, loss_curves, save, scatter
 from pipeline.report.values_section import DatasetValues, comparison_table, features, read_values, value_table, warnings
 from pipeline.sampling.recording import LOG_RATIO
 from pipeline.tables.markdown import markdown_table
@@ -33,7 +32,7 @@ def dataset_sections(study: Study, values: DatasetValues, reports: Path) -> Iter
     yield features(values.rows)
     yield value_table(values)
     yield from warnings(values)
-    save(_bars(values.rows), figures / f"{dataset}.png")
+    save(bars(values.rows.dropna(subset=["real_vs_real"])), figures / f"{dataset}.png")
     yield f"![metrics of {dataset}, with intervals and real-vs-real values](figures/{dataset}.png)"
     comparisons = read_values(reports, f"{dataset}-guidance")
     if len(comparisons):
@@ -45,14 +44,6 @@ def dataset_sections(study: Study, values: DatasetValues, reports: Path) -> Iter
     for entry, nfe in counted.itertuples(index=False):
         yield f"### {entry}"
         yield from _entry(study, entry, nfe, figures)
-
-
-def _bars(rows: pd.DataFrame) -> Figure:
-    panels: dict[str, list[Bar]] = {}
-    for row in rows.dropna(subset=["real_vs_real"]).to_dict("records"):
-        bar = Bar(row["entry"], row["value"], row["ci_low"], row["ci_high"], row["real_vs_real"])
-        panels.setdefault(row["column"], []).append(bar)
-    return bars(panels)
 
 
 def _sensitivity(study: Study, dataset: str) -> Iterator[str]:

@@ -31,16 +31,6 @@ STYLE: dict[Any, Any] = {
 }
 
 
-class Bar(NamedTuple):
-    """One value of a comparison, in the unit of its panel."""
-
-    label: str
-    value: float
-    low: float  # of the 95 % interval
-    high: float
-    real_vs_real: float | None = None  # the same metric for real samples against other real ones
-
-
 class Curve(NamedTuple):
     """One curve of a panel; all its parts are equally long."""
 
@@ -118,11 +108,14 @@ def log_ratio_curves(rows: pd.DataFrame) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def bars(panels: Mapping[str, Sequence[Bar]]) -> Figure:
-    """A panel per metric, named by its title: values as bars, their 95 % intervals, and the real-vs-real value."""
-    longest = max(len(values) for values in panels.values())
-    figure, all_axes = _panels(len(panels), height=0.8 + 0.32 * longest)
-    lines = [_bars(axes, title, values) for (title, values), axes in zip(panels.items(), all_axes)]
+def bars(rows: pd.DataFrame) -> Figure:
+    """A panel per metric: values as bars, their 95 % intervals, and the real-vs-real value, if any.
+
+    rows: column (the panel's title), entry, value, ci_low, ci_high, real_vs_real.
+    """
+    panels = list(rows.groupby("column", sort=False))
+    figure, all_axes = _panels(len(panels), height=0.8 + 0.32 * max(len(values) for _, values in panels))
+    lines = [_bars(axes, str(title), values) for (title, values), axes in zip(panels, all_axes)]
     if any(lines):
         figure.legend([line for line in lines if line][:1], ["real against real"], loc="outside lower center")
     return figure
@@ -168,21 +161,18 @@ def _curve(axes: Axes, points: pd.DataFrame, name: str, label: str, colour: str)
     axes.plot(step, value.rolling(len(points) // 20, min_periods=1, center=True).mean(), color=colour, label=label)
 
 
-def _bars(axes: Axes, title: str, values: Sequence[Bar]) -> Any:
+def _bars(axes: Axes, title: str, rows: pd.DataFrame) -> Any:
     """The drawn real-vs-real values, or None where there are none."""
-    heights = np.arange(len(values))
-    value = np.array([bar.value for bar in values])
-    errors = [value - [bar.low for bar in values], [bar.high for bar in values] - value]
+    heights = np.arange(len(rows))
+    value, low, high, real = rows[["value", "ci_low", "ci_high", "real_vs_real"]].to_numpy(float).T
+    errors = [value - low, high - value]
     axes.barh(heights, value, height=0.6, color=COLOURS[0], alpha=0.45)
     axes.errorbar(value, heights, xerr=errors, fmt="none", ecolor="black", elinewidth=1, capsize=3)
-    axes.set_yticks(heights, [bar.label for bar in values])
+    axes.set_yticks(heights, rows["entry"].tolist())
     axes.invert_yaxis()
     axes.set_title(title)
-    points = [(height, bar.real_vs_real) for height, bar in zip(heights, values) if bar.real_vs_real is not None]
-    if not points:
-        return None
-    at, value = np.array(points).T
-    return axes.vlines(value, at - 0.4, at + 0.4, COLOURS[1], "dashed")
+    at, real = heights[~np.isnan(real)], real[~np.isnan(real)]
+    return axes.vlines(real, at - 0.4, at + 0.4, COLOURS[1], "dashed") if len(real) else None
 
 
 @mpl.rc_context(STYLE)

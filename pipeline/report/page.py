@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from bokeh.embed import components
+from bokeh.resources import Resources
 from jinja2 import Environment, FileSystemLoader
 from markdown_it import MarkdownIt
 from PIL import Image
@@ -27,9 +29,6 @@ def write_page(
     reports: Path, files: Sequence[str], trilemmas: Mapping[str, Trilemma], lineage: Mapping[str, Any], name: str
 ) -> Path:
     """files: Markdown and CSV below `reports`, in the page's order; trilemmas: by title; lineage: `page_lineage`."""
-    from bokeh.embed import components
-    from bokeh.resources import Resources
-
     panels = [list(plots(trilemma)) for trilemma in trilemmas.values()]
     script, boxes = components([panel for row in panels for panel in row]) if panels else ("", ())
     following = iter(boxes)

@@ -2,17 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
+from bokeh.models import ColumnDataSource, CustomJS, CustomJSTickFormatter, HoverTool, Span, TapTool
+from bokeh.plotting import figure
 
 from pipeline.metrics.card import METRICS
 from pipeline.tables.listing import COVERAGE, QUALITY
-
-if TYPE_CHECKING:
-    from bokeh.plotting import figure
-
 
 SECONDS, CALLS = "seconds per image", "network evaluations per image"
 Standing: TypeAlias = Literal["on the front", "dominated within noise only", "dominated"]
@@ -101,10 +99,8 @@ def _axis(rows: pd.DataFrame) -> Axis:
     return Axis(f"{metric}, {'less' if less else 'more'} is better", less, is_log, real[0] if real else None, values)
 
 
-def plots(shown: Trilemma) -> Iterator["figure"]:
+def plots(shown: Trilemma) -> Iterator[figure]:
     """A panel per pair of axes. An entry selected in one is highlighted in all; a click shows how it was computed."""
-    from bokeh.models import ColumnDataSource, CustomJS
-
     source = ColumnDataSource(_columns(shown))
     code = "const at = source.selected.indices; if (at.length) openEntry(source.data.entry[at[0]])"
     source.selected.js_on_change("indices", CustomJS(args={"source": source}, code=code))
@@ -125,9 +121,7 @@ def _columns(shown: Trilemma) -> dict[str, Any]:
     return columns
 
 
-def _panel(shown: Trilemma, source: Any, x: int, y: int) -> "figure":
-    from bokeh.models import HoverTool, Span, TapTool
-
+def _panel(shown: Trilemma, source: ColumnDataSource, x: int, y: int) -> figure:
     panel = _empty_panel(shown.axes[x], shown.axes[y])
     dotted: dict[str, Any] = {"line_color": "#c44e2b", "line_dash": "dotted"}
     if (real := shown.axes[x].real_vs_real) is not None:
@@ -149,10 +143,7 @@ def _panel(shown: Trilemma, source: Any, x: int, y: int) -> "figure":
     return panel
 
 
-def _empty_panel(across: Axis, up: Axis) -> "figure":
-    from bokeh.models import CustomJSTickFormatter
-    from bokeh.plotting import figure
-
+def _empty_panel(across: Axis, up: Axis) -> figure:
     panel = figure(
         height=360, sizing_mode="stretch_width", tools="pan,box_zoom,reset", toolbar_location="right",
         active_drag=None,  # a finger on a plot scrolls the page

@@ -5,58 +5,32 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
+import pandas as pd
 from filelock import FileLock, Timeout
+from matplotlib.figure import Figure
 
-from pipeline.config.study import Study
 from pipeline.console import say
-from pipeline.dag.run import own_study
 from pipeline.data.artifacts import digest_of
 from pipeline.errors import TrilemmaError, UserError
-from pipeline.launch.signals import on_sigterm
+from pipeline.launch.launcher import InProcess
 from pipeline.metrics.card import METRICS
 from pipeline.store.open import open_store
-from pipeline.sweeps.entry import Sweep, find_sweep, trained_entry
-from pipeline.sweeps.trials import Trial, description, trials_of
+from pipeline.sweeps.entry import Sweep, trained_entry
+from pipeline.sweeps.selection import PointSeeds, race
+from pipeline.sweeps.summary import SweepVerdict, headline, table, verdict
+from pipeline.sweeps.trial import Report, SweepContext, TrialResult, metrics_of, run_trial
+from pipeline.sweeps.trials import PlannedSweep, Trial, description
+from pipeline.tracking.mlflow_run import Run, Tracker, connect
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-
-    from pipeline.sweeps.selection import PointSeeds
-    from pipeline.sweeps.summary import SweepVerdict
-    from pipeline.sweeps.trial import Report, SweepContext, TrialResult
-    from pipeline.tracking.mlflow_run import Run, Tracker
-
-Execute: TypeAlias = "Callable[[list[Trial], SweepContext, Report], None]"
-Write: TypeAlias = "Callable[[pd.DataFrame, Sweep, SweepVerdict, Path], tuple[list[Path], Figure]]"
+Execute: TypeAlias = Callable[[list[Trial], SweepContext, Report], None]
+Write: TypeAlias = Callable[[pd.DataFrame, Sweep, SweepVerdict, Path], tuple[list[Path], Figure]]
 SWEEP, PLAN = "trilemma.sweep", "trilemma.plan"  # tags of the parent run: the same sweep continues in the same run
 
 
-class PlannedSweep(NamedTuple):
-    """A sweep of a study before it runs, its settings checked."""
-
-    study: Study
-    name: str
-    sweep: Sweep
-    trials: list[Trial]
-    races: bool
-
-
-def plan_sweep(name: str, of: str | None, values: str | None, seeds: int | None, races: bool) -> PlannedSweep:
-    """A sweep of the study in this folder."""
-    on_sigterm()
-    study = own_study(Path.cwd())
-    sweep = find_sweep(study, name, of, values, seeds)
-    return PlannedSweep(study, name, sweep, trials_of(study, sweep, f"sweeps.{name}", races), races)
-
-
-def run_sweep(planned: PlannedSweep, concurrent: int, address: str | None, write: "Write") -> dict[str, Any]:
+def run_sweep(planned: PlannedSweep, concurrent: int, address: str | None, write: Write) -> dict[str, Any]:
     """Run the trials; the sweep's verdict and files. write: writes the table, the figure and the page."""
-    from pipeline.sweeps.trial import SweepContext, TrialResult
-    from pipeline.tracking.mlflow_run import connect
-
     study, name, sweep, trials, races = planned
     folder = study.root / ".trilemma" / "sweeps" / study.name / name
     with ExitStack() as stack:
@@ -78,7 +52,7 @@ def run_sweep(planned: PlannedSweep, concurrent: int, address: str | None, write
     return summary
 
 
-def _parent_run(tracker: "Tracker", planned: PlannedSweep) -> "AbstractContextManager[Run]":
+def _parent_run(tracker: Tracker, planned: PlannedSweep) -> AbstractContextManager[Run]:
     """The MLflow run above those of the trials."""
     study, name, sweep, trials, _ = planned
     of = sweep.entries[0]
@@ -89,12 +63,9 @@ def _parent_run(tracker: "Tracker", planned: PlannedSweep) -> "AbstractContextMa
 
 
 def _summarise(
-    planned: PlannedSweep, context: "SweepContext", results: "dict[str, TrialResult]", run: "Run", write: "Write"
+    planned: PlannedSweep, context: SweepContext, results: dict[str, TrialResult], run: Run, write: Write
 ) -> dict[str, Any]:
     """Table, figure and verdict of the trials that did not fail, as files and in the tracker."""
-    from pipeline.sweeps.summary import table, verdict
-    from pipeline.sweeps.trial import metrics_of
-
     study, name, sweep, trials, _ = planned
     keys = {trial: result.key for trial, result in results.items() if result.key}
     contents = {t.id: metrics_of(t, context.artifact(keys[t.id]).path) for t in trials if t.id in keys}
@@ -126,14 +97,14 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
         yield
 
 
-def _note(results: "dict[str, TrialResult]", label: str, trials: int, result: "TrialResult") -> None:
+def _note(results: dict[str, TrialResult], label: str, trials: int, result: TrialResult) -> None:
     results[result.trial] = result
     end = f"failed: {result.error}" if result.error else "done"
     say(f"{label}: {len(results)} of {trials}: {result.trial}: {end}")
 
 
 @contextmanager
-def _executor(concurrent: int, address: str | None) -> "Iterator[Execute]":
+def _executor(concurrent: int, address: str | None) -> Iterator[Execute]:
     """concurrent 0: trial by trial in this process; N: by Ray Tune, N at a time."""
     if concurrent < 0:
         raise UserError(f"--concurrent {concurrent}: 0 runs in this process, N has Ray Tune run N trials at a time")
@@ -142,38 +113,31 @@ def _executor(concurrent: int, address: str | None) -> "Iterator[Execute]":
             raise UserError(f"the cluster at {address} was given: set with --concurrent how many trials run at a time")
         yield _one_by_one
         return
-    from pipeline.sweeps.ray_tune import tune_trials
+    from pipeline.sweeps.ray_tune import tune_trials  # here, so that a sweep in this process never imports Ray
 
     with tune_trials(concurrent, address) as execute:
         yield execute
 
 
-def _one_by_one(trials: list[Trial], context: "SweepContext", report: "Report") -> None:
-    from pipeline.launch.launcher import InProcess
-    from pipeline.sweeps.trial import run_trial
-
+def _one_by_one(trials: list[Trial], context: SweepContext, report: Report) -> None:
     for trial in trials:
         report(run_trial(trial, context, InProcess()))
 
 
 def _racing(sweep: Sweep, execute: Execute) -> Execute:
     """As many trials as `seeds` for every point, but with more seeds where the best point is in doubt."""
-    from pipeline.sweeps.selection import race
-    from pipeline.sweeps.summary import headline
-    from pipeline.sweeps.trial import metrics_of
-
     better = METRICS[sweep.metric].better
     if better is None:
         raise UserError(f"--race: no value of {sweep.metric} is better than another: choose another `metric:`")
 
-    def run(trials: list[Trial], context: "SweepContext", report: "Report") -> None:
+    def run(trials: list[Trial], context: SweepContext, report: Report) -> None:
         by_point = {(trial.point.label, trial.seed): trial for trial in trials}
         points = list(dict.fromkeys(trial.point.label for trial in trials))
 
-        def measure(seeded: "PointSeeds") -> list[float | None]:
+        def measure(seeded: PointSeeds) -> list[float | None]:
             chosen, keys = [by_point[point] for point in seeded], dict[str, str | None]()
 
-            def note(result: "TrialResult") -> None:
+            def note(result: TrialResult) -> None:
                 keys[result.trial] = result.key
                 report(result)
 

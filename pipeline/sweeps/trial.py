@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from filelock import FileLock
 
@@ -24,10 +24,8 @@ from pipeline.store.store import Store
 from pipeline.sweeps.entry import is_stacked, trained_entry
 from pipeline.sweeps.overrides import evaluated
 from pipeline.sweeps.trials import Trial
-
-if TYPE_CHECKING:
-    from pipeline.tracking.mlflow_run import Run, Tracker
-    from pipeline.tracking.watch import Watch
+from pipeline.tracking.mlflow_run import Run, Tracker
+from pipeline.tracking.watch import Watch
 
 TRIAL = "trilemma.trial"  # tag of a child run: its value is unique below the parent
 
@@ -48,7 +46,7 @@ class SweepContext:
     """What all trials of a sweep share; can be sent to other processes."""
 
     sweep: str
-    tracker: "Tracker"
+    tracker: Tracker
     parent: str  # run id
     store_uri: str
     results: Path  # a folder of this machine: artifacts by key
@@ -95,9 +93,7 @@ def _run_once(trial: Trial, context: SweepContext, launch: Launch) -> TrialResul
         made = {role: context.artifact(finished[path].key) for role, path in call.made.items()}
         return external_inputs(study, call) | made
 
-    def watch(call: Call, key: str, launch: Launch) -> "AbstractContextManager[Watch]":
-        from pipeline.tracking.watch import Watch
-
+    def watch(call: Call, key: str, launch: Launch) -> AbstractContextManager[Watch]:
         return Watch(run.spec, f"{trial.id}: {call.stage}", STAGES[call.verb].unit, call.stage).opened(run)
 
     words = {"sweep": context.sweep, "trial": trial.id}
@@ -113,7 +109,7 @@ def _run_once(trial: Trial, context: SweepContext, launch: Launch) -> TrialResul
     return TrialResult(trial.id, evaluation)
 
 
-def _child_run(trial: Trial, context: SweepContext, calls: list[Call]) -> "AbstractContextManager[Run]":
+def _child_run(trial: Trial, context: SweepContext, calls: list[Call]) -> AbstractContextManager[Run]:
     """The trial's run below the sweep's: new, or the same one after a kill."""
     of, entry = trial.point.of, trained_entry(trial.study, trial.point.of)
     params = {"method": entry.method, "dataset": entry.dataset, "entry": of, "seed": trial.seed}
@@ -129,7 +125,7 @@ def _child_run(trial: Trial, context: SweepContext, calls: list[Call]) -> "Abstr
     )
 
 
-def _log_once(run: "Run", content: dict[str, Any], costs: list[dict[str, Any]]) -> None:
+def _log_once(run: Run, content: dict[str, Any], costs: list[dict[str, Any]]) -> None:
     if any(name.startswith("eval/") for name in run.has):
         return
     values = {f"{row['metric']} {row['card']['extractor']}": fmean(row["values"]) for row in content["metrics"]}

@@ -1,13 +1,16 @@
 """The trials of a sweep, which of their stages are stored, and which are left to run."""
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from pipeline.config.study import Study
 from pipeline.dag.code_version import code_version
 from pipeline.dag.graph import STAGES, Call
 from pipeline.dag.resolve import identities, past_costs, planned_calls
+from pipeline.dag.run import own_study
 from pipeline.errors import ConfigError, naming
+from pipeline.launch.signals import on_sigterm
 from pipeline.store.open import open_store
 from pipeline.sweeps.entry import Point, Sweep, find_sweep, is_stacked
 from pipeline.sweeps.overrides import changed, check, evaluated, stacked, with_seed
@@ -28,6 +31,24 @@ class Trial:
     @property
     def id(self) -> str:
         return f"{self.point.label} s{self.seed}"
+
+
+class PlannedSweep(NamedTuple):
+    """A sweep of a study before it runs, its settings checked."""
+
+    study: Study
+    name: str
+    sweep: Sweep
+    trials: list[Trial]
+    races: bool
+
+
+def plan_sweep(name: str, of: str | None, values: str | None, seeds: int | None, races: bool) -> PlannedSweep:
+    """A sweep of the study in this folder."""
+    on_sigterm()
+    study = own_study(Path.cwd())
+    sweep = find_sweep(study, name, of, values, seeds)
+    return PlannedSweep(study, name, sweep, trials_of(study, sweep, f"sweeps.{name}", races), races)
 
 
 def trials_of(study: Study, sweep: Sweep, where: str, races: bool = False) -> list[Trial]:

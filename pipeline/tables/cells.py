@@ -9,7 +9,7 @@ from pipeline.config.study import Study
 from pipeline.dag.graph import STAGES, Call
 from pipeline.data.csv_files import read_rows
 from pipeline.errors import UserError
-from pipeline.sweeps.entry import Sweep, find_sweep, written
+from pipeline.sweeps.entry import find_sweep, written
 from pipeline.sweeps.overrides import evaluated
 from pipeline.sweeps.trials import Trial, trials_of
 from pipeline.tables.addresses import Row, names_of
@@ -62,7 +62,7 @@ def tables(study: Study) -> dict[str, Table]:
     """Those whose files exist, by name."""
     reports = study.folder / "reports"
     folder, papers, pages = (reports / name for name in ("tables", PAPERS, "translations"))
-    sweeps = {name: sweep_of(study, name).table for name in study.sweeps}
+    sweeps = {name: find_sweep(study, name).table for name in study.sweeps}
     found = [Table("values", n, n + end, folder / f"{n}{end}.csv") for n in study.datasets for end in ("", GUIDANCE)]
     found += [Table("sweep", n, name, folder / f"{name}.csv") for n, name in sweeps.items()]
     found += [Table("stack", n, n + end, folder / f"{n}{end}.csv") for n in study.stacks for end in ("", ORDERINGS)]
@@ -118,7 +118,7 @@ def results_of(study: Study, cell: Cell) -> list[Result]:
             entries = [entry for side in sides for entry in repetitions(study, side)]
             return [Result(study, STAGES["evaluate"].call(study, entry)) for entry in entries]
         case "sweep":
-            trials = trials_of(study, sweep_of(study, cell.table.of), f"sweeps.{cell.table.of}")
+            trials = trials_of(study, find_sweep(study, cell.table.of), f"sweeps.{cell.table.of}")
             at = [trial for trial in trials if cell.name.startswith(f"{_point(trial)}/")]
             if not at:
                 again = f"dvc repro sweep@{cell.table.of}"
@@ -136,7 +136,3 @@ def results_of(study: Study, cell: Cell) -> list[Result]:
 
 def _point(trial: Trial) -> str:
     return "/".join([trial.point.of, *(f"{axis}={written(value)}" for axis, value in trial.point.values.items())])
-
-
-def sweep_of(study: Study, name: str) -> Sweep:
-    return find_sweep(study, name)

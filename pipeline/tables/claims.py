@@ -8,7 +8,7 @@ import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import pandas as pd
 
@@ -46,15 +46,7 @@ class Counterpart(NamedTuple):
 NOT_MEASURED = dict.fromkeys(Counterpart._fields) | dict.fromkeys(("scale", "card", "cell", "warnings"), "")
 
 
-class Claim(NamedTuple):
-    """A printed value and its measured counterpart."""
-
-    key: tuple[str, ...]
-    printed: float
-    mark: str
-    source: str
-    counterpart: Counterpart | None
-    missing: str  # what a counterpart would need
+Claim: TypeAlias = dict[str, Any]  # a row of the ledger, and what is "missing": what a counterpart would need
 
 
 def write_ledger(reports: Path, papers: Path) -> pd.DataFrame:
@@ -66,14 +58,10 @@ def write_ledger(reports: Path, papers: Path) -> pd.DataFrame:
 
 def ledger(reports: Path, papers: Path) -> pd.DataFrame:
     """A row for each printed value: what was measured, the verdict and its reason."""
-    claims = list(join(reports, papers))
-    rows = []
+    claims = list(_joined(reports, papers))
     for claim in claims:
-        printed = {"printed": claim.printed, "mark": claim.mark, "source": claim.source}
-        measured = NOT_MEASURED if claim.counterpart is None else claim.counterpart._asdict()
-        outcome = dict(zip(("verdict", "why"), verdict(claim, claims)))
-        rows.append(dict(zip(KEY, claim.key)) | printed | measured | outcome)
-    return pd.DataFrame(rows)
+        claim["verdict"], claim["why"] = _verdict(claim, claims)
+    return pd.DataFrame(claims).drop(columns="missing")
 
 
 def claims_section(claims: pd.DataFrame) -> str:
@@ -97,7 +85,7 @@ def line(row: Mapping[Hashable, Any]) -> list[str]:
     return [method, row["metric"], f"{row['printed']:g}", measured, row["cell"], row["verdict"]]
 
 
-def join(reports: Path, papers: Path) -> Iterator[Claim]:
+def _joined(reports: Path, papers: Path) -> Iterator[Claim]:
     """Every printed value with the measured row that `analogues.csv` names for it, if any."""
     printed = _printed(papers)
     analogues = read_rows(papers / ANALOGUES)
@@ -111,33 +99,32 @@ def join(reports: Path, papers: Path) -> Iterator[Claim]:
         analogue = next((entry for entry in analogues if _covers(entry, key)), None)
         if analogue is not None:
             counterpart, missing = _counterpart(analogue, row, reports, papers, tables)
-        yield Claim(key, float(row["value"]), row["mark"], row["source"], counterpart, missing)
+        own = {"printed": float(row["value"]), "mark": row["mark"], "source": row["source"]}
+        measured = NOT_MEASURED if counterpart is None else counterpart._asdict()
+        yield dict(zip(KEY, key)) | own | measured | {"missing": missing}
 
 
-def verdict(claim: Claim, claims: Iterable[Claim]) -> tuple[str, str]:
+def _verdict(claim: Claim, claims: Iterable[Claim]) -> tuple[str, str]:
     """match, order confirmed, contradicted, not resolvable or not run; and why.
 
     match: the same experiment, and the printed value lies in the measured interval. Otherwise the printed order of this
     row and each other of its table, metric and measured card is compared with the order of their measured intervals,
     where these do not overlap: all agree, at least one disagrees, or none resolves.
     """
-    own = claim.counterpart
-    if own is None:
-        return "not run", f"needs {claim.missing}"
-    if own.scale == SAME and claim.mark != RECALLED and own.ci_low <= claim.printed <= own.ci_high:
+    if not claim["cell"]:
+        return "not run", f"needs {claim['missing']}"
+    is_same = claim["scale"] == SAME and claim["mark"] != RECALLED
+    if is_same and claim["ci_low"] <= claim["printed"] <= claim["ci_high"]:
         return "match", ""
-    peers = [
-        (other.printed, other.counterpart)
-        for other in claims
-        if other.counterpart is not None and _are_comparable(claim, own, other, other.counterpart)
-    ]
+    peers = [other for other in claims if other["cell"] and _are_comparable(claim, other)]
     agree = [
-        (claim.printed < printed) == (own.measured < other.measured)
-        for printed, other in peers
-        if claim.printed != printed and (own.ci_high < other.ci_low or other.ci_high < own.ci_low)
+        (claim["printed"] < other["printed"]) == (claim["measured"] < other["measured"])
+        for other in peers
+        if claim["printed"] != other["printed"]
+        and (claim["ci_high"] < other["ci_low"] or other["ci_high"] < claim["ci_low"])
     ]
     about = f"{sum(agree)} of {len(agree)} resolved orders agree, {len(peers)} compared"
-    fewest = min([own.train_seeds, *(other.train_seeds for _, other in peers)])
+    fewest = min(measured["train_seeds"] for measured in (claim, *peers))
     if fewest < TRAINING_SEEDS_FOR_A_METHOD:
         return "not resolvable", f"{about}; {fewest} training seed: it speaks of these checkpoints only"
     if not agree:
@@ -152,12 +139,11 @@ def ordering(verdict: str, printed: tuple[float, float]) -> Literal["confirmed",
     return "confirmed" if (verdict == "better") == (printed[0] < printed[1]) else "contradicted"
 
 
-def _are_comparable(claim: Claim, own: Counterpart, other: Claim, its: Counterpart) -> bool:
+def _are_comparable(one: Claim, two: Claim) -> bool:
     """Printed in one table for one metric and dataset; two cells measured by one card."""
-    one, two = (dict(zip(KEY, side.key)) for side in (claim, other))
     same_table = one["table"].partition(" (")[0] == two["table"].partition(" (")[0]
-    is_printed_together = same_table and all(one[name] == two[name] for name in ("paper", "dataset", "metric"))
-    return is_printed_together and own.card == its.card and own.cell != its.cell
+    is_alike = all(one[name] == two[name] for name in ("paper", "dataset", "metric", "card"))
+    return same_table and is_alike and one["cell"] != two["cell"]
 
 
 def _counterpart(

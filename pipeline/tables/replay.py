@@ -26,9 +26,10 @@ from pipeline.data.csv_files import write_csv
 from pipeline.errors import ArtifactError, TrilemmaError, UserError
 from pipeline.launch.signals import on_sigterm
 from pipeline.store.external import DATA_VARIABLE
+from pipeline.sweeps.entry import find_sweep
 from pipeline.sweeps.summary import table
 from pipeline.sweeps.trial import metrics_of
-from pipeline.tables.cells import Cell, Result, cells_of, find, results_of, sweep_of, tables
+from pipeline.tables.cells import Cell, Result, cells_of, find, results_of, tables
 from pipeline.tables.measured import where_drawn
 from pipeline.tables.stacks import write_stack_tables
 from pipeline.tables.translations import write_translation_table
@@ -162,7 +163,7 @@ def _written(study: Study, cell: Cell, moved: Sequence[Result], folder: Path) ->
             trials = [result.trial for result in moved if result.trial is not None]
             contents = {trial.id: metrics_of(trial, result.call.out) for trial, result in zip(trials, moved)}
             folder.mkdir(exist_ok=True)
-            write_csv(table(sweep_of(study, cell.table.of), trials, contents), file)
+            write_csv(table(find_sweep(study, cell.table.of), trials, contents), file)
         case "translate":
             file = write_translation_table(moved[0].study, cell.table.of, folder)
         case _:

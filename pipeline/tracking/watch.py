@@ -29,11 +29,8 @@ class Watch:
         self._show: Callable[[int], None] | None = None
         self._open = ExitStack()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"spec": self.spec, "label": self.label, "unit": self.unit, "part": self.part}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Watch, (self.spec, self.label, self.unit, self.part)
 
     @contextmanager
     def opened(self, run: Run | None = None) -> Iterator["Watch"]:

@@ -19,9 +19,9 @@ import pandas as pd
 import torch
 from draw import Curve, draw_curves, draw_vectors, save
 from matplotlib.figure import Figure
+from score_errors import Estimate, Levels, gain, score_error
 from torch import Tensor
 
-from methods.core.density.exact import Estimate, Levels, gain, score_error
 from methods.core.density.mixtures import Mixture, log_ratio
 from methods.core.guidance import Guide, constant, guided
 from methods.core.loop import TrainState, train_steps

@@ -1,12 +1,24 @@
 """Theorems, checked where everything is known in closed form."""
 
 import math
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from methods.core.density.exact import (
+from methods.core.density.mixtures import Mixture, log_ratio
+from methods.core.guidance import Guide, constant, guided
+from methods.core.process.noise import edm_grid
+from methods.core.process.posterior import posterior
+from methods.core.rng import StepRng
+from methods.core.sampling.samplers import heun
+from methods.core.types import Denoiser
+
+sys.path.append(str(Path(__file__).parents[2] / "studies" / "exact"))
+
+from score_errors import (
     Estimate,
     Levels,
     gain,
@@ -15,13 +27,6 @@ from methods.core.density.exact import (
     kl_of_flow,
     score_error,
 )
-from methods.core.density.mixtures import Mixture, log_ratio
-from methods.core.guidance import Guide, constant, guided
-from methods.core.process.noise import edm_grid
-from methods.core.process.posterior import posterior
-from methods.core.rng import StepRng
-from methods.core.sampling.samplers import heun
-from methods.core.types import Denoiser
 
 LINE = Mixture(torch.tensor([[-1.0], [0.4], [1.2]]).double(), 0.15, torch.tensor([0.5, 0.3, 0.2]).double())
 WRONG_LINE = Mixture(torch.tensor([[-0.8], [0.2], [1.5]]).double(), 0.25, torch.tensor([0.2, 0.4, 0.4]).double())

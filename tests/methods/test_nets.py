@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.nets import released
 from methods.nets.adm.encoder import EncoderUNetModel
-from methods.nets.adm.guidance_head import guidance_features, guidance_head, guidance_logit
+from methods.nets.adm.guidance_head import guidance_head
 from methods.nets.adm.unet import UNetModel
 from methods.nets.edm.dhariwal_unet import DhariwalUNet
 from methods.nets.edm.song_unet import SongUNet
 from methods.nets.embeddings import FourierEmbedding, cos_sin_embedding, sin_cos_embedding
 from methods.nets.resample import Resampling
+from tests.support import released
 
 TINY_ADM: dict[str, Any] = {
     "image_size": 8,
@@ -283,6 +283,6 @@ def test_a_small_guidance_head_learns_on_frozen_features():
     torch.manual_seed(0)
     extractor = EncoderUNetModel(**TINY_ADM, out_channels=10).requires_grad_(False)
     head = guidance_head(64, image_size=4, model_channels=32, num_res_blocks=1, num_head_channels=16, num_classes=10)
-    x, t = digits()[0], torch.rand(4)
-    features = guidance_features(extractor, x, t)
-    train_a_step(head, lambda: guidance_logit(head, features, t, torch.arange(4)))
+    x, steps = digits()[0], 999 * torch.rand(4)
+    features = extractor.outputs(x, steps)[-1]
+    train_a_step(head, lambda: head(features, steps, torch.arange(4)).squeeze(1))

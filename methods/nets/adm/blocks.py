@@ -1,5 +1,6 @@
 """The blocks of ADM's networks (Dhariwal and Nichol 2021, arXiv:2105.05233), with the released parameter names."""
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from methods.core.dropout import Dropout
 from methods.core.shapes import per_channel
 from methods.nets.layers import Conv1d, Conv2d, GroupNorm, Linear, attend, zeros
+from methods.nets.resample import Resample, Resampling
 
 GROUPS = 32  # every width is a multiple
 
@@ -67,7 +69,8 @@ class ResBlock(nn.Module):
         self, in_channels: int, out_channels: int, style: BlockStyle, resample: Literal["up", "down"] | None = None
     ) -> None:
         super().__init__()
-        self.style, self.resample = style, resample
+        self.style = style
+        self.resample = nn.Identity() if resample is None else Resample(Resampling(resample), in_checkpoints=False)
         self.in_layers = nn.Sequential(adm_norm(in_channels), nn.SiLU(), Conv2d(in_channels, out_channels, 3))
         conditions = out_channels * (2 if style.use_scale_shift_norm else 1)
         self.emb_layers = nn.Sequential(nn.SiLU(), Linear(style.emb_channels, conditions))
@@ -78,7 +81,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         norm, activation, convolve = self.in_layers
-        h = convolve(self._resampled(activation(norm(x))))
+        h = convolve(self.resample(activation(norm(x))))
         conditions = per_channel(self.emb_layers(emb).to(h.dtype), h)
         if self.style.use_scale_shift_norm:
             scale, shift = conditions.chunk(2, dim=1)
@@ -88,23 +91,7 @@ class ResBlock(nn.Module):
                 h = layer(h)
         else:
             h = self.out_layers(h + conditions)
-        return (self.skip_connection(self._resampled(x)) + h) * self.style.skip_scale
-
-    def _resampled(self, x: Tensor) -> Tensor:
-        if self.resample is None:
-            return x
-        return F.interpolate(x, scale_factor=2.0) if self.resample == "up" else F.avg_pool2d(x, 2)
-
-
-class Downsample(nn.Module):
-    """[B, C, H, W] -> [B, C, H/2, W/2]."""
-
-    def __init__(self, channels: int, with_conv: bool) -> None:
-        super().__init__()
-        self.op = Conv2d(channels, channels, 3, stride=2) if with_conv else nn.AvgPool2d(2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.op(x)
+        return (self.skip_connection(self.resample(x)) + h) * self.style.skip_scale
 
 
 class Upsample(nn.Module):
@@ -122,7 +109,10 @@ def resample_layer(channels: int, style: BlockStyle, resample: Literal["up", "do
     """The layer between two levels."""
     if style.resblock_updown:
         return ResBlock(channels, channels, style, resample)
-    return Downsample(channels, style.conv_resample) if resample == "down" else Upsample(channels, style.conv_resample)
+    if resample == "up":
+        return Upsample(channels, style.conv_resample)
+    op = Conv2d(channels, channels, 3, stride=2) if style.conv_resample else nn.AvgPool2d(2)
+    return nn.Sequential(OrderedDict(op=op))  # the released name
 
 
 class AttentionBlock(nn.Module):

@@ -5,6 +5,7 @@ Parameter names and shapes are those of the official code of DDIM and TDPM.
 
 import math
 from collections import OrderedDict
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from methods.core.dropout import dropout
 from methods.core.shapes import per_channel
 from methods.nets.adm.blocks import GROUPS, Upsample
-from methods.nets.adm.trunk import attends_at, level_widths
+from methods.nets.adm.trunk import levels
 from methods.nets.edm.trunk import add_condition
 from methods.nets.embeddings import sinusoids
 from methods.nets.layers import EPS, Conv2d, GroupNorm, Linear, attend
@@ -40,7 +41,7 @@ class DDPMUNet(nn.Module):
     ) -> None:
         super().__init__()
         channels, size, _ = shape
-        widths = level_widths(size, model_channels, channel_mult)
+        widths, attends = levels(size, model_channels, channel_mult, attn_resolutions)
         if any(width % GROUPS for width in (model_channels, *widths)):
             raise ValueError(f"levels of {widths} channels: multiples of {GROUPS} were wanted")
         self.shape, self.model_channels, self.classes = tuple(shape), model_channels, classes
@@ -50,19 +51,21 @@ class DDPMUNet(nn.Module):
         self.temb = nn.Sequential(OrderedDict(dense=dense))
         self.label_emb = Linear(classes, emb_channels, bias=None) if classes else None
         self.conv_in = Conv2d(channels, model_channels, 3)
-        attends = attends_at(size, len(widths), attn_resolutions)
         down, up, skips = [], [], [model_channels]
         for level, width in enumerate(widths):
             inputs = [skips[-1], *[width] * (num_res_blocks - 1)]
             halves = level < len(widths) - 1
-            down.append(LevelDown(inputs, width, emb_channels, dropout, attends[level], halves))
+            down.append(Level(inputs, width, emb_channels, dropout, attends[level], "down" if halves else None))
             skips += [width] * (num_res_blocks + halves)
         self.down = nn.ModuleList(down)
-        self.mid = Middle(widths[-1], emb_channels, dropout)
+        middle = widths[-1], widths[-1], emb_channels, dropout
+        self.mid = nn.ModuleDict(
+            {"block_1": ResBlock(*middle), "attn_1": Attention(widths[-1]), "block_2": ResBlock(*middle)}
+        )
         for level, width in reversed(list(enumerate(widths))):
             below = widths[min(level + 1, len(widths) - 1)]
             inputs = [h + skips.pop() for h in (below, *[width] * num_res_blocks)]
-            up.append(LevelUp(inputs, width, emb_channels, dropout, attends[level], level > 0))
+            up.append(Level(inputs, width, emb_channels, dropout, attends[level], "up" if level > 0 else None))
         self.up = nn.ModuleList(reversed(up))
         self.norm_out = _norm(widths[0])
         self.conv_out = Conv2d(widths[0], out_channels or channels, 3)
@@ -73,59 +76,46 @@ class DDPMUNet(nn.Module):
         emb = F.silu(add_condition(emb, self.label_emb, labels, "labels", gain=math.sqrt(self.classes)))
         skips = [self.conv_in(x)]
         for level in self.down:
-            skips += level(skips[-1], emb)
-        h = self.mid(skips[-1], emb)
+            assert isinstance(level, Level)
+            skips += level.descend(skips[-1], emb)
+        h = self.mid["attn_1"](self.mid["block_1"](skips[-1], emb))
+        h = self.mid["block_2"](h, emb)
         for level in reversed(self.up):
-            h = level(h, skips, emb)
+            assert isinstance(level, Level)
+            h = level.ascend(h, skips, emb)
         return self.conv_out(F.silu(self.norm_out(h)))
 
 
-class LevelDown(nn.Module):
-    """A residual block for each of `inputs` channels, attention after each if it `attends`; then the next size."""
+class Level(nn.Module):
+    """A residual block for each of `inputs` channels, attention after each if it `attends`; then another size."""
 
     def __init__(
-        self, inputs: list[int], width: int, emb_channels: int, dropout: float, attends: bool, halves: bool
+        self,
+        inputs: list[int],
+        width: int,
+        emb_channels: int,
+        dropout: float,
+        attends: bool,
+        resample: Literal["up", "down"] | None,
     ) -> None:
         super().__init__()
         self.block = nn.ModuleList(ResBlock(channels, width, emb_channels, dropout) for channels in inputs)
         self.attn = nn.ModuleList(Attention(width) if attends else nn.Identity() for _ in inputs)
-        self.downsample = Downsample(width) if halves else None
+        self.downsample = Downsample(width) if resample == "down" else None
+        self.upsample = Upsample(width, with_conv=True) if resample == "up" else None
 
-    def forward(self, h: Tensor, emb: Tensor) -> list[Tensor]:
-        """The outputs that `LevelUp` concatenates, in order."""
+    def descend(self, h: Tensor, emb: Tensor) -> list[Tensor]:
+        """The outputs that `ascend` concatenates, in order."""
         outputs = []
         for block, attention in zip(self.block, self.attn):
             h = attention(block(h, emb))
             outputs.append(h)
         return outputs if self.downsample is None else [*outputs, self.downsample(h)]
 
-
-class LevelUp(nn.Module):
-    """As `LevelDown`, with one of the skips concatenated to every block's input."""
-
-    def __init__(
-        self, inputs: list[int], width: int, emb_channels: int, dropout: float, attends: bool, doubles: bool
-    ) -> None:
-        super().__init__()
-        self.block = nn.ModuleList(ResBlock(channels, width, emb_channels, dropout) for channels in inputs)
-        self.attn = nn.ModuleList(Attention(width) if attends else nn.Identity() for _ in inputs)
-        self.upsample = Upsample(width, with_conv=True) if doubles else None
-
-    def forward(self, h: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
+    def ascend(self, h: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
         for block, attention in zip(self.block, self.attn):
             h = attention(block(torch.cat([h, skips.pop()], dim=1), emb))
         return h if self.upsample is None else self.upsample(h)
-
-
-class Middle(nn.Module):
-    def __init__(self, channels: int, emb_channels: int, dropout: float) -> None:
-        super().__init__()
-        self.block_1 = ResBlock(channels, channels, emb_channels, dropout)
-        self.attn_1 = Attention(channels)
-        self.block_2 = ResBlock(channels, channels, emb_channels, dropout)
-
-    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
-        return self.block_2(self.attn_1(self.block_1(h, emb)), emb)
 
 
 class ResBlock(nn.Module):

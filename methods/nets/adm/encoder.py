@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from methods.core.checks import require_choice
 from methods.nets.adm.blocks import BlockStyle, StyleOptions, adm_norm, head_count, split_heads
-from methods.nets.adm.trunk import attends_at, descend, embed, level_widths, middle_block, time_embedding, way_down
+from methods.nets.adm.trunk import descend, embed, levels, middle_block, time_embedding, way_down
 from methods.nets.layers import Conv1d, Conv2d, Linear, attend, zeros
 
 Pool = Literal["adaptive", "attention", "spatial", "spatial_v2"]
@@ -46,27 +46,22 @@ class EncoderUNetModel(nn.Module):
         require_choice("pool", pool, Pool)
         emb_channels = 4 * model_channels
         style = BlockStyle(emb_channels=emb_channels, **options)
-        widths = level_widths(image_size, model_channels, channel_mult)
+        widths, attends = levels(image_size, model_channels, channel_mult, attention_resolutions)
         self.pool: Pool = pool
         self.time_embed = time_embedding(model_channels, emb_channels)
         self.label_emb = None if num_classes is None else nn.Embedding(num_classes, emb_channels)
-        attends = attends_at(image_size, len(widths), attention_resolutions)
         self.input_blocks, skips = way_down(in_channels, widths, num_res_blocks, attends, style)
         self.middle_block = middle_block(widths[-1], style)
         heads = head_count(widths[-1], style.num_heads, style.num_head_channels)
         smallest = image_size >> (len(widths) - 1)
         self.out = _pool(pool, widths[-1], sum(skips) + widths[-1], smallest, heads, out_channels)
 
-    def features(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
-        """The middle block's output [B, last width, h, w], before any pool."""
-        return self.outputs(x, timesteps, y)[-1]
-
     def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
         """x [B, in_channels, H, W], timesteps [B] in 0 ... 999, y [B] int or one-hot -> [B, out_channels]."""
         return self.pooled(self.outputs(x, timesteps, y))
 
     def outputs(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> list[Tensor]:
-        """Of every input block and of the middle block."""
+        """Of every input block and of the middle block, [B, last width, h, w]."""
         emb = embed(self.time_embed, self.label_emb, timesteps, y)
         outputs = descend(self.input_blocks, x, emb)
         return [*outputs, self.middle_block(outputs[-1], emb)]

@@ -1,5 +1,6 @@
-"""The parts that ADM's U-Net and its classifier share: embedding, downsampling half, and middle."""
+"""The parts that ADM's U-Net and classifier and SIDDM's networks share: embedding, both halves, and middle."""
 
+import torch
 from torch import Tensor, nn
 
 from methods.nets.adm.blocks import AttentionBlock, BlockStyle, ResBlock, Stage, resample_layer
@@ -8,15 +9,13 @@ from methods.nets.layers import Conv2d, Linear
 from methods.nets.shapes import require_halvings
 
 
-def attends_at(image_size: int, levels: int, attention_resolutions: tuple[int, ...]) -> list[bool]:
-    """Whether each level, finest first, has attention."""
-    return [image_size >> level in attention_resolutions for level in range(levels)]
-
-
-def level_widths(image_size: int, model_channels: int, channel_mult: tuple[float, ...]) -> list[int]:
-    """Channels of every level, finest first."""
+def levels(
+    image_size: int, model_channels: int, channel_mult: tuple[float, ...], attention_resolutions: tuple[int, ...]
+) -> tuple[list[int], list[bool]]:
+    """The channels of every level, finest first, and whether it has attention."""
     require_halvings(image_size, len(channel_mult) - 1)
-    return [int(mult * model_channels) for mult in channel_mult]
+    widths = [int(mult * model_channels) for mult in channel_mult]
+    return widths, [image_size >> level in attention_resolutions for level in range(len(widths))]
 
 
 def time_embedding(model_channels: int, emb_channels: int) -> nn.Sequential:
@@ -38,21 +37,51 @@ def embed(time_embed: nn.Sequential, label_emb: nn.Embedding | None, timesteps: 
 
 
 def way_down(
-    in_channels: int, widths: list[int], num_res_blocks: int, attends: list[bool], style: BlockStyle
+    in_channels: int,
+    widths: list[int],
+    num_res_blocks: int,
+    attends: list[bool],
+    style: BlockStyle,
+    fused: bool = False,
 ) -> tuple[nn.ModuleList, list[int]]:
-    """`input_blocks`, and the channels of each block's output."""
-    channels = widths[0]
-    blocks, skips = [Stage([Conv2d(in_channels, channels, 3)])], [channels]
+    """`input_blocks`, and the channels of each block's output.
+
+    fused: the layer between two levels is part of the next level's first block.
+    """
+    blocks, skips = [Stage([Conv2d(in_channels, widths[0], 3)])], [widths[0]]
     for level, width in enumerate(widths):
+        first = [resample_layer(skips[-1], style, "down")] if level > 0 else []
+        if first and not fused:
+            blocks.append(Stage(first))
+            skips.append(skips[-1])
+            first = []
         for _ in range(num_res_blocks):
             attention = [AttentionBlock(width, style)] if attends[level] else []
-            blocks.append(Stage([ResBlock(channels, width, style), *attention]))
-            channels = width
-            skips.append(channels)
-        if level < len(widths) - 1:
-            blocks.append(Stage([resample_layer(channels, style, "down")]))
-            skips.append(channels)
+            blocks.append(Stage([*first, ResBlock(skips[-1], width, style), *attention]))
+            skips.append(width)
+            first = []
     return nn.ModuleList(blocks), skips
+
+
+def way_up(
+    widths: list[int],
+    skips: list[int],
+    num_res_blocks: int,
+    attends: list[bool],
+    style: BlockStyle,
+    fused: bool = False,
+) -> nn.ModuleList:
+    """`output_blocks`; skips and `fused` as of `way_down`."""
+    blocks, channels, skips = [], widths[-1], list(skips)
+    for level, width in reversed(list(enumerate(widths))):
+        count = num_res_blocks + (level == 0 or not fused)  # the finest level also takes the first convolution's output
+        for index in range(count):
+            attention = [AttentionBlock(width, style)] if attends[level] else []
+            doubles = level > 0 and index == count - 1
+            last = [resample_layer(width, style, "up")] if doubles else []
+            blocks.append(Stage([ResBlock(channels + skips.pop(), width, style), *attention, *last]))
+            channels = width
+    return nn.ModuleList(blocks)
 
 
 def middle_block(channels: int, style: BlockStyle) -> Stage:
@@ -67,3 +96,10 @@ def descend(input_blocks: nn.ModuleList, x: Tensor, emb: Tensor) -> list[Tensor]
         x = block(x, emb)
         outputs.append(x)
     return outputs
+
+
+def ascend(output_blocks: nn.ModuleList, h: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
+    """The last block's output; h: of the middle; each block takes the last of `skips`, those of `descend`."""
+    for block in output_blocks:
+        h = block(torch.cat([h, skips.pop()], dim=1), emb)
+    return h

@@ -5,11 +5,10 @@ Parameter names and shapes are those of the released checkpoints.
 
 from typing import Unpack
 
-import torch
 from torch import Tensor, nn
 
-from methods.nets.adm.blocks import AttentionBlock, BlockStyle, ResBlock, Stage, StyleOptions, adm_norm, resample_layer
-from methods.nets.adm.trunk import attends_at, descend, embed, level_widths, middle_block, time_embedding, way_down
+from methods.nets.adm.blocks import BlockStyle, StyleOptions, adm_norm
+from methods.nets.adm.trunk import ascend, descend, embed, levels, middle_block, time_embedding, way_down, way_up
 from methods.nets.layers import Conv2d, zeros
 
 
@@ -38,13 +37,12 @@ class UNetModel(nn.Module):
         super().__init__()
         emb_channels = 4 * model_channels
         style = BlockStyle(emb_channels=emb_channels, **options)
-        widths = level_widths(image_size, model_channels, channel_mult)
+        widths, attends = levels(image_size, model_channels, channel_mult, attention_resolutions)
         self.time_embed = time_embedding(model_channels, emb_channels)
         self.label_emb = None if num_classes is None else nn.Embedding(num_classes, emb_channels)
-        attends = attends_at(image_size, len(widths), attention_resolutions)
         self.input_blocks, skips = way_down(in_channels, widths, num_res_blocks, attends, style)
         self.middle_block = middle_block(widths[-1], style)
-        self.output_blocks = _way_up(widths, skips, num_res_blocks, attends, style)
+        self.output_blocks = way_up(widths, skips, num_res_blocks, attends, style)
         last = Conv2d(widths[0], out_channels, 3, weight=zeros, bias=zeros)
         self.out = nn.Sequential(adm_norm(widths[0]), nn.SiLU(), last)
 
@@ -52,21 +50,4 @@ class UNetModel(nn.Module):
         """x [B, in_channels, H, W], timesteps [B] in 0 ... 999, y [B] int -> [B, out_channels, H, W]."""
         emb = embed(self.time_embed, self.label_emb, timesteps, y)
         skips = descend(self.input_blocks, x, emb)
-        h = self.middle_block(skips[-1], emb)
-        for block in self.output_blocks:
-            h = block(torch.cat([h, skips.pop()], dim=1), emb)
-        return self.out(h)
-
-
-def _way_up(
-    widths: list[int], skips: list[int], num_res_blocks: int, attends: list[bool], style: BlockStyle
-) -> nn.ModuleList:
-    blocks, channels, skips = [], widths[-1], list(skips)
-    for level, width in reversed(list(enumerate(widths))):
-        for index in range(num_res_blocks + 1):
-            attention = [AttentionBlock(width, style)] if attends[level] else []
-            doubles = level > 0 and index == num_res_blocks
-            resample = [resample_layer(width, style, "up")] if doubles else []
-            blocks.append(Stage([ResBlock(channels + skips.pop(), width, style), *attention, *resample]))
-            channels = width
-    return nn.ModuleList(blocks)
+        return self.out(ascend(self.output_blocks, self.middle_block(skips[-1], emb), skips, emb))

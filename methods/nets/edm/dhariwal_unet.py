@@ -49,7 +49,7 @@ class DhariwalUNet(nn.Module):
             emb_channels, dropout, heads=lambda channels: channels // HEAD_CHANNELS, residual_weight=zeros
         )
         widths = tuple(model_channels * mult for mult in channel_mult)
-        self.trunk = Trunk.of(img_resolution, widths, num_blocks, tuple(attn_resolutions))
+        self.trunk = Trunk(img_resolution, widths, num_blocks, tuple(attn_resolutions))
         self.enc, skips = self.trunk.encoder(Conv2d(in_channels, widths[0], 3), widths[0], style)
         self.dec = self.trunk.decoder(skips, style, attend_in_every_block=True)
         self.out_norm = group_norm(widths[0], style.eps)

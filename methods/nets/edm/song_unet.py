@@ -87,7 +87,7 @@ class SongUNet(nn.Module):
             residual_weight=NEAR_ZERO, attention_weight=scaled(xavier_uniform, math.sqrt(0.2)),
         )  # fmt: skip
         widths = tuple(model_channels * mult for mult in channel_mult)
-        self.trunk = Trunk.of(img_resolution, widths, num_blocks, tuple(attn_resolutions))
+        self.trunk = Trunk(img_resolution, widths, num_blocks, tuple(attn_resolutions))
         stem = xavier_conv(in_channels, model_channels)
         self.enc, skips = self.trunk.encoder(stem, model_channels, style)
         self._image_inputs(in_channels, style.taps)

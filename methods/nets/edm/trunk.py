@@ -1,7 +1,6 @@
 """Encoder and decoder that EDM's two U-Nets share; entries have the names of the released checkpoints."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,26 +12,20 @@ from methods.nets.shapes import require_halvings
 Join = Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor]]  # (level, features, image) -> both, changed
 
 
-@dataclass(frozen=True)
 class Trunk:
-    """The levels of a U-Net, finest first."""
+    """The levels of a U-Net, finest first.
 
-    resolutions: tuple[int, ...]
-    widths: tuple[int, ...]  # channels of a level's blocks
-    num_blocks: int  # of a level on the way down; one more on the way up
-    attends: tuple[bool, ...]
+    widths: channels of each level's blocks. num_blocks: of a level on the way down; one more on the way up.
+    """
 
-    @classmethod
-    def of(
-        cls, img_resolution: int, widths: tuple[int, ...], num_blocks: int, attn_resolutions: tuple[int, ...]
-    ) -> "Trunk":
+    def __init__(
+        self, img_resolution: int, widths: tuple[int, ...], num_blocks: int, attn_resolutions: tuple[int, ...]
+    ) -> None:
         require_halvings(img_resolution, len(widths) - 1)
-        resolutions = tuple(img_resolution >> level for level in range(len(widths)))
-        return cls(resolutions, widths, num_blocks, tuple(r in attn_resolutions for r in resolutions))
-
-    @property
-    def names(self) -> list[str]:
-        return [f"{resolution}x{resolution}" for resolution in self.resolutions]
+        resolutions = [img_resolution >> level for level in range(len(widths))]
+        self.widths, self.num_blocks = widths, num_blocks
+        self.attends = [resolution in attn_resolutions for resolution in resolutions]
+        self.names = [f"{resolution}x{resolution}" for resolution in resolutions]
 
     def encoder(self, stem: Conv2d, stem_width: int, style: BlockStyle) -> tuple[nn.ModuleDict, list[int]]:
         """The encoder's blocks, and the widths of their outputs, which the decoder concatenates."""

@@ -7,8 +7,8 @@ doubles it last, so that it always convolves at the smaller size (Imagen's effic
 import torch
 from torch import Tensor, nn
 
-from methods.nets.adm.blocks import AttentionBlock, BlockStyle, Downsample, ResBlock, Stage, Upsample, adm_norm
-from methods.nets.adm.trunk import attends_at, descend, embed, level_widths, middle_block, time_embedding
+from methods.nets.adm.blocks import BlockStyle, adm_norm
+from methods.nets.adm.trunk import ascend, descend, embed, levels, middle_block, time_embedding, way_down, way_up
 from methods.nets.discriminator_output import DiscriminatorOutput
 from methods.nets.layers import Conv2d, zeros
 
@@ -43,13 +43,12 @@ class Trunk(nn.Module):
             use_scale_shift_norm=True,
             conv_resample=False,
         )
-        widths = level_widths(size, model_channels, channel_mult)
+        widths, attends = levels(size, model_channels, channel_mult, attn_resolutions)
         self.width = widths[0]
         self.time_embed = time_embedding(model_channels, 4 * model_channels)
         self.label_emb = nn.Embedding(classes, 4 * model_channels) if classes else None
-        attends = attends_at(size, len(widths), attn_resolutions)
-        self.input_blocks, skips = _way_down(channels, widths, num_res_blocks, attends, style)
-        self.output_blocks = _way_up(widths, skips, num_res_blocks, attends, style)
+        self.input_blocks, skips = way_down(channels, widths, num_res_blocks, attends, style, fused=True)
+        self.output_blocks = way_up(widths, skips, num_res_blocks, attends, style, fused=True)
         self.middle_block = middle_block(widths[-1], style)
         self.out = nn.Sequential(adm_norm(widths[0]), nn.SiLU())
 
@@ -59,38 +58,7 @@ class Trunk(nn.Module):
         if z is not None:
             emb = torch.cat([emb, z], dim=1)
         skips = descend(self.input_blocks, x, emb)
-        h = self.middle_block(skips[-1], emb)
-        for block in self.output_blocks:
-            h = block(torch.cat([h, skips.pop()], dim=1), emb)
-        return self.out(h)
-
-
-def _way_down(
-    channels: int, widths: list[int], num_res_blocks: int, attends: list[bool], style: BlockStyle
-) -> tuple[nn.ModuleList, list[int]]:
-    """`input_blocks`, and the channels of each block's output."""
-    blocks, skips = [Stage([Conv2d(channels, widths[0], 3)])], [widths[0]]
-    for level, width in enumerate(widths):
-        for index in range(num_res_blocks):
-            first = [Downsample(skips[-1], with_conv=False)] if level > 0 and index == 0 else []
-            attention = [AttentionBlock(width, style)] if attends[level] else []
-            blocks.append(Stage([*first, ResBlock(skips[-1], width, style), *attention]))
-            skips.append(width)
-    return nn.ModuleList(blocks), skips
-
-
-def _way_up(
-    widths: list[int], skips: list[int], num_res_blocks: int, attends: list[bool], style: BlockStyle
-) -> nn.ModuleList:
-    blocks, channels, skips = [], widths[-1], list(skips)
-    for level, width in reversed(list(enumerate(widths))):
-        count = num_res_blocks + (level == 0)  # the finest level also takes the first convolution's output
-        for index in range(count):
-            last = [Upsample(width, with_conv=False)] if level > 0 and index == count - 1 else []
-            attention = [AttentionBlock(width, style)] if attends[level] else []
-            blocks.append(Stage([ResBlock(channels + skips.pop(), width, style), *attention, *last]))
-            channels = width
-    return nn.ModuleList(blocks)
+        return self.out(ascend(self.output_blocks, self.middle_block(skips[-1], emb), skips, emb))
 
 
 class SIDDMGenerator(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from methods.nets.discriminator_output import DiscriminatorOutput
 from methods.nets.small.layers import CastLinear, first_layer, scale_weights
-from methods.nets.small.mixture_mlp import time_embedding
+from methods.nets.small.mixture_mlp import TIME_WIDTH, time_embedding
 
 OCTAVES = 5  # frequencies 1, 2, 4, 8, 16
 COORDINATE_GAIN = 3.0
@@ -52,15 +52,13 @@ class FourierGenerator(nn.Module):
     """(x [B, D], time [B] or fewer that repeat cyclically, z [B, latent]) -> [B, D]. std: of the data, in which
     coordinates are measured."""
 
-    def __init__(
-        self, dims: int, latent: int, std: float, *, hidden: int = 100, depth: int = 3, time_width: int = 128
-    ) -> None:
+    def __init__(self, dims: int, latent: int, std: float, *, hidden: int = 100, depth: int = 3) -> None:
         super().__init__()
         self.shape = (dims,)
         self.coordinates = Coordinates(dims, std)
-        self.t_embed = time_embedding(time_width)
+        self.t_embed = time_embedding(TIME_WIDTH)
         seen = self.coordinates.width
-        self.decode = ResidualLayers(seen + time_width + latent, hidden, depth, scaled=seen)
+        self.decode = ResidualLayers(seen + TIME_WIDTH + latent, hidden, depth, scaled=seen)
         self.said = CastLinear(hidden, dims)
         self.out = nn.Linear(2 * dims, dims)
 
@@ -82,13 +80,12 @@ class FourierDiscriminator(nn.Module):
         heads: bool = False,
         hidden: int = 100,
         depth: int = 4,
-        time_width: int = 128,
     ) -> None:
         super().__init__()
         self.coordinates = Coordinates(dims, std)
-        self.t_embed = time_embedding(time_width)
+        self.t_embed = time_embedding(TIME_WIDTH)
         seen = (1 + pair) * self.coordinates.width
-        self.encode = ResidualLayers(seen + time_width, hidden, depth, scaled=seen)
+        self.encode = ResidualLayers(seen + TIME_WIDTH, hidden, depth, scaled=seen)
         self.logits = CastLinear(hidden, 2)
         self.noisier = CastLinear(hidden, dims) if heads else None
         self.clean = CastLinear(hidden, dims) if heads else None

@@ -9,6 +9,8 @@ from methods.nets.discriminator_output import DiscriminatorOutput
 from methods.nets.embeddings import TimeEmbedding
 from methods.nets.small.layers import CastLinear, first_layer, scale_weights
 
+TIME_WIDTH = 128  # of the embedded time
+
 
 def time_embedding(width: int) -> TimeEmbedding:
     layers = (nn.Linear(width, width), nn.LeakyReLU(0.2), nn.Linear(width, width), nn.LeakyReLU(0.2))
@@ -24,8 +26,7 @@ def mlp(inputs: int, outputs: int, hidden: int = 100, depth: int = 3) -> nn.Sequ
 
 
 class MixtureGenerator(nn.Module):
-    """(x [B, D], time [B] or fewer that repeat cyclically, z [B, latent]) -> [B, outputs], by default D;
-    latent 0: no z.
+    """(x [B, D], time [B] or fewer that repeat cyclically, z [B, latent]) -> [B, D]; latent 0: no z.
 
     shape: that of one point, (D,). coordinate_gain: factor on the initial weights of its coordinates.
     """
@@ -34,19 +35,16 @@ class MixtureGenerator(nn.Module):
         self,
         dims: int,
         latent: int = 0,
-        outputs: int | None = None,
-        time_width: int = 128,
         *,
         hidden: int = 100,
         depth: int = 3,
         coordinate_gain: float = 1.0,
     ) -> None:
         super().__init__()
-        outputs = outputs or dims
         self.shape = (dims,)
-        self.t_embed = time_embedding(time_width)
-        self.decode = mlp(dims + time_width + latent, outputs, hidden, depth)
-        self.out = nn.Linear(outputs + dims, outputs)
+        self.t_embed = time_embedding(TIME_WIDTH)
+        self.decode = mlp(dims + TIME_WIDTH + latent, dims, hidden, depth)
+        self.out = nn.Linear(2 * dims, dims)
         scale_weights(self.decode[0], slice(dims), coordinate_gain)
 
     def forward(self, x: Tensor, time: Tensor, z: Tensor | None = None) -> Tensor:
@@ -63,15 +61,14 @@ class MixtureDiscriminator(nn.Module):
         self,
         dims: int,
         heads: bool = False,
-        time_width: int = 128,
         *,
         hidden: int = 100,
         depth: int = 4,
         coordinate_gain: float = 1.0,
     ) -> None:
         super().__init__()
-        self.t_embed = time_embedding(time_width)
-        self.encode = nn.Sequential(*mlp(2 * dims + time_width, 2, hidden, depth)[:-1])
+        self.t_embed = time_embedding(TIME_WIDTH)
+        self.encode = nn.Sequential(*mlp(2 * dims + TIME_WIDTH, 2, hidden, depth)[:-1])
         self.gan_linear = CastLinear(hidden, 2)
         self.noisier = CastLinear(hidden, dims) if heads else None
         self.clean = CastLinear(hidden, dims) if heads else None

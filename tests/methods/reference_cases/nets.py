@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from methods.nets.adm.encoder import EncoderUNetModel
-from methods.nets.adm.guidance_head import guidance_features, guidance_logit
 from methods.nets.adm.unet import UNetModel
 from methods.nets.edm.dhariwal_unet import DhariwalUNet
 from methods.nets.edm.song_unet import SongUNet
@@ -120,8 +119,9 @@ def dg_discriminator(fixture: Fixture) -> None:
     extractor.requires_grad_(False)
     x, t = fixture.tensor("x").requires_grad_(), fixture.tensor("t")
     labels = fixture.tensor("y") if "y" in fixture else None
-    features = guidance_features(extractor, x, t)
-    logit = guidance_logit(head, features, t, labels)
+    steps = 999 * t  # the time input of both
+    features = extractor.outputs(x, steps)[-1]
+    logit = head(features, steps, labels).squeeze(1)
     close(features, fixture["features"], TOLERANCE)
     close(logit, fixture["logit"], TOLERANCE)
     close(logit.sigmoid(), fixture["d"], TOLERANCE)
@@ -129,7 +129,7 @@ def dg_discriminator(fixture: Fixture) -> None:
     gradient = torch.autograd.grad(logit.sum(), x, retain_graph=True)[0]
     close_gradient(gradient, fixture["grad_log_ratio"])
     if "y_onehot" in fixture:
-        assert torch.equal(guidance_logit(head, features, t, fixture.tensor("y_onehot")), logit)
+        assert torch.equal(head(features, steps, fixture.tensor("y_onehot")).squeeze(1), logit)
     bce = nn.functional.binary_cross_entropy_with_logits(logit, fixture.tensor("labels"))
     close(bce, fixture["bce"], TOLERANCE)
     bce.backward()

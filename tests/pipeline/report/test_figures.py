@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from pipeline.report.figures import Bar, Curve, Panel, bars, curves, loss_curves, save, scatter, sweep_plane
+from pipeline.report.figures import Curve, Panel, bars, curves, loss_curves, save, scatter, sweep_plane
 from tests.support.children import ROOT
 
 
@@ -20,9 +20,13 @@ def history() -> pd.DataFrame:
     return frame.assign(held_out_loss=np.where(step % 100 == 0, frame["loss"] + 0.1, np.nan))
 
 
-def comparison() -> dict[str, list[Bar]]:
-    values = [Bar("edm-digits", 3.0, 2.8, 3.3, 1.2), Bar("edm-digits with its guide", 2.0, 1.7, 2.4, 1.2)]
-    return {"fd ↓": values, "recall ↑": [Bar("edm-digits", 0.5, 0.4, 0.7)]}
+def comparison() -> pd.DataFrame:
+    rows = [
+        ("fd ↓", "edm-digits", 3.0, 2.8, 3.3, 1.2),
+        ("fd ↓", "edm-digits with its guide", 2.0, 1.7, 2.4, 1.2),
+        ("recall ↑", "edm-digits", 0.5, 0.4, 0.7, np.nan),
+    ]
+    return pd.DataFrame(rows, columns=["column", "entry", "value", "ci_low", "ci_high", "real_vs_real"])
 
 
 def test_training_and_held_out_share_a_panel() -> None:
