@@ -18,7 +18,7 @@ from pipeline.launch.signals import on_sigterm
 from pipeline.metrics.card import METRICS
 from pipeline.store.open import open_store
 from pipeline.sweeps.entry import Sweep, find_sweep, trained_entry
-from pipeline.sweeps.trials import Trial, description, trials_of
+from pipeline.sweeps.trials import Trial, code_of, description, trials_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +66,8 @@ def run_sweep(planned: PlannedSweep, concurrent: int, address: str | None, write
         execute = _racing(sweep, execute) if races else execute
         tracker, results = connect(study.root), dict[str, TrialResult]()
         with _parent_run(tracker, planned) as run:
-            context = SweepContext(name, tracker, run.spec.run_id, open_store(study).uri, folder / "results")
+            store, code = open_store(study).uri, code_of(trials)
+            context = SweepContext(name, tracker, run.spec.run_id, store, folder / "results", code)
             execute(trials, context, partial(_note, results, f"sweep {name}", len(trials)))
             summary = _summarise(planned, context, results, run, write)
             shutil.rmtree(context.results, ignore_errors=True)
