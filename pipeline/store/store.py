@@ -2,12 +2,13 @@
 
 results/<key>.json         the manifest, written last: the result exists if this file does
 data/<sha256>              the files of all results, by content
-state/<key>/<name>         training state of an unfinished computation
+state/<key>/<name>         training state of an unfinished computation, after its SHA-256
 ledger/<key>.jsonl         when, where, how long, on what machine: never hashed
 leases/<key>.json          the process that computes
-corrupt/<sha256>           damaged data, moved here
+corrupt/...                damaged data, manifests and training state, moved here
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,8 @@ from pipeline.store.files import temporary
 from pipeline.store.lease import lease, lease_name
 from pipeline.store.local import Backend, LocalBackend
 from pipeline.store.publish import publish_folder
+
+DIGEST_BYTES = 32  # of SHA-256
 
 
 def open_backend(uri: str) -> Backend:
@@ -161,11 +164,18 @@ class State:
     key: str
 
     def load(self, name: str) -> bytes | None:
-        return self._backend.read(self._path(name))
+        """What was saved; None if nothing was, or if it was damaged: then it is moved to corrupt/."""
+        saved = self._backend.read(self._path(name))
+        if saved is None or saved[:DIGEST_BYTES] == _sha256(saved[DIGEST_BYTES:]):
+            return saved and saved[DIGEST_BYTES:]
+        kept = f"corrupt/{self.key}-{name}"
+        self._backend.move(self._path(name), kept)
+        say(f"the saved state {name} of {self.key[:12]} is damaged and moved to {kept}: what it held is computed anew")
+        return None
 
     def save(self, name: str, data: bytes) -> None:
         """Replace `name` at once."""
-        self._backend.write(self._path(name), data)
+        self._backend.write(self._path(name), _sha256(data) + data)
 
     def names(self) -> list[str]:
         return self._backend.names(f"state/{self.key}")
@@ -181,6 +191,10 @@ class State:
     @cached_property
     def _backend(self) -> Backend:
         return open_backend(self.uri)
+
+
+def _sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def _result(key: str) -> str:

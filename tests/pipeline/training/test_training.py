@@ -83,6 +83,20 @@ def test_a_killed_training_goes_on_to_the_same_bits(precision: Precision, state:
         assert torch.equal(value, resumed.weights["denoiser"][name])
 
 
+def test_a_training_whose_state_was_damaged_begins_anew_to_the_same_bits(state: State, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(ALONE, job(), state, RecordingWatch(kill_at=60))
+    file = next(tmp_path.glob("state/*/training.pt"))
+    saved = file.read_bytes()
+    file.write_bytes(saved[:5000] + bytes(byte ^ 1 for byte in saved[5000:]))
+    watch, other = RecordingWatch(), Store(str(tmp_path / "other")).state("1" * 64)
+    train(ALONE, job(), state, watch)
+    train(ALONE, job(), other, RecordingWatch())
+    assert watch.rows == [20, 40, 60, 80, 100]
+    for name, value in outcome_of(other).weights["denoiser"].items():
+        assert torch.equal(value, outcome_of(state).weights["denoiser"][name])
+
+
 def test_bf16_is_the_precision_of_a_loss_and_weights_stay_float32(state: State, tmp_path: Path) -> None:
     other = Store(str(tmp_path / "other")).state("1" * 64)
     train(ALONE, job(), other, RecordingWatch())
