@@ -56,6 +56,14 @@ def repro(
     reproduce(targets or [], jobs, workers, address)
 
 
+@app.command(rich_help_panel=STAGE_PANEL)
+def check() -> None:
+    """Check params.yaml, and write what DVC compares: blocks with defaults, links to data outside the study."""
+    from pipeline.dag.check import check_study
+
+    check_study(Path.cwd())
+
+
 @app.command()
 def report() -> None:
     """Write tables, figures and page under reports/."""

@@ -1,8 +1,23 @@
 """The sections of params.yaml: one dataclass for each kind of entry."""
 
+import re
 from dataclasses import dataclass, field
 
 from pipeline.config.build import Block
+from pipeline.errors import ConfigError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def check_name(name: object, where: str) -> None:
+    """ConfigError for a name that is not safe as a folder, in a shell and in a table's cell. where: what it names."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        shown = repr(name) if len(repr(name)) <= 60 else f"{repr(name)[:60]}..."
+        kind = "" if isinstance(name, str) else " (YAML reads it as no text: quote it)"
+        raise ConfigError(
+            f"{where}: the name {shown} came{kind}; at most 100 letters of A-Z and a-z, digits, '.', '_' and '-' were "
+            "wanted, the first a letter or digit: rename it"
+        )
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from pipeline.config.entries import (
     RunEntry,
     StackEntry,
     TranslationEntry,
+    check_name,
 )
 from pipeline.errors import ConfigError, naming
 
@@ -55,19 +56,32 @@ def load_study(file: Path) -> Study:
     """Read and check everything that can be checked without importing a method."""
     content = read_yaml(file)
     check_keys(content, ["root", "launch", *KINDS, "sweeps"], str(file))
+    blocks = {kind: _section(content, kind, file) for kind in (*KINDS, "sweeps")}
     entries = {
-        kind: {
-            name: build(entry_type, entry, f"{file.name}: {kind}.{name}")
-            for name, entry in as_block(content.get(kind) or {}, f"{file.name}: {kind}").items()
-        }
+        kind: {name: build(entry_type, entry, f"{file.name}: {kind}.{name}") for name, entry in blocks[kind].items()}
         for kind, entry_type in KINDS.items()
     }
-    sweeps = as_block(content.get("sweeps") or {}, f"{file.name}: sweeps")
     launch = build(LaunchEntry, content.get("launch") or {}, f"{file.name}: launch")
     root = (file.parent / content.get("root", ".")).resolve()
-    study = Study(file, root, file.parent / "out", launch, sweeps, **entries)
+    study = Study(file, root, file.parent / "out", launch, blocks["sweeps"], **entries)
     _check_references(study)
     return study
+
+
+def _section(content: Block, kind: str, file: Path) -> dict[str, Block]:
+    """Its entries; the names that become files, arguments of commands and cells of tables are checked."""
+    where = f"{file.name}: {kind}"
+    section = as_block({} if content.get(kind) is None else content[kind], where)
+    for name, entry in section.items():
+        check_name(name, where)
+        if "." in name:
+            raise ConfigError(f"{where}: the name {name!r} has a dot, which DVC takes as two levels: write - or _")
+        as_block(entry, f"{where}.{name}")
+        for member in as_block(entry.get("members", {}), f"{where}.{name}.members") if kind == "stacks" else ():
+            check_name(member, f"{where}.{name}.members")
+        if "table" in entry and kind == "sweeps":
+            check_name(entry["table"], f"{where}.{name}.table")
+    return section
 
 
 @lru_cache  # a sweep needs it thousands of times

@@ -1,6 +1,7 @@
 """What DVC watches and what a stage reads are the same; what does not concern a result does not change its key."""
 
 import copy
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pipeline.config.study import load_study
 from pipeline.dag.graph import STAGES, Call, entries
 
 ROOT = Path(__file__).parents[3]
+CHECKED = re.compile(r"out/check/(.*)\.json")  # a block, written by the stage `check`
 PARAMS: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())
 BLOCKS = [
     (kind, name, block)
@@ -39,7 +41,8 @@ def watched() -> dict[str, list[str]]:
     with Repo(str(ROOT)) as repo:
         return {
             stage.addressing.replace("-guided@", "@"): [
-                name for dep in stage.deps if isinstance(dep, ParamsDependency) for name in dep.params
+                *(name for dep in stage.deps if isinstance(dep, ParamsDependency) for name in dep.params),
+                *(block[1].replace("/", ".") for dep in stage.deps if (block := CHECKED.fullmatch(dep.def_path))),
             ]
             for stage in repo.stage.collect()
         }
