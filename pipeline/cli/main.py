@@ -3,8 +3,8 @@
 import gc
 import json
 import os
-import re
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -12,7 +12,7 @@ import typer
 
 from pipeline.cli.standalone import Json, import_checkpoint, measure, reference, weights
 from pipeline.config.study import Study, load_study
-from pipeline.console import say
+from pipeline.console import redacted, say
 from pipeline.dag.graph import STAGES
 from pipeline.errors import TrilemmaError, UserError
 
@@ -267,12 +267,13 @@ def main() -> None:
     gc.set_threshold(50_000)  # the default of 700 costs a second while torch and MLflow are imported
     try:
         app(standalone_mode=True)
-    except (TrilemmaError, ValueError) as error:  # ValueError: the mathematics' own for what a user can cause
-        if os.environ.get("TRILEMMA_TRACEBACK"):
-            raise
-        message = re.sub(r"(?<=://)[^/\s@]+@", "", str(error))  # an address may contain a password
-        say(f"trilemma: {message}")
-        sys.exit(error.exit_code if isinstance(error, TrilemmaError) else UserError.exit_code)
+    except Exception as error:
+        expected = isinstance(error, TrilemmaError | ValueError)  # ValueError: the mathematics' own, caused by a user
+        if expected and not os.environ.get("TRILEMMA_TRACEBACK"):
+            say(f"trilemma: {error}")
+        else:
+            print(redacted(traceback.format_exc()), file=sys.stderr)
+        sys.exit(error.exit_code if isinstance(error, TrilemmaError) else UserError.exit_code if expected else 1)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ corrupt/...                damaged data, manifests and training state, moved her
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.console import say
+from pipeline.console import redacted, say
 from pipeline.data.artifacts import ELSEWHERE, MANIFEST, Artifact, Manifest, entry_of, manifest_text, parse_manifest
 from pipeline.errors import ArtifactError, StoreError
 from pipeline.store.files import temporary
@@ -105,7 +104,7 @@ class Store:
     def lighten(self, artifact: Artifact) -> None:
         """With `streams`, remove prepared images from the artifact and write the store's address into it."""
         if staying := self._staying(artifact.manifest):
-            (artifact.path / ELSEWHERE).write_text(re.sub("//[^/]*@", "//", self.uri))  # without credentials
+            (artifact.path / ELSEWHERE).write_text(redacted(self.uri))
         for name in staying:
             (artifact.path / name).unlink(missing_ok=True)
 

@@ -118,7 +118,7 @@ def test_dvc_runs_no_stage_of_a_study_with_unsafe_names(folder: Path) -> None:
     done = dvc(folder, "repro")
     assert done.returncode != 0
     assert "failed to reproduce 'check'" in done.stderr
-    assert "params.yaml: runs: the name 'x; touch pwned' came" in done.stderr
+    assert "params.yaml: runs: the name" in done.stderr
     assert not [path for path in folder.parent.rglob("*") if "pwned" in path.name]
     assert [path.name for path in (folder.parent / "victim").iterdir()] == ["kept"]
 
