@@ -30,7 +30,7 @@ OUTSIDE_PANEL = "Images and networks from outside a study"
 Name = Annotated[str, typer.Argument(help="an entry of params.yaml")]
 Workers = Annotated[
     int | None,
-    typer.Option(envvar="TRILEMMA_WORKERS", help="0: in this process; N: a private local Ray; else params.yaml's"),
+    typer.Option(min=0, envvar="TRILEMMA_WORKERS", help="0: this process; N: a private local Ray; else params.yaml's"),
 ]
 Address = Annotated[str | None, typer.Option(envvar="TRILEMMA_ADDRESS", help="of a Ray cluster to run on")]
 
@@ -89,7 +89,9 @@ def sweep(
     values: Annotated[str | None, typer.Option(help="such as 0,0.5,inf")] = None,
     seeds: Annotated[int | None, typer.Option(help="per point", min=1)] = None,
     race: Annotated[bool, typer.Option("--race", help="more seeds only where the best is in doubt")] = False,
-    concurrent: Annotated[int, typer.Option(envvar="TRILEMMA_CONCURRENT", help="trials at a time, by Ray Tune")] = 0,
+    concurrent: Annotated[
+        int, typer.Option(min=0, envvar="TRILEMMA_CONCURRENT", help="trials at a time, by Ray Tune; 0: in this process")
+    ] = 0,
     address: Address = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would run")] = False,
     as_json: Json = False,
@@ -143,7 +145,7 @@ app.command()(measure)
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000) -> None:
+def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1", min=1, max=65535)] = 5000) -> None:
     """Open the experiment tracker (MLflow) in this project."""
     from pipeline.tracking.ui import serve_ui
 
@@ -203,7 +205,7 @@ def sweeps(as_json: Json = False) -> None:
 def replay(
     addresses: Annotated[list[str] | None, typer.Argument(metavar="[TABLE:CELL ...]", help="as of `why`")] = None,
     sample: Annotated[int, typer.Option(metavar="N", help="so many cells at random", min=0)] = 0,
-    seed: Annotated[int, typer.Option(help="of the random choice")] = 0,
+    seed: Annotated[int, typer.Option(help="of the random choice", min=0)] = 0,
     as_json: Json = False,
 ) -> None:
     """Compute numbers again without stored results, in a temporary folder, and compare."""

@@ -12,6 +12,7 @@ from pipeline.errors import ConfigError
 
 T = TypeVar("T")
 Block = dict[str, Any]
+SHOWN_CHARACTERS = 80
 
 
 def build(kind: type[T], block: Any, where: str) -> T:
@@ -27,7 +28,7 @@ def build(kind: type[T], block: Any, where: str) -> T:
         place = ".".join([where, *(str(part) for part in first["loc"])])
         if first["type"] == "value_error":
             raise ConfigError(f"{place}: {first['ctx']['error']}") from None  # type: ignore[typeddict-item]
-        came = "" if first["type"] == "missing" else f" {first['input']!r}"
+        came = "" if first["type"] == "missing" else f" {shown(first['input'])}"
         raise ConfigError(f"{place}:{came} does not fit: {first['msg']}; change it in params.yaml") from None
 
 
@@ -48,17 +49,25 @@ def _adapter(kind: type) -> Any:
     return TypeAdapter(kind)
 
 
+def shown(value: object) -> str:
+    """Its repr, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
 def check_keys(block: Mapping[str, Any], known: list[str], where: str) -> None:
     for key in block:
         if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}{nearest(key, known)}; it has {', '.join(sorted(known))}")
+            raise ConfigError(
+                f"{where}: unknown key {shown(key)}{nearest(key, known)}; it has {', '.join(sorted(known))}"
+            )
 
 
 def pick(entries: Mapping[str, T], name: str, what: str) -> T:
     """entries[name]; ConfigError with all names if there is none. what: the kind of entry, for the message."""
-    if name not in entries:
+    if not isinstance(name, str) or name not in entries:
         names = ", ".join(entries) or "nothing"
-        raise ConfigError(f"no {what} named {name!r} in params.yaml{nearest(name, list(entries))}; it has {names}")
+        raise ConfigError(f"no {what} named {shown(name)} in params.yaml{nearest(name, list(entries))}; it has {names}")
     return entries[name]
 
 
@@ -70,11 +79,11 @@ def build_method(method: str, model: Block) -> Any:
 
 def nearest(name: str, known: list[str]) -> str:
     """A hint for an unknown name; empty without a similar one."""
-    near = get_close_matches(name, known, n=1)
+    near = get_close_matches(name, known, n=1) if isinstance(name, str) else []
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def as_block(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ConfigError(f"{where}: {value!r} came, but a block of `key: value` was wanted ({{}} for none)")
+        raise ConfigError(f"{where}: {shown(value)} came, but a block of `key: value` was wanted ({{}} for none)")
     return value

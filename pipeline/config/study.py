@@ -1,4 +1,4 @@
-"""params.yaml -> frozen dataclasses, strictly. Nothing else reads YAML.
+"""params.yaml -> frozen dataclasses, strictly.
 
 An entry's `model`, `train` and `sample` blocks stay as written here: they are checked against the dataclass of their
 method or stage by `build` where that is imported anyway, so that reading the parameters never costs an import of torch.
@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.build import Block, as_block, build, check_keys, nearest, pick
+from pipeline.config.build import Block, as_block, build, check_keys, nearest, pick, shown
 from pipeline.config.entries import (
     KINDS,
     ClassifierEntry,
@@ -23,6 +23,7 @@ from pipeline.config.entries import (
     TranslationEntry,
     check_name,
 )
+from pipeline.config.yaml_file import read_yaml
 from pipeline.errors import ConfigError, naming
 
 
@@ -61,11 +62,17 @@ def load_study(file: Path) -> Study:
         kind: {name: build(entry_type, entry, f"{file.name}: {kind}.{name}") for name, entry in blocks[kind].items()}
         for kind, entry_type in KINDS.items()
     }
-    launch = build(LaunchEntry, content.get("launch") or {}, f"{file.name}: launch")
-    root = (file.parent / content.get("root", ".")).resolve()
+    launch = build(LaunchEntry, {} if content.get("launch") is None else content["launch"], f"{file.name}: launch")
+    root = (file.parent / _text(content.get("root", "."), f"{file.name}: root")).resolve()
     study = Study(file, root, file.parent / "out", launch, blocks["sweeps"], **entries)
     _check_references(study)
     return study
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        raise ConfigError(f"{where}: {value!r} came, the path of a folder was wanted")
+    return value
 
 
 def _section(content: Block, kind: str, file: Path) -> dict[str, Block]:
@@ -89,28 +96,16 @@ def method_modules(method: str, root: Path) -> tuple[str, str]:
     """("methods.edm", "EDM") of "edm.EDM", checked against the file without importing it."""
     module, _, cls = method.rpartition(".")
     file = root / "methods" / f"{module}.py"
-    if not module.isidentifier() or not file.is_file():
+    if not module.isidentifier() or len(module) > 100 or not file.is_file():
         found = sorted(path.stem for path in (root / "methods").glob("[!_]*.py"))
         near, there = nearest(module, found), ", ".join(found)
-        raise ConfigError(f"method {method!r}: no methods/{module or method}.py{near}; there are {there}")
+        raise ConfigError(f"method {shown(method)}: no methods/{(module or method)[:100]}.py{near}; there are {there}")
     classes = [node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)]
     if cls not in classes:
-        raise ConfigError(f"method {method!r}: no class {cls!r} in methods/{module}.py; it has {', '.join(classes)}")
+        raise ConfigError(
+            f"method {shown(method)}: no class {shown(cls)} in methods/{module}.py; it has {', '.join(classes)}"
+        )
     return f"methods.{module}", cls
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError
-
-    if not file.is_file():
-        raise ConfigError(f"no {file}: run this in a study's folder, the one with params.yaml")
-    try:
-        content = YAML(typ="safe", pure=True).load(file.read_text())
-    except (MarkedYAMLError, UnicodeDecodeError) as error:
-        line = str(error).replace("\n", " ")
-        raise ConfigError(f"{file} is not YAML: {line}") from None
-    return as_block(content, str(file))
 
 
 def _check_references(study: Study) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from methods.core.numbers import Count, Fraction, Seed
 from methods.core.pixels import to_uint8
 from methods.core.rng import TILE, rows_of_worker, sample_tiles
 from methods.core.types import DataSpec, Generator, Nets
@@ -15,7 +16,7 @@ from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.loader import Prepared, checked
 from pipeline.data.row_index import open_rows
 from pipeline.errors import UserError
-from pipeline.training.loop import DrawsOn, Job, Precision, check_at_least_one, outcome_of, train, write_trained
+from pipeline.training.loop import DrawsOn, Job, Precision, outcome_of, train, write_trained
 from pipeline.training.networks import data_spec
 
 
@@ -23,19 +24,16 @@ from pipeline.training.networks import data_spec
 class Train:
     """The `train` block of a run."""
 
-    steps: int = 2000
-    batch: int = 128  # images per step, over all workers
-    seed: int = 0
+    steps: Count = 2000
+    batch: Count = 128  # images per step, over all workers
+    seed: Seed = 0
     precision: Precision = "float32"
     draws: DrawsOn = "cpu"  # whose generators draw noise and dropout; cuda: faster on a GPU, other numbers
     flip: bool = False  # mirror each image with probability 1/2 (EDM's augmentation does so already)
-    collapse: float | None = 0.02  # adversarial methods: stop below this share of the real images' spread
+    collapse: Fraction | None = 0.02  # adversarial methods: stop below this share of the real images' spread
 
     def __post_init__(self) -> None:
-        check_at_least_one(steps=self.steps, batch=self.batch)
         rows_of_worker(self.batch, 0, 1)
-        if self.collapse is not None and not 0 <= self.collapse < 1:
-            raise ValueError(f"collapse: {self.collapse} came, a share below 1 or null was wanted")
 
 
 @dataclass(frozen=True)

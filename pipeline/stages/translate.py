@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from methods.core.guidance import Guide, guided
+from methods.core.numbers import Count, Positive
 from methods.core.pixels import from_uint8, to_uint8
 from methods.core.rng import TILE, SeededRng
 from methods.core.types import Denoiser, Source
@@ -38,9 +39,9 @@ GUIDANCE = (True, False)
 @dataclass(frozen=True)
 class Config:
     sampler: SamplerConfig
-    starts: list[float]
-    images: int
-    sets: int
+    starts: list[Positive]
+    images: Count
+    sets: Count
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
