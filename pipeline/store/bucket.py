@@ -85,7 +85,7 @@ class Bucket:
     @_retried
     def info(self, name: str) -> FileInfo | None:
         info = self.files.get_file_info(self._path(name))
-        return FileInfo(info.size, time.time() - info.mtime_ns / 1e9) if info.type == FileType.File else None
+        return FileInfo(info.size, info.mtime_ns / 1e9) if info.type == FileType.File else None
 
     @_retried
     def names(self, folder: str) -> list[str]:
