@@ -22,6 +22,10 @@ def check_study(folder: Path) -> None:
     study = load_study(folder / "params.yaml")
     wanted = {Path("README"): "For DVC to compare: see `trilemma check --help`.\n"} | _blocks(study) | _outside(study)
     place = study.out / FOLDER
+    above = {folder for name in wanted for folder in (place / name).parents if folder.is_relative_to(study.out)}
+    above |= set(study.out.glob("*"))  # the folders of stages
+    for link in sorted(folder for folder in above if folder.is_symlink()):  # else files outside the study are removed
+        raise UserError(f"{link} is a link, where DVC accepts no outputs: remove it, or put a folder in its place")
     for name, content in wanted.items():
         _write(place / name, content)
     for path in [path for path in place.rglob("*") if path.is_symlink() or path.is_file()]:

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from pipeline.config.study import load_study
 from pipeline.dag.check import check_study
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UserError
 from pipeline.store.publish import new_artifact
 
 ROOT = Path(__file__).parents[3]
@@ -92,6 +92,20 @@ def test_no_artifact_is_published_under_an_unsafe_name(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="an artifact's folder: the name"), new_artifact(path, "", "", {}, {}):
             pass
     assert (victim / "kept").exists()
+
+
+@pytest.mark.parametrize("link", ["out", "out/pretrain", "out/check", "out/check/outside", "out/check/datasets/digits"])
+def test_nothing_is_written_or_removed_behind_a_link(link: str, tmp_path: Path) -> None:
+    place, victim = tmp_path / "study", tmp_path / "victim"
+    (place / link).parent.mkdir(parents=True)
+    for folder in (victim, victim / "check"):
+        folder.mkdir()
+        (folder / "kept").touch()
+    (place / link).symlink_to(victim)
+    write(study(), place)
+    with pytest.raises(UserError, match=f"{link} is a link"):
+        check_study(place)
+    assert sorted(path.name for path in victim.rglob("*")) == ["check", "kept", "kept"]
 
 
 @pytest.fixture
