@@ -7,6 +7,7 @@ over a longer one. Denoised images are combined, so the two runs may differ in s
 from dataclasses import dataclass
 
 from methods.core.guidance import check_interval, classifier_free, constant, within
+from methods.core.numbers import NotNegative, Number
 from methods.core.types import Denoiser
 
 
@@ -14,8 +15,8 @@ from methods.core.types import Denoiser
 class Use:
     """How a guided run uses a weaker run."""
 
-    weight: float = 1.0  # w - 1 of the paper, which has w from 1.7 to 2.9; 0: none
-    interval: tuple[float, float] | None = None  # guide only steps that begin at noise levels (low, high]
+    weight: Number = 1.0  # w - 1 of the paper, which has w from 1.7 to 2.9; 0: none
+    interval: tuple[NotNegative, NotNegative] | None = None  # guide only steps that begin at noise levels (low, high]
 
     def __post_init__(self) -> None:
         check_interval(self.interval, "interval")

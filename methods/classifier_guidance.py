@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from methods.core.checks import check_chain_steps, check_labels, require, require_at_least
 from methods.core.guidance import Guide, WeightLaw, constant, switched
+from methods.core.numbers import Count, NotNegative, Number, Share
 from methods.core.process.chains import Chain, chain_of, look_up
 from methods.core.process.noise import LinearVP
 from methods.core.process.posterior import diffuse
@@ -31,11 +32,11 @@ from methods.nets.small.encoder import MlpEncoder
 class Use:
     """How a guided run uses the classifier. Default: ADM-G with a class-conditional model; unconditional: 10."""
 
-    scale: float = 1.0  # weight of the classifier's gradient
+    scale: Number = 1.0  # weight of the classifier's gradient
     entropy_driven: bool = False  # times log K / entropy of each image's predicted classes
-    entropy_cap: float | None = None  # at most this much; None: no cap, as in the official code
-    late_scale: float | None = None  # instead of scale from switch_time on; None: never (ADM-G++ has both)
-    switch_time: float = 0.65  # of LinearVP, whatever the classifier's own chain
+    entropy_cap: Number | None = None  # at most this much; None: no cap, as in the official code
+    late_scale: Number | None = None  # instead of scale from switch_time on; None: never (ADM-G++ has both)
+    switch_time: Share = 0.65  # of LinearVP, whatever the classifier's own chain
 
     def __post_init__(self) -> None:
         capped = self.entropy_cap is not None
@@ -56,19 +57,19 @@ class Use:
 class Classifier:
     """Classifier of noisy images at every step of a chain. Training settings: ADM's at 256 pixels."""
 
-    steps: int = 1000  # of the chain
+    steps: Count = 1000  # of the chain
     schedule: Literal["linear", "cosine"] = "linear"  # of the noise levels
-    classes: int | None = None  # None: the data's; others: a feature trunk of other classes, which cannot guide
+    classes: Count | None = None  # None: the data's; others: a feature trunk of other classes, which cannot guide
     net: Literal["unet", "mlp"] = "unet"  # the way down of ADM's U-Net for square images; mlp for points too
-    width: int = 128  # channels at channel_mult 1, or hidden units
-    depth: int = 2  # residual blocks per resolution, or of the mlp
-    channel_mult: tuple[int, ...] = (1, 1, 2, 2, 4, 4)  # U-Net: width at each resolution, finest first
-    attention: tuple[int, ...] = (32, 16, 8)  # U-Net: pixels per side where blocks attend
-    head_width: int = 64  # U-Net: channels of an attention head
+    width: Count = 128  # channels at channel_mult 1, or hidden units
+    depth: Count = 2  # residual blocks per resolution, or of the mlp
+    channel_mult: tuple[Count, ...] = (1, 1, 2, 2, 4, 4)  # U-Net: width at each resolution, finest first
+    attention: tuple[Count, ...] = (32, 16, 8)  # U-Net: pixels per side where blocks attend
+    head_width: Count = 64  # U-Net: channels of an attention head
     pool: Pool = "attention"  # U-Net
-    entropy_weight: float = 0.0  # of log K - entropy in the loss; entropy-aware training: 0.1
-    lr: float = 3e-4  # AdamW's first learning rate, falls linearly to 0
-    weight_decay: float = 0.05  # AdamW's
+    entropy_weight: NotNegative = 0.0  # of log K - entropy in the loss; entropy-aware training: 0.1
+    lr: NotNegative = 3e-4  # AdamW's first learning rate, falls linearly to 0
+    weight_decay: NotNegative = 0.05  # AdamW's
 
     Use = Use
 

@@ -13,8 +13,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from methods.core.checks import require, require_at_least, require_fraction, require_positive
+from methods.core.checks import require
 from methods.core.dropout import repeated_masks
+from methods.core.numbers import Count, Fraction, NotNegative, Number, Positive
 from methods.core.process.denoise import Coefficients, EDMScheme, Preconditioned
 from methods.core.process.noise import edm_grid
 from methods.core.rng import ImageRng, StepRng
@@ -32,13 +33,13 @@ FEWEST, MOST = 10, 1280  # iCT's intervals between levels, at first and at last
 class Sampling:
     """One network call for the noise, and one for each later level."""
 
-    sigma_max: float = 80.0  # of the noise that sampling starts from
-    levels: tuple[float, ...] = (0.821,)  # falling; noise of this level is added to the image before; (): one call
+    sigma_max: Positive = 80.0  # of the noise that sampling starts from
+    levels: tuple[Positive, ...] = (0.821,)  # falling; noise of this level is added to the image before; (): one call
 
     def __post_init__(self) -> None:
         every = (self.sigma_max, *self.levels)
-        falls = all(high > low > 0 for high, low in pairwise(every))
-        require(self.sigma_max > 0 and falls, "levels", self.levels, "levels that fall from sigma_max, above 0,")
+        falls = all(high > low for high, low in pairwise(every))
+        require(falls, "levels", self.levels, "levels that fall from sigma_max, above 0,")
 
 
 @dataclass(frozen=True)
@@ -47,35 +48,32 @@ class Consistency:
 
     net: Literal["song-unet", "ncsnpp", "adm", "mlp"] = "song-unet"  # this and the next six as in EDM
     conditional: bool = True
-    width: int = 128
-    depth: int = 4
-    channel_mult: tuple[int, ...] = (2, 2, 2)
-    attention: tuple[int, ...] = (16,)
-    sigma_data: float | None = None
-    dropout: float | None = None  # with one mask for both evaluations; None: 0.2 for U-Nets, 0 for the mlp; iCT: 0.3
+    width: Count = 128
+    depth: Count = 4
+    channel_mult: tuple[Count, ...] = (2, 2, 2)
+    attention: tuple[Count, ...] = (16,)
+    sigma_data: Positive | None = None
+    dropout: Fraction | None = None  # with one mask for both evaluations; None: 0.2 for U-Nets, 0 for the mlp; iCT: 0.3
     pairs: Literal["ect", "ict"] = "ect"  # of noise levels; ict: neighbours of a grid that gets finer
-    p_mean: float = -1.1  # mean of ln t
-    p_std: float = 2.0  # standard deviation of ln t
-    q: float = 2.0  # ect: t - r falls by this factor from stage to stage
-    k: float = 8.0  # ect: how much smaller r is where t is small
-    b: float = 1.0  # ect: from which t on it is not
-    stage_steps: int = 25_000  # ect: steps in a stage
-    first_stage_steps: int | None = None  # ect: in the first, nearly denoising: more from nothing; None: the same
-    total_steps: int = 400_000  # ict: of the training, over which the grid gets finer
-    huber: float | None = None  # c of sqrt(square + c^2) - c; None: 0 for ect, 0.00054 sqrt(values) for ict
+    p_mean: Number = -1.1  # mean of ln t
+    p_std: Positive = 2.0  # standard deviation of ln t
+    q: Positive = 2.0  # ect: t - r falls by this factor from stage to stage
+    k: NotNegative = 8.0  # ect: how much smaller r is where t is small
+    b: Number = 1.0  # ect: from which t on it is not
+    stage_steps: Count = 25_000  # ect: steps in a stage
+    first_stage_steps: Count | None = None  # ect: in the first, nearly denoising: more from nothing; None: the same
+    total_steps: Count = 400_000  # ict: of the training, over which the grid gets finer
+    huber: NotNegative | None = None  # c of sqrt(square + c^2) - c; None: 0 for ect, 0.00054 sqrt(values) for ict
     weighting: Literal["interval", "snr"] = "interval"  # of the loss: 1 / (t - r), or 1 / c_out(t)^2 (ImageNet-64)
-    lr: float = 1e-4  # RAdam's learning rate, constant
-    ema: float = 0.9999  # decay of the averaged weights per step
+    lr: Positive = 1e-4  # RAdam's learning rate, constant
+    ema: Fraction = 0.9999  # decay of the averaged weights per step
 
     Sampling = Sampling
     roles: ClassVar[Mapping[str, bool]] = {"start": False}
 
     def __post_init__(self) -> None:
         _ = self._edm  # its checks
-        require_positive(p_std=self.p_std, q=self.q - 1, lr=self.lr)
-        require_at_least(1, stage_steps=self.stage_steps, total_steps=self.total_steps)
-        require_at_least(0, k=self.k, huber=self.huber or 0.0, first_stage_steps=self.first_stage_steps or 0)
-        require_fraction(ema=self.ema)
+        require(self.q > 1, "q", self.q, "more than 1")
 
     def players(self) -> tuple[Player, ...]:
         radam = Adam(lambda progress: self.lr, rectified=True, replace_nonfinite=1e5)

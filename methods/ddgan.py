@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.core.checks import check_channels, check_conditional, require, require_at_least, require_fraction
+from methods.core.numbers import Count, CountOrZero, Fraction, NotNegative, Positive
 from methods.core.process.chains import Chain, cosine_betas, geometric_betas, look_up, vp_betas
 from methods.core.process.posterior import Posterior, diffuse
 from methods.core.rng import ImageRng, StepRng
@@ -36,34 +37,34 @@ class Sampling:
 class DDGAN:
     """Defaults: the official CIFAR-10 recipe except the network, which for images is `net: ncsnpp`."""
 
-    steps: int = 4  # T
+    steps: Count = 4  # T
     schedule: Literal["vp", "geometric", "cosine"] = "vp"  # cosine: improved DDPM's, ours
-    beta_min: float = 0.1  # geometric: variance at time 0; cosine has none
-    beta_max: float = 20.0  # geometric: variance at time 1, below 1
+    beta_min: Positive = 0.1  # geometric: variance at time 0; cosine has none
+    beta_max: Positive = 20.0  # geometric: variance at time 1, below 1
     net: Literal["ncsnpp", FlatNet] = "mixture-mlp"  # ncsnpp: the paper's, for square images
     conditional: bool = False  # on the classes, where the data have any; not for mixtures' networks
-    latent: int = 100  # length of z ~ N(0, I)
-    width: int | None = None  # channels at channel_mult 1, or hidden units; None: 128, or 100 (mlp: 256)
-    depth: int | None = None  # residual blocks per resolution, or hidden layers; None: 2, or 3
-    channel_mult: tuple[int, ...] = (1, 2, 2, 2)  # ncsnpp: width at each resolution, finest first
-    attention: tuple[int, ...] = (16,)  # ncsnpp: pixels per side where blocks attend
-    dropout: float = 0.0  # ncsnpp
-    style_width: int = 256  # ncsnpp: of the mapped latent
-    mapping_layers: int = 4  # ncsnpp: hidden layers of its mapping
+    latent: Count = 100  # length of z ~ N(0, I)
+    width: Count | None = None  # channels at channel_mult 1, or hidden units; None: 128, or 100 (mlp: 256)
+    depth: Count | None = None  # residual blocks per resolution, or hidden layers; None: 2, or 3
+    channel_mult: tuple[Count, ...] = (1, 2, 2, 2)  # ncsnpp: width at each resolution, finest first
+    attention: tuple[Count, ...] = (16,)  # ncsnpp: pixels per side where blocks attend
+    dropout: Fraction = 0.0  # ncsnpp
+    style_width: Count = 256  # ncsnpp: of the mapped latent
+    mapping_layers: CountOrZero = 4  # ncsnpp: hidden layers of its mapping
     norm_after: NormAfter = "adaptive"  # ncsnpp: of a block's second half
     image_in: Pyramid = "residual"  # ncsnpp: how the input image enters every level
     image_out: Pyramid = "none"  # ncsnpp: how the output image is formed from the levels
     discriminator_size: Size = "small"  # ncsnpp: the discriminator halves images three times; "large": six
-    discriminator_width: int = 64  # ncsnpp: channels of the discriminator, doubled three times
-    generator_lr: float = 1.6e-4  # Adam's first learning rate
-    discriminator_lr: float = 1.25e-4  # as generator_lr
-    lr_min: float = 1e-5  # learning rate at the end of the cosine
-    epochs: int = 1800  # the learning rates follow a cosine in as many steps
-    lr_linear_from: float | None = None  # ours, in place of the cosine: the share of the training before they fall
-    ema: float = 0.9999  # decay of the generator's averaged weights per step
+    discriminator_width: Count = 64  # ncsnpp: channels of the discriminator, doubled three times
+    generator_lr: NotNegative = 1.6e-4  # Adam's first learning rate
+    discriminator_lr: NotNegative = 1.25e-4  # as generator_lr
+    lr_min: NotNegative = 1e-5  # learning rate at the end of the cosine
+    epochs: Count = 1800  # the learning rates follow a cosine in as many steps
+    lr_linear_from: Fraction | None = None  # ours, in place of the cosine: the share of the training before they fall
+    ema: Fraction = 0.9999  # decay of the generator's averaged weights per step
     ema_warmup: bool = False  # ours: a smaller decay in the first steps
-    r1_gamma: float = 0.02  # weight of the R1 penalty, halved
-    r1_every: int = 15  # steps; not rescaled by it
+    r1_gamma: NotNegative = 0.02  # weight of the R1 penalty, halved
+    r1_every: Count = 15  # steps; not rescaled by it
 
     Sampling = Sampling
 

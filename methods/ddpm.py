@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from methods.core.chain_model import ChainModel
 from methods.core.labels import check_guidance, drop_labels
+from methods.core.numbers import Count, Fraction, NotNegative, Number
 from methods.core.process.chains import look_up
 from methods.core.process.posterior import diffuse
 from methods.core.rng import StepRng
@@ -23,11 +24,13 @@ class Sampling:
     """One network call per state visited. Default: the paper's."""
 
     spacing: str | None = None  # "250": evenly; "90,60,20": by section; "ddim50": one stride; None: all
-    eta: float | None = None  # None: ancestral; else DDIM, 0 deterministic
+    eta: NotNegative | None = None  # None: ancestral; else DDIM, 0 deterministic
     variance: Literal["small", "large"] = "large"  # of ancestral steps: the posterior's, or beta
     clip: bool = True  # the predicted image, to [-1, 1]
-    cfg_weight: float = 0.0  # classifier-free guidance: 0 none (Ho and Salimans' w; DiT's and DG's scale is 1 + w)
-    cfg_interval: tuple[float, float] | None = None  # guide only steps that begin at noise levels (low, high]
+    cfg_weight: Number = 0.0  # classifier-free guidance: 0 none (Ho and Salimans' w; DiT's and DG's scale is 1 + w)
+    cfg_interval: tuple[NotNegative, NotNegative] | None = (
+        None  # guide only steps that begin at noise levels (low, high]
+    )
 
     def __post_init__(self) -> None:
         check_steps_back(self.eta, self.variance)
@@ -38,18 +41,18 @@ class Sampling:
 class DDPM(ChainModel):
     """Predicts the noise of every state of a fixed chain. Defaults: CIFAR-10."""
 
-    steps: int = 1000  # T
+    steps: Count = 1000  # T
     schedule: Literal["linear", "cosine"] = "linear"  # of the noise levels
     net: Literal["unet", "mlp"] = "unet"  # ADM's U-Net for square images; mlp for points too
     conditional: bool = False  # on the classes, where the data have any
-    label_dropout: float = 0.0  # probability that an image's class is hidden, for classifier-free guidance (0.1)
-    width: int = 128  # channels at channel_mult 1, or hidden units
-    depth: int = 2  # residual blocks per resolution, or of the mlp
-    channel_mult: tuple[int, ...] = (1, 2, 2, 2)  # U-Net: width at each resolution, finest first
-    attention: tuple[int, ...] = (16,)  # U-Net: pixels per side where blocks attend
-    dropout: float = 0.1  # of the U-Net
-    lr: float = 2e-4  # Adam's learning rate, constant
-    ema: float = 0.9999  # decay of the averaged weights per step
+    label_dropout: Fraction = 0.0  # probability that an image's class is hidden, for classifier-free guidance (0.1)
+    width: Count = 128  # channels at channel_mult 1, or hidden units
+    depth: Count = 2  # residual blocks per resolution, or of the mlp
+    channel_mult: tuple[Count, ...] = (1, 2, 2, 2)  # U-Net: width at each resolution, finest first
+    attention: tuple[Count, ...] = (16,)  # U-Net: pixels per side where blocks attend
+    dropout: Fraction = 0.1  # of the U-Net
+    lr: NotNegative = 2e-4  # Adam's learning rate, constant
+    ema: Fraction = 0.9999  # decay of the averaged weights per step
 
     Sampling = Sampling
 

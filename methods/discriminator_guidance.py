@@ -16,6 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from methods.classifier_guidance import Classifier, ClassifierOutput, Trunk
 from methods.core.checks import check_labels, require, require_at_least, require_fraction, require_positive
 from methods.core.guidance import Guide, WeightLaw, boosted, switched
+from methods.core.numbers import Count, Fraction, NotNegative, Number, Positive, Share
 from methods.core.process.noise import CosineVP, LinearVP
 from methods.core.rng import StepRng
 from methods.core.shapes import per_sample
@@ -36,15 +37,15 @@ LogOdds: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # x_vp [B, *shape], tau
 class Use:
     """How a guided run uses the discriminator. Defaults: EDM-G++ on CIFAR-10; with classes: weight 1, boost."""
 
-    weight: float = 2.0  # in first-order evaluations of a Heun step
-    second_weight: float = 0.0  # in second-order ones, at as many discriminator calls again
-    time_min: float = 0.01  # the guide acts between these tau: 0.01 is sigma = 0.045
-    time_max: float = 1.0  # 1 is sigma = 152
-    clip: float = 1e-5  # d is kept this far from 0 and 1, where the gradient is zero
+    weight: Number = 2.0  # in first-order evaluations of a Heun step
+    second_weight: Number = 0.0  # in second-order ones, at as many discriminator calls again
+    time_min: Positive = 0.01  # the guide acts between these tau: 0.01 is sigma = 0.045
+    time_max: Positive = 1.0  # 1 is sigma = 152
+    clip: Positive = 1e-5  # d is kept this far from 0 and 1, where the gradient is zero
     boost: bool = False  # more weight at every second step where log odds are below 0; with sample.boost_churn
-    boost_factor: float = 2.0  # times as much; ADM-G++: 3, 5 or 0.75
-    late_weight: float | None = None  # instead of weight from switch_time on; None: never (ADM-G++ has both)
-    switch_time: float = 0.65  # tau
+    boost_factor: Positive = 2.0  # times as much; ADM-G++: 3, 5 or 0.75
+    late_weight: Number | None = None  # instead of weight from switch_time on; None: never (ADM-G++ has both)
+    switch_time: Share = 0.65  # tau
     norm_scaling: bool = False  # its gradient is rescaled to the norm of the other guides' (ADM-G++, "Scaling")
 
     def __post_init__(self) -> None:
@@ -81,14 +82,14 @@ class Discriminator:
     body: Literal["mlp", "conv", "head"] = "conv"  # mlp for points too; head: on the trunk's features
     trunk: Classifier | None = None  # whose features the head reads
     conditional: bool = True  # on the classes, where the data have any; a trunk is unconditional
-    width: int = 128  # channels at full resolution, or hidden units
-    depth: int = 2  # residual blocks per resolution, or of the mlp
-    dropout: float = 0.0  # of the residual blocks of conv
+    width: Count = 128  # channels at full resolution, or hidden units
+    depth: Count = 2  # residual blocks per resolution, or of the mlp
+    dropout: Fraction = 0.0  # of the residual blocks of conv
     clock: Clock = "linear"  # schedule of the network's time input
     density_ratio: Ratio = "bce"  # the loss that the density ratio is learned by, see `ratio_loss`
-    time_min: float = 1e-5  # least tau in training
-    lr: float = 3e-4  # Adam's learning rate, constant
-    weight_decay: float = 1e-7  # Adam's
+    time_min: Positive = 1e-5  # least tau in training
+    lr: Positive = 3e-4  # Adam's learning rate, constant
+    weight_decay: NotNegative = 1e-7  # Adam's
     decoupled: bool = False  # True: AdamW
 
     Use = Use

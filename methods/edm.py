@@ -14,6 +14,7 @@ from methods.core.checks import (
     require_positive,
 )
 from methods.core.labels import check_guidance, classifier_free_denoiser, drop_labels
+from methods.core.numbers import Count, CountOrZero, Fraction, MaybeInfinite, NotNegative, Number, Positive, Probability
 from methods.core.process.denoise import EDMScheme, Preconditioned, denoising_errors
 from methods.core.process.noise import GeometricVE, LinearVP, SubVP, edm_grid
 from methods.core.rng import ImageRng, StepRng
@@ -58,21 +59,23 @@ PATHS = {"vp": vp_path(LinearVP()), "sub-vp": sub_vp_path(SubVP()), "ve": ve_pat
 class Sampling:
     """Algorithms 1 and 2: 2 steps - 1 network evaluations per image."""
 
-    steps: int = 18  # CIFAR-10; 40 at 64 pixels; rk45 chooses its own
-    sigma_min: float = 0.002  # least noise level before 0, in image units
-    sigma_max: float = 80.0  # first noise level, in image units
-    rho: float = 7.0  # levels are uniform in sigma^(1/rho)
-    churn: float = 0.0  # S_churn; ImageNet-64: 40 with 256 steps, levels 0.05 to 50 and churn_noise 1.003
-    churn_min: float = 0.0  # S_min: churn at noise levels from this ...
-    churn_max: float = float("inf")  # S_max: ... to this
-    churn_noise: float = 1.0  # S_noise
-    boost_churn: float | None = None  # S_churn for samples whose discriminator's log odds are below 0 (EDM-G++: 4)
-    boost_period: int = 5  # every how many steps
+    steps: Count = 18  # CIFAR-10; 40 at 64 pixels; rk45 chooses its own
+    sigma_min: Positive = 0.002  # least noise level before 0, in image units
+    sigma_max: Positive = 80.0  # first noise level, in image units
+    rho: Positive = 7.0  # levels are uniform in sigma^(1/rho)
+    churn: NotNegative = 0.0  # S_churn; ImageNet-64: 40 with 256 steps, levels 0.05 to 50 and churn_noise 1.003
+    churn_min: NotNegative = 0.0  # S_min: churn at noise levels from this ...
+    churn_max: MaybeInfinite = float("inf")  # S_max: ... to this
+    churn_noise: Positive = 1.0  # S_noise
+    boost_churn: Positive | None = None  # S_churn for samples whose discriminator's log odds are below 0 (EDM-G++: 4)
+    boost_period: Count = 5  # every how many steps
     solver: Literal["heun", "euler", "rk45", "sde"] = "heun"  # sde: the reverse SDE, by Euler and Maruyama
     process: Literal["edm", "vp", "sub-vp", "ve"] = "edm"  # whose path is followed; score SDEs': levels uniform in time
-    tolerance: float = 1e-5  # of rk45, relative and absolute
-    cfg_weight: float = 0.0  # classifier-free guidance: 0 none (Ho and Salimans' w; DiT's and DG's scale is 1 + w)
-    cfg_interval: tuple[float, float] | None = None  # guide only steps that begin at noise levels (low, high]
+    tolerance: Positive = 1e-5  # of rk45, relative and absolute
+    cfg_weight: Number = 0.0  # classifier-free guidance: 0 none (Ho and Salimans' w; DiT's and DG's scale is 1 + w)
+    cfg_interval: tuple[NotNegative, NotNegative] | None = (
+        None  # guide only steps that begin at noise levels (low, high]
+    )
 
     def __post_init__(self) -> None:
         solvers, processes = ("heun", "euler", "rk45", "sde"), ("edm", *PATHS)
@@ -111,21 +114,21 @@ class EDM:
 
     net: Literal["song-unet", "ncsnpp", "adm", "mlp"] = "song-unet"  # U-Nets for square images; mlp for points too
     conditional: bool = True  # on the classes, where the data have any
-    label_dropout: float = 0.0  # probability that an image's class is hidden, for classifier-free guidance (0.1)
-    width: int = 128  # channels at channel_mult 1, or hidden units
-    depth: int = 4  # residual blocks per resolution, or of the mlp
-    channel_mult: tuple[int, ...] = (2, 2, 2)  # U-Nets: width at each resolution, finest first
-    attention: tuple[int, ...] = (16,)  # U-Nets: pixels per side where blocks attend
-    dropout: float | None = None  # None: 0.13 for U-Nets, 0 for the mlp
-    augment: float | None = None  # probability of each non-leaky augmentation; None: 0.12 for U-Nets, 0 for the mlp
-    sigma_data: float | None = None  # standard deviation of the data; None: as measured (paper: 0.5)
-    p_mean: float = -1.2  # mean of ln sigma in training
-    p_std: float = 1.2  # standard deviation of ln sigma in training
-    lr: float = 1e-3  # Adam's learning rate after the ramp-up
-    lr_rampup_images: int = 10_000_000  # linear from 0; choose far fewer for a short training
+    label_dropout: Fraction = 0.0  # probability that an image's class is hidden, for classifier-free guidance (0.1)
+    width: Count = 128  # channels at channel_mult 1, or hidden units
+    depth: Count = 4  # residual blocks per resolution, or of the mlp
+    channel_mult: tuple[Count, ...] = (2, 2, 2)  # U-Nets: width at each resolution, finest first
+    attention: tuple[Count, ...] = (16,)  # U-Nets: pixels per side where blocks attend
+    dropout: Fraction | None = None  # None: 0.13 for U-Nets, 0 for the mlp
+    augment: Probability | None = None  # of each non-leaky augmentation; None: 0.12 for U-Nets, 0 for the mlp
+    sigma_data: Positive | None = None  # standard deviation of the data; None: as measured (paper: 0.5)
+    p_mean: Number = -1.2  # mean of ln sigma in training
+    p_std: Positive = 1.2  # standard deviation of ln sigma in training
+    lr: Positive = 1e-3  # Adam's learning rate after the ramp-up
+    lr_rampup_images: CountOrZero = 10_000_000  # linear from 0; choose far fewer for a short training
     lr_decay: Literal["linear"] | None = None  # to 0 over the training (paper: none)
-    ema_halflife_images: int = 500_000  # of the averaged weights
-    ema_rampup: float | None = 0.05  # half-life at most this share of the images seen so far
+    ema_halflife_images: Count = 500_000  # of the averaged weights
+    ema_rampup: Positive | None = 0.05  # half-life at most this share of the images seen so far
 
     Sampling = Sampling
 

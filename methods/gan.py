@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.core.checks import check_conditional, require, require_at_least, require_fraction
+from methods.core.numbers import Count, Fraction, NotNegative
 from methods.core.rng import ImageRng, StepRng
 from methods.core.training.adversarial import collapse_statistics, discriminator_loss, loss_on_real
 from methods.core.training.rates import averaging, falling
@@ -31,16 +32,16 @@ class GAN:
 
     net: Literal["plain", "mixture-fourier", "mlp"] = "plain"  # mixture-fourier: ours, for fine detail; mlp: residual
     conditional: bool = False  # on the classes, where the data have any; mlp only
-    latent: int = 2  # length of z, uniform in [0, 1)
-    width: int = 100  # hidden units
-    depth: int = 3  # hidden layers or blocks of the generator; the discriminator has one more, but in mlp
-    generator_lr: float = 1e-4  # Adam's learning rate
-    discriminator_lr: float = 4e-4  # Adam's learning rate
-    lr_linear_from: float | None = None  # ours: the share of the training before the rates fall; None: never
-    ema: float | None = None  # ours: decay of the generator's averaged weights per step; None: no average is kept
+    latent: Count = 2  # length of z, uniform in [0, 1)
+    width: Count = 100  # hidden units
+    depth: Count = 3  # hidden layers or blocks of the generator; the discriminator has one more, but in mlp
+    generator_lr: NotNegative = 1e-4  # Adam's learning rate
+    discriminator_lr: NotNegative = 4e-4  # Adam's learning rate
+    lr_linear_from: Fraction | None = None  # ours: the share of the training before the rates fall; None: never
+    ema: Fraction | None = None  # ours: decay of the generator's averaged weights per step; None: no average is kept
     ema_warmup: bool = False  # ours: a smaller decay in the first steps
-    r1_gamma: float = 0.0  # ours: weight of the R1 penalty, halved; 0: none
-    r1_every: int = 8  # steps; not rescaled by it
+    r1_gamma: NotNegative = 0.0  # ours: weight of the R1 penalty, halved; 0: none
+    r1_every: Count = 8  # steps; not rescaled by it
 
     Sampling = Sampling
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from methods.core.chain_model import ChainModel
 from methods.core.density.variational import bound_terms
 from methods.core.labels import check_guidance, drop_labels
+from methods.core.numbers import Count, Fraction, NotNegative, Number
 from methods.core.process.chains import Chain, look_up
 from methods.core.process.posterior import diffuse
 from methods.core.rng import StepRng
@@ -28,10 +29,12 @@ class Sampling:
     """One network call per state visited."""
 
     spacing: str | None = None  # as DDPM's; None: 250 states, or all if fewer
-    eta: float | None = None  # None: ancestral; else DDIM, 0 deterministic
+    eta: NotNegative | None = None  # None: ancestral; else DDIM, 0 deterministic
     clip: bool = True  # the predicted image, to [-1, 1]
-    cfg_weight: float = 0.0  # classifier-free guidance: 0 none (Ho and Salimans' w; DiT's and DG's scale is 1 + w)
-    cfg_interval: tuple[float, float] | None = None  # guide only steps that begin at noise levels (low, high]
+    cfg_weight: Number = 0.0  # classifier-free guidance: 0 none (Ho and Salimans' w; DiT's and DG's scale is 1 + w)
+    cfg_interval: tuple[NotNegative, NotNegative] | None = (
+        None  # guide only steps that begin at noise levels (low, high]
+    )
 
     def __post_init__(self) -> None:
         check_steps_back(self.eta)
@@ -55,7 +58,7 @@ class IDDPM(ChainModel):
     heads or head_width (table 2) and adaptive_norm (table 3).
     """
 
-    steps: int = 4000  # T
+    steps: Count = 4000  # T
     schedule: Literal["linear", "cosine"] = "cosine"  # of the noise levels
     objective: Objective = "rescaled-mse"  # see `losses`
     predicts: Predicts = "noise"  # the network's output
@@ -64,19 +67,19 @@ class IDDPM(ChainModel):
     rescale_times: bool = True  # the network's time input is 1000 / T times the step
     net: Literal["unet", "mlp"] = "unet"  # ADM's U-Net for square images; mlp for points too
     conditional: bool = False  # on the classes, where the data have any
-    label_dropout: float = 0.0  # probability that an image's class is hidden, for classifier-free guidance (0.1)
-    width: int = 128  # channels at channel_mult 1, or hidden units
-    depth: int = 3  # residual blocks per resolution, or of the mlp
-    channel_mult: tuple[int, ...] = (1, 2, 2, 2)  # U-Net: width at each resolution, finest first
-    attention: tuple[int, ...] = (16, 8)  # U-Net: pixels per side where blocks attend
-    heads: int = 4  # of attention, unless head_width is set
-    head_width: int | None = None  # channels of an attention head, however many heads; ADM: 64
+    label_dropout: Fraction = 0.0  # probability that an image's class is hidden, for classifier-free guidance (0.1)
+    width: Count = 128  # channels at channel_mult 1, or hidden units
+    depth: Count = 3  # residual blocks per resolution, or of the mlp
+    channel_mult: tuple[Count, ...] = (1, 2, 2, 2)  # U-Net: width at each resolution, finest first
+    attention: tuple[Count, ...] = (16, 8)  # U-Net: pixels per side where blocks attend
+    heads: Count = 4  # of attention, unless head_width is set
+    head_width: Count | None = None  # channels of an attention head, however many heads; ADM: 64
     block_resampling: bool = False  # U-Net: residual blocks halve and double, as BigGAN's and ADM's, not convolutions
     rescale_residuals: bool = False  # U-Net: by sqrt(1/2); ADM's ablation
     adaptive_norm: bool = True  # U-Net: time and class scale and shift after a norm (AdaGN), or are added before it
-    dropout: float = 0.3  # of the U-Net
-    lr: float = 1e-4  # Adam's learning rate, constant
-    ema: float = 0.9999  # decay of the averaged weights per step
+    dropout: Fraction = 0.3  # of the U-Net
+    lr: NotNegative = 1e-4  # Adam's learning rate, constant
+    ema: Fraction = 0.9999  # decay of the averaged weights per step
 
     Sampling = Sampling
 

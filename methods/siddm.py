@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.core.checks import check_channels, check_conditional, require, require_at_least, require_fraction
+from methods.core.numbers import Count, CountOrZero, Fraction, NotNegative, Positive
 from methods.core.process.continuous import Times, pair_of_times
 from methods.core.process.posterior import Posterior, diffuse, implicit_step, posterior
 from methods.core.rng import ImageRng, StepRng
@@ -30,7 +31,7 @@ from methods.nets.small.flat_players import MIXTURES, FlatNet, flat_players
 
 @dataclass(frozen=True)
 class Sampling:
-    steps: int | None = None  # network calls, each 1 / steps long; None: as many as in training
+    steps: Count | None = None  # network calls, each 1 / steps long; None: as many as in training
     noise: Literal["fresh", "kept"] = "fresh"  # between calls: a draw from the posterior, or DDIM's step without one
 
     def __post_init__(self) -> None:
@@ -55,35 +56,35 @@ class SIDDM:
     set `net: unet` and `latent: 0`. The simulation on 25 Gaussians: afd renoise, c_target and clean_weight none, rates
     1e-4 and 4e-4, ema 0. With sees_pair and afd_weight 0 it is DDGAN in continuous time, R included."""
 
-    steps: int = 4  # T
+    steps: Count = 4  # T
     net: Literal["unet", FlatNet] = "mixture-mlp"  # unet: the paper's for square images; mixture-mlp: its simulation's
     conditional: bool = False  # on the classes, where the data have any; not for mixtures' networks
-    latent: int = 2  # length of z, uniform in [0, 1); the paper's images have none
-    width: int | None = None  # channels at channel_mult 1, or hidden units; None: 256, mixtures 100
-    depth: int | None = None  # residual blocks per resolution, or hidden layers; None: 2, or 3
-    channel_mult: tuple[int, ...] = (2, 2, 2)  # unet: width at each resolution, finest first
-    attention: tuple[int, ...] = (16, 8)  # unet: pixels per side where blocks attend
-    head_width: int = 64  # unet: channels of an attention head
-    dropout: float | None = None  # None: 0.1 for the unet, 0 for others
+    latent: CountOrZero = 2  # length of z, uniform in [0, 1); the paper's images have none
+    width: Count | None = None  # channels at channel_mult 1, or hidden units; None: 256, mixtures 100
+    depth: Count | None = None  # residual blocks per resolution, or hidden layers; None: 2, or 3
+    channel_mult: tuple[Count, ...] = (2, 2, 2)  # unet: width at each resolution, finest first
+    attention: tuple[Count, ...] = (16, 8)  # unet: pixels per side where blocks attend
+    head_width: Count = 64  # unet: channels of an attention head
+    dropout: Fraction | None = None  # None: 0.1 for the unet, 0 for others
     trained_times: Literal["all", "visited"] = "all"  # ours: only those that `steps` calls visit, in equal shares
     sees: Literal["marginal", "image"] = "marginal"  # the discriminator's input: x_s; x_0 as in the released simulation
     sees_pair: bool = False  # the discriminator's input has x_u too
-    adversarial_weight: float = 1.0  # 0: the auxiliary terms alone
-    afd_weight: float = 1.0  # of the auxiliary forward diffusion terms; 0: the adversarial loss alone
-    afd_weight_last: float | None = None  # ours: what it becomes, log-linearly, ...
-    afd_anneal: tuple[int, int] | None = None  # ... between these steps; 20 % and 70 % of the training
+    adversarial_weight: NotNegative = 1.0  # 0: the auxiliary terms alone
+    afd_weight: NotNegative = 1.0  # of the auxiliary forward diffusion terms; 0: the adversarial loss alone
+    afd_weight_last: NotNegative | None = None  # ours: what it becomes, log-linearly, ...
+    afd_anneal: tuple[CountOrZero, CountOrZero] | None = None  # ... between these steps; 20 % and 70 % of the training
     afd: Literal["paper", "exact", "renoise"] = "paper"  # the cross entropy of q(x_u | x_s): see `cross_entropy`
-    afd_clip: float | None = 10.0  # bound of the weight 1 / (2 beta); unused by renoise
+    afd_clip: Positive | None = 10.0  # bound of the weight 1 / (2 beta); unused by renoise
     c_target: Literal["renoised", "condition"] | None = "renoised"  # what C regresses: x'_u or x_u; None: there is no C
-    clean_weight: float | None = 1.0  # of R, which regresses x_0 from reals; None: there is no R
-    generator_lr: float = 2e-4  # Adam's learning rate
-    discriminator_lr: float = 1e-4  # Adam's learning rate
-    lr_linear_from: float | None = None  # ours: the share of the training before the rates fall; None: never
-    betas: tuple[float, float] = (0.5, 0.999)  # of Adam: decay of its moments per step
-    ema: float = 0.9999  # decay of the generator's averaged weights per step
+    clean_weight: NotNegative | None = 1.0  # of R, which regresses x_0 from reals; None: there is no R
+    generator_lr: NotNegative = 2e-4  # Adam's learning rate
+    discriminator_lr: NotNegative = 1e-4  # Adam's learning rate
+    lr_linear_from: Fraction | None = None  # ours: the share of the training before the rates fall; None: never
+    betas: tuple[Fraction, Fraction] = (0.5, 0.999)  # of Adam: decay of its moments per step
+    ema: Fraction = 0.9999  # decay of the generator's averaged weights per step
     ema_warmup: bool = False  # ours: a smaller decay in the first steps
-    r1_gamma: float = 0.0  # ours: weight of the R1 penalty, halved; 0: none
-    r1_every: int = 8  # steps; not rescaled by it
+    r1_gamma: NotNegative = 0.0  # ours: weight of the R1 penalty, halved; 0: none
+    r1_every: Count = 8  # steps; not rescaled by it
 
     Sampling = Sampling
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.core.checks import check_channels, require, require_at_least, require_fraction
+from methods.core.numbers import Count, Fraction, NotNegative, Positive
 from methods.core.process.chains import Chain, Schedule, chain_of, look_up
 from methods.core.process.posterior import diffuse
 from methods.core.rng import BLOCK, ImageRng, StepRng
@@ -33,7 +34,7 @@ class Sampling:
     """One network call for the prior and one per state visited."""
 
     spacing: str | None = None  # of the kept states; "5": evenly; None: all
-    eta: float | None = None  # None: ancestral; else DDIM, 0 deterministic
+    eta: NotNegative | None = None  # None: ancestral; else DDIM, 0 deterministic
     variance: Literal["small", "large"] = "large"  # of ancestral steps: the posterior's, or beta
     clip: bool | None = None  # the predicted image, to [-1, 1]; None: in ancestral steps only (official code)
 
@@ -46,30 +47,30 @@ class TDPM:
     """Defaults: the official CIFAR-10 recipe except the networks, which for images are `net: unet` and
     `discriminator: stylegan2` with discriminator_lr 2.5e-3."""
 
-    kept: int = 500  # states that are denoised; 0: a plain GAN
-    steps: int = 1000  # of the fine chain
+    kept: Count = 500  # states that are denoised; 0: a plain GAN
+    steps: Count = 1000  # of the fine chain
     schedule: Schedule = "linear"  # of the fine chain's noise levels
     prior: Literal["shared", "separate"] = "shared"  # by the denoising network, or by a network of its own
     release_indexing: bool = False  # the prior is trained one state noisier than the first denoised, as in the release
     net: Literal["unet", "mlp"] = "mlp"  # unet: the paper's, for square images; mlp for points too
     discriminator: Literal["stylegan2", "mlp", "residual-mlp"] = "mlp"  # residual-mlp: ours, compares a group of states
     conditional: bool = False  # on the classes, where the data have any; then the discriminator is residual-mlp
-    width: int = 256  # channels at channel_mult 1 (paper: 128), or hidden units; of MLP discriminators too
-    depth: int = 3  # residual blocks per resolution (paper: 2), or of the mlp; of MLP discriminators too
-    channel_mult: tuple[int, ...] = (1, 2, 2, 2)  # unet: width at each resolution, finest first
-    attention: tuple[int, ...] = (16,)  # unet: pixels per side where blocks attend
-    dropout: float | None = None  # None: 0.1 for the unet, 0 for the mlp
-    discriminator_base: int = 16384  # stylegan2: channels times pixels per side of a level, ...
-    discriminator_max: int = 512  # ... of no more channels than these
-    denoiser_lr: float = 2e-4  # Adam's learning rate
-    prior_lr: float = 2e-5  # Adam's learning rate, also where the prior is the denoising network
-    discriminator_lr: float = 2e-4  # 2.5e-3 is for StyleGAN2's equalised layers
-    lr_linear_from: float | None = None  # ours: the share of the training before the rates fall; None: never
-    clip_norm: float | None = 1.0  # of the denoiser's gradient
-    ema: float = 0.9999  # of the denoiser's steps only, also where the prior trains the same network
+    width: Count = 256  # channels at channel_mult 1 (paper: 128), or hidden units; of MLP discriminators too
+    depth: Count = 3  # residual blocks per resolution (paper: 2), or of the mlp; of MLP discriminators too
+    channel_mult: tuple[Count, ...] = (1, 2, 2, 2)  # unet: width at each resolution, finest first
+    attention: tuple[Count, ...] = (16,)  # unet: pixels per side where blocks attend
+    dropout: Fraction | None = None  # None: 0.1 for the unet, 0 for the mlp
+    discriminator_base: Count = 16384  # stylegan2: channels times pixels per side of a level, ...
+    discriminator_max: Count = 512  # ... of no more channels than these
+    denoiser_lr: NotNegative = 2e-4  # Adam's learning rate
+    prior_lr: NotNegative = 2e-5  # Adam's learning rate, also where the prior is the denoising network
+    discriminator_lr: NotNegative = 2e-4  # 2.5e-3 is for StyleGAN2's equalised layers
+    lr_linear_from: Fraction | None = None  # ours: the share of the training before the rates fall; None: never
+    clip_norm: Positive | None = 1.0  # of the denoiser's gradient
+    ema: Fraction = 0.9999  # of the denoiser's steps only, also where the prior trains the same network
     ema_warmup: bool = False  # ours: a smaller decay in the first steps
-    r1_gamma: float = 0.01  # weight of the R1 penalty, halved
-    r1_every: int = 16  # steps; not rescaled by it
+    r1_gamma: NotNegative = 0.01  # weight of the R1 penalty, halved
+    r1_every: Count = 16  # steps; not rescaled by it
 
     Sampling = Sampling
 

@@ -1,6 +1,7 @@
 """Output for people: messages on stderr, tables on stdout."""
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,23 @@ if TYPE_CHECKING:
 
 
 TABLE_WIDTH = 100  # characters, where stdout is no terminal
+USERINFO = re.compile(r"(?<=://)\S*@")  # to the last @, for a password may hold any character
+SECRET = re.compile(r"(?i)([?&;][\w.-]*(?:user|pass|pwd|token|secret|key|sig|cred)[\w.-]*=|\bpassword=)[^&\s'\"]+")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def redacted(text: str) -> str:
+    """Without the credentials of addresses and connection strings in it."""
+    return SECRET.sub(r"\1***", USERINFO.sub("", text))
 
 
 def say(line: str) -> None:
-    """Print one line on stderr. When the reader of a pipe was killed, drop it and all later ones: the work goes on."""
+    """Print one line on stderr, redacted, control characters escaped.
+
+    When the reader of a pipe was killed, drop it and all later ones: the work goes on.
+    """
     try:
-        print(line, file=sys.stderr, flush=True)
+        print(CONTROL.sub(lambda found: repr(found[0])[1:-1], redacted(line)), file=sys.stderr, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 

@@ -3,8 +3,8 @@
 import gc
 import json
 import os
-import re
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -12,7 +12,7 @@ import typer
 
 from pipeline.cli.standalone import Json, import_checkpoint, measure, reference, weights
 from pipeline.config.study import Study, load_study
-from pipeline.console import say
+from pipeline.console import redacted, say
 from pipeline.dag.graph import STAGES
 from pipeline.errors import TrilemmaError, UserError
 
@@ -30,7 +30,7 @@ OUTSIDE_PANEL = "Images and networks from outside a study"
 Name = Annotated[str, typer.Argument(help="an entry of params.yaml")]
 Workers = Annotated[
     int | None,
-    typer.Option(envvar="TRILEMMA_WORKERS", help="0: in this process; N: a private local Ray; else params.yaml's"),
+    typer.Option(min=0, envvar="TRILEMMA_WORKERS", help="0: this process; N: a private local Ray; else params.yaml's"),
 ]
 Address = Annotated[str | None, typer.Option(envvar="TRILEMMA_ADDRESS", help="of a Ray cluster to run on")]
 
@@ -54,6 +54,25 @@ def repro(
     from pipeline.dag.repro import reproduce
 
     reproduce(targets or [], jobs, workers, address)
+
+
+@app.command(rich_help_panel=STAGE_PANEL)
+def check(
+    method: Annotated[
+        str | None, typer.Argument(help="such as mypackage.mine.Mine, or mine.Mine of a file in this folder")
+    ] = None,
+    model: Annotated[str, typer.Option(help="the method's fields, as JSON")] = "{}",
+    data: Annotated[str, typer.Option(help="points, images or tiny: what the method is tried on")] = "points",
+) -> None:
+    """Check params.yaml, and write out/check for DVC to compare; or, with METHOD, run the contract tests on it."""
+    if method is None:
+        from pipeline.dag.check import check_study
+
+        check_study(Path.cwd())
+    else:
+        from pipeline.cli.check_method import check_method
+
+        check_method(method, model, data)
 
 
 @app.command()
@@ -81,7 +100,9 @@ def sweep(
     values: Annotated[str | None, typer.Option(help="such as 0,0.5,inf")] = None,
     seeds: Annotated[int | None, typer.Option(help="per point", min=1)] = None,
     race: Annotated[bool, typer.Option("--race", help="more seeds only where the best is in doubt")] = False,
-    concurrent: Annotated[int, typer.Option(envvar="TRILEMMA_CONCURRENT", help="trials at a time, by Ray Tune")] = 0,
+    concurrent: Annotated[
+        int, typer.Option(min=0, envvar="TRILEMMA_CONCURRENT", help="trials at a time, by Ray Tune; 0: in this process")
+    ] = 0,
     address: Address = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would run")] = False,
     as_json: Json = False,
@@ -132,7 +153,7 @@ app.command()(measure)
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000) -> None:
+def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1", min=1, max=65535)] = 5000) -> None:
     """Open the experiment tracker (MLflow) in this project."""
     from pipeline.tracking.ui import serve_ui
 
@@ -192,7 +213,7 @@ def sweeps(as_json: Json = False) -> None:
 def replay(
     addresses: Annotated[list[str] | None, typer.Argument(metavar="[TABLE:CELL ...]", help="as of `why`")] = None,
     sample: Annotated[int, typer.Option(metavar="N", help="so many cells at random", min=0)] = 0,
-    seed: Annotated[int, typer.Option(help="of the random choice")] = 0,
+    seed: Annotated[int, typer.Option(help="of the random choice", min=0)] = 0,
     as_json: Json = False,
 ) -> None:
     """Compute numbers again without stored results, in a temporary folder, and compare."""
@@ -245,18 +266,6 @@ def submit(
     print(submit(command, dashboard, Path.cwd()))
 
 
-@app.command(rich_help_panel=OUTSIDE_PANEL)
-def check(
-    method: Annotated[str, typer.Argument(help="such as mypackage.mine.Mine, or mine.Mine of a file in this folder")],
-    model: Annotated[str, typer.Option(help="its fields, as JSON")] = "{}",
-    data: Annotated[str, typer.Option(help="points, images or tiny: what it is tried on")] = "points",
-) -> None:
-    """Run the contract tests on a method."""
-    from pipeline.cli.check_method import check_method
-
-    check_method(method, model, data)
-
-
 app.command(rich_help_panel=OUTSIDE_PANEL)(reference)
 app.command("import", rich_help_panel=OUTSIDE_PANEL)(import_checkpoint)
 app.add_typer(weights, name="weights", rich_help_panel=OUTSIDE_PANEL)
@@ -268,12 +277,13 @@ def main() -> None:
     gc.set_threshold(50_000)  # the default of 700 costs a second while torch and MLflow are imported
     try:
         app(standalone_mode=True)
-    except (TrilemmaError, ValueError) as error:  # ValueError: the mathematics' own for what a user can cause
-        if os.environ.get("TRILEMMA_TRACEBACK"):
-            raise
-        message = re.sub(r"(?<=://)[^/\s@]+@", "", str(error))  # an address may contain a password
-        say(f"trilemma: {message}")
-        sys.exit(error.exit_code if isinstance(error, TrilemmaError) else UserError.exit_code)
+    except Exception as error:
+        expected = isinstance(error, TrilemmaError | ValueError)  # ValueError: the mathematics' own, caused by a user
+        if expected and not os.environ.get("TRILEMMA_TRACEBACK"):
+            say(f"trilemma: {error}")
+        else:
+            print(redacted(traceback.format_exc()), file=sys.stderr)
+        sys.exit(error.exit_code if isinstance(error, TrilemmaError) else UserError.exit_code if expected else 1)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def train_weights(
     source: Annotated[Path, typer.Argument(help="labelled pictures: Parquet with `label`, .npz with `labels`")],
     out: Annotated[Path, typer.Argument(help="FILE.safetensors, for `measure --extractor`")],
     epochs: Annotated[int, typer.Option(min=1)] = 60,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
 ) -> None:
     """Train a small feature network on labelled pictures."""
     from pipeline.metrics.standalone.train_extractor import train_extractor

@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError
 T = TypeVar("T")
 Block = dict[str, Any]
 TRAINABLE = ("players", "build", "draw", "loss")  # of the contract, `methods.core.types.Trainable`
+SHOWN_CHARACTERS = 80
 
 
 def build(kind: type[T], block: Any, where: str) -> T:
@@ -31,7 +32,7 @@ def build(kind: type[T], block: Any, where: str) -> T:
         place = ".".join([where, *(str(part).removesuffix("_") for part in first["loc"])])
         if first["type"] == "value_error":
             raise ConfigError(f"{place}: {first['ctx']['error']}") from None  # type: ignore[typeddict-item]
-        came = "" if first["type"] == "missing" else f" {first['input']!r}"
+        came = "" if first["type"] == "missing" else f" {shown(first['input'])}"
         raise ConfigError(f"{place}:{came} does not fit: {first['msg']}; change it in params.yaml") from None
 
 
@@ -46,7 +47,7 @@ def _as_fields(block: Block) -> Block:
 def _check_known(kind: type, block: Mapping[str, Any], where: str) -> None:
     """ConfigError for an unknown key of the block or of a block in it."""
     known = [f for f in dataclasses.fields(kind) if f.init]
-    check_keys([key.removesuffix("_") for key in block], [f.name.removesuffix("_") for f in known], where)
+    check_keys([str(key).removesuffix("_") for key in block], [f.name.removesuffix("_") for f in known], where)
     for f in known:
         inner = block.get(f.name)
         if isinstance(f.type, type) and dataclasses.is_dataclass(f.type) and isinstance(inner, dict):
@@ -60,17 +61,25 @@ def _adapter(kind: type) -> Any:
     return TypeAdapter(kind)
 
 
+def shown(value: object) -> str:
+    """Its repr, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
 def check_keys(block: Iterable[str], known: list[str], where: str) -> None:
     for key in block:
         if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}{nearest(key, known)}; it has {', '.join(sorted(known))}")
+            raise ConfigError(
+                f"{where}: unknown key {shown(key)}{nearest(key, known)}; it has {', '.join(sorted(known))}"
+            )
 
 
 def pick(entries: Mapping[str, T], name: str, what: str) -> T:
     """entries[name]; ConfigError with all names if there is none. what: the kind of entry, for the message."""
-    if name not in entries:
+    if not isinstance(name, str) or name not in entries:
         names = ", ".join(entries) or "nothing"
-        raise ConfigError(f"no {what} named {name!r} in params.yaml{nearest(name, list(entries))}; it has {names}")
+        raise ConfigError(f"no {what} named {shown(name)} in params.yaml{nearest(name, list(entries))}; it has {names}")
     return entries[name]
 
 
@@ -118,11 +127,11 @@ def _line(error: Exception) -> str:
 
 def nearest(name: str, known: list[str]) -> str:
     """A hint for an unknown name; empty without a similar one."""
-    near = get_close_matches(name, known, n=1)
+    near = get_close_matches(name, known, n=1) if isinstance(name, str) else []
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def as_block(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ConfigError(f"{where}: {value!r} came, but a block of `key: value` was wanted ({{}} for none)")
+        raise ConfigError(f"{where}: {shown(value)} came, but a block of `key: value` was wanted ({{}} for none)")
     return value

@@ -1,17 +1,32 @@
 """The sections of params.yaml: one dataclass for each kind of entry."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from pipeline.config.build import Block
+from methods.core.numbers import Count, CountOrZero, Positive
+from pipeline.config.build import Block, shown
+from pipeline.errors import ConfigError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def check_name(name: object, where: str) -> None:
+    """ConfigError for a name that is not safe as a folder, in a shell and in a table's cell. where: what it names."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        kind = "" if isinstance(name, str) else " (YAML reads it as no text: quote it)"
+        raise ConfigError(
+            f"{where}: the name {shown(name)} came{kind}; at most 100 letters (A to Z), digits, '.', '_' and '-' were "
+            "wanted, the first a letter or digit: rename it"
+        )
 
 
 @dataclass(frozen=True)
 class Evaluate:
     """How every run on a dataset is measured. All runs use the same numbers, so that their values can be compared."""
 
-    images: int = 500  # generated images for each sampling seed
-    sample_seeds: int = 5  # sets of images for each trained network
+    images: Count = 500  # generated images for each sampling seed
+    sample_seeds: Count = 5  # sets of images for each trained network
 
 
 @dataclass(frozen=True)
@@ -21,7 +36,7 @@ class DatasetEntry:
     source: str  # a module of pipeline/data/datasets
     options: Block = field(default_factory=dict)  # fields of that module's `Source`
     features: Block = field(default_factory=dict)  # training of the feature network: `Config` of the stage
-    fakes: int = 2560  # generated images of a run that its guides are trained on
+    fakes: Count = 2560  # generated images of a run that its guides are trained on
     evaluate: Evaluate = field(default_factory=Evaluate)
 
 
@@ -112,21 +127,17 @@ class TranslationEntry:
     """Image to image: a guided entry restores corrupted held-out images, with and without its guides."""
 
     guided: str  # an entry of `guided`
-    starts: list[float]  # noise levels from which sampling starts, in image units
-    images: int  # of the held-out split
-    sets: int  # draws of the noise
+    starts: list[Positive]  # noise levels from which sampling starts, in image units
+    images: Count  # of the held-out split
+    sets: Count  # draws of the noise
 
 
 @dataclass(frozen=True)
 class LaunchEntry:
     """Where a study is meant to run. Results and keys do not depend on it."""
 
-    workers: int = 0  # number of Ray workers, unless --workers or TRILEMMA_WORKERS is given; 0: in this process
+    workers: CountOrZero = 0  # number of Ray workers, unless --workers or TRILEMMA_WORKERS is given; 0: in this process
     stream: bool = False  # prepared images stay in the store, for machines whose disk is too small for them
-
-    def __post_init__(self) -> None:
-        if self.workers < 0:
-            raise ValueError(f"workers: {self.workers} came, 0 (in this process) or more was wanted")
 
 
 KINDS: dict[str, type] = {

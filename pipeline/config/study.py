@@ -1,4 +1,4 @@
-"""params.yaml -> frozen dataclasses, strictly. Nothing else reads YAML.
+"""params.yaml -> frozen dataclasses, strictly.
 
 An entry's `model`, `train` and `sample` blocks stay as written here: they are checked against the dataclass of their
 method or stage by `build` where that is imported anyway, so that reading the parameters never costs an import of torch.
@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.build import Block, as_block, build, check_keys, nearest, pick
+from pipeline.config.build import Block, as_block, build, check_keys, nearest, pick, shown
 from pipeline.config.entries import (
     KINDS,
     AutoguidedEntry,
@@ -23,8 +23,10 @@ from pipeline.config.entries import (
     RunEntry,
     StackEntry,
     TranslationEntry,
+    check_name,
 )
 from pipeline.config.outside import OURS, locate, make_importable
+from pipeline.config.yaml_file import read_yaml
 from pipeline.errors import ConfigError, naming
 
 PARTS = {"derived": "runs", "autoguided": "guided"}  # sections whose entries need one input more, in DVC's graph
@@ -60,12 +62,12 @@ def load_study(file: Path) -> Study:
     """Read and check everything that can be checked without importing a method."""
     content = read_yaml(file)
     check_keys(content, ["root", "launch", *KINDS, "sweeps"], str(file))
-    written = {kind: as_block(content.get(kind) or {}, f"{file.name}: {kind}") for kind in KINDS}
-    for name, entry in written["runs"].items():
-        if "from" in as_block(entry, f"{file.name}: runs.{name}"):
+    blocks = {kind: _section(content, kind, file) for kind in (*KINDS, "sweeps")}
+    for name, entry in blocks["runs"].items():
+        if "from" in entry:
             raise ConfigError(f"{file.name}: runs.{name}: a run with `from` belongs under `derived`: move it there")
     entries = {
-        kind: {name: build(entry_type, entry, f"{file.name}: {kind}.{name}") for name, entry in written[kind].items()}
+        kind: {name: build(entry_type, entry, f"{file.name}: {kind}.{name}") for name, entry in blocks[kind].items()}
         for kind, entry_type in KINDS.items()
     }
     for part, whole in PARTS.items():
@@ -73,12 +75,33 @@ def load_study(file: Path) -> Study:
         if both := entries[whole].keys() & own.keys():
             raise ConfigError(f"{file.name}: {part}.{min(both)}: an entry of `{whole}` has the same name: rename one")
         entries[whole] |= own
-    sweeps = as_block(content.get("sweeps") or {}, f"{file.name}: sweeps")
-    launch = build(LaunchEntry, content.get("launch") or {}, f"{file.name}: launch")
-    root = (file.parent / content.get("root", ".")).resolve()
-    study = Study(file, root, file.parent / "out", launch, sweeps, **entries)
+    launch = build(LaunchEntry, {} if content.get("launch") is None else content["launch"], f"{file.name}: launch")
+    root = (file.parent / _text(content.get("root", "."), f"{file.name}: root")).resolve()
+    study = Study(file, root, file.parent / "out", launch, blocks["sweeps"], **entries)
     _check_references(study)
     return study
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        raise ConfigError(f"{where}: {value!r} came, the path of a folder was wanted")
+    return value
+
+
+def _section(content: Block, kind: str, file: Path) -> dict[str, Block]:
+    """Its entries; the names that become files, arguments of commands and cells of tables are checked."""
+    where = f"{file.name}: {kind}"
+    section = as_block({} if content.get(kind) is None else content[kind], where)
+    for name, entry in section.items():
+        check_name(name, where)
+        if "." in name:
+            raise ConfigError(f"{where}: the name {name!r} has a dot, which DVC takes as two levels: write - or _")
+        as_block(entry, f"{where}.{name}")
+        for member in as_block(entry.get("members", {}), f"{where}.{name}.members") if kind == "stacks" else ():
+            check_name(member, f"{where}.{name}.members")
+        if "table" in entry and kind == "sweeps":
+            check_name(entry["table"], f"{where}.{name}.table")
+    return section
 
 
 @lru_cache  # a sweep needs it thousands of times
@@ -93,16 +116,18 @@ def method_modules(method: str, root: Path, folder: Path | None = None) -> tuple
     found = sorted(path.stem for path in (root / "methods").glob("[!_]*.py"))
     if folder is not None and top in (*found, *OURS) and (module != top or (folder / f"{top}.py").is_file()):
         named = f"methods/{top}.py" if top in found else f"the package {top}"
-        raise ConfigError(f"method {method!r}: {top!r} is the name of {named}: rename yours; ours are like edm.EDM")
-    if not module.isidentifier() or not file.is_file():
+        raise ConfigError(
+            f"method {shown(method)}: {top!r} is the name of {named}: rename yours; ours are like edm.EDM"
+        )
+    if not module.isidentifier() or len(module) > 100 or not file.is_file():
         if folder is not None:
             make_importable(top, folder)
         outside = locate(module) if module else None
         if outside is None:
             near, there = nearest(module, found), ", ".join(found)
             raise ConfigError(
-                f"method {method!r}: no methods/{module or method}.py{near}; there are {there}; nor a file beside "
-                "params.yaml or an installed package of this name"
+                f"method {shown(method)}: no methods/{(module or method)[:100]}.py{near}; there are {there}; nor a "
+                "file beside params.yaml or an installed package of this name"
             )
         _check_class(method, cls, outside, str(outside))
         return module, cls
@@ -114,23 +139,9 @@ def _check_class(method: str, cls: str, file: Path, name: str) -> None:
     try:
         classes = [node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)]
     except SyntaxError as error:
-        raise ConfigError(f"method {method!r}: {file}:{error.lineno}: {error.msg}: repair the file") from None
+        raise ConfigError(f"method {shown(method)}: {file}:{error.lineno}: {error.msg}: repair the file") from None
     if cls not in classes:
-        raise ConfigError(f"method {method!r}: no class {cls!r} in {name}; it has {', '.join(classes)}")
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError
-
-    if not file.is_file():
-        raise ConfigError(f"no {file}: run this in a study's folder, the one with params.yaml")
-    try:
-        content = YAML(typ="safe", pure=True).load(file.read_text())
-    except (MarkedYAMLError, UnicodeDecodeError) as error:
-        line = str(error).replace("\n", " ")
-        raise ConfigError(f"{file} is not YAML: {line}") from None
-    return as_block(content, str(file))
+        raise ConfigError(f"method {shown(method)}: no class {shown(cls)} in {name}; it has {', '.join(classes)}")
 
 
 def _check_references(study: Study) -> None:

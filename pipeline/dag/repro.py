@@ -74,7 +74,7 @@ class Scheduler:
         self.chain_seconds: dict[str, float] = {}  # of a stage and the longest chain that needs it
         for name, stage in reversed(self.waiting.items()):  # the plan has every stage after its inputs
             above = [self.chain_seconds.get(str(one.addressing), 0.0) for one in graph.predecessors(stage)]
-            self.chain_seconds[name] = costs[str(stage.cmd)].seconds + max(above, default=0.0)
+            self.chain_seconds[name] = costs[_command(stage)].seconds + max(above, default=0.0)
         self.ready: dict[str, Stage] = {}  # changed, with all inputs done
         self.running: dict[Future[int], Child] = {}
         self.ran: dict[str, float] = {}  # seconds
@@ -105,7 +105,7 @@ class Scheduler:
                     else:
                         self.ready[name] = stage
         for name in sorted(self.ready, key=lambda name: -self.chain_seconds[name]):
-            needed = [str(self.ready[name].cmd), *(child.command for child in self.running.values())]
+            needed = [_command(self.ready[name]), *(_command(child.stage) for child in self.running.values())]
             fits = not self.running or sum(self.costs[command].peak_mib for command in needed) <= self.room_mib
             if len(self.running) < jobs and fits:
                 slot = min(set(range(jobs)) - {child.slot for child in self.running.values()})
@@ -166,6 +166,10 @@ class Scheduler:
     def _failed_below(self, name: str) -> set[str]:
         below = self.needs.get(name, set())
         return (below & self.failed.keys()).union(*(self._failed_below(one) for one in below))
+
+
+def _command(stage: Stage) -> str:
+    return str(stage.cmd).replace("'", "")  # names are quoted in dvc.yaml
 
 
 def _record(stage: Stage) -> None:

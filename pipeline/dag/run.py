@@ -11,6 +11,7 @@ from pipeline.config.build import build
 from pipeline.config.study import Study, load_study
 from pipeline.console import say
 from pipeline.context import Launch, RunContext
+from pipeline.dag.code_version import CODE, Code, keep_sources
 from pipeline.dag.data_summary import data_summary
 from pipeline.dag.graph import STAGES, Call, stage_module
 from pipeline.dag.usage import Meter, circumstances
@@ -24,8 +25,6 @@ from pipeline.store.store import Store
 
 if TYPE_CHECKING:
     from pipeline.tracking.watch import Watch
-
-CODE = Path(__file__).resolve().parents[2]  # the repository that this process runs
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,7 @@ def own_study(folder: Path) -> Study:
             f"this trilemma runs the code in {CODE}, and the study's is in {study.root}: install that (pip install -e "
             f"{study.root}), or put it first in PYTHONPATH"
         )
+    keep_sources(study.root)
     return study
 
 
@@ -73,7 +73,8 @@ def run_call(study: Study, call: Call, workers: int = 0, address: str | None = N
     def launch(call: Call) -> AbstractContextManager[Launch]:
         from pipeline.launch.launcher import launcher
 
-        return launcher(workers, address) if STAGES[call.verb].fans_out else launcher(0, None)
+        code = Code.of(call.modules, study.root)
+        return launcher(workers, address, code.check) if STAGES[call.verb].fans_out else launcher(0, None)
 
     def watch(call: Call, key: str, launch: Launch) -> "AbstractContextManager[Watch]":
         from pipeline.dag.tracked import open_watch
@@ -156,7 +157,8 @@ def _compute(call: Call, key: str, execution: Execution) -> Finished:
     meter = Meter()
     from pipeline.launch.determinism import reproducible
 
-    store, config = execution.store, stage_config(call)
+    store, config, code = execution.store, stage_config(call), Code.of(call.modules, execution.study.root)
+    code.check()  # the key is of code that was read before the wait for the lease
     with reproducible(), execution.launch(call) as launch, execution.watch(call, key, launch) as watch:
         state = store.state(key)
         resumed = bool(state.names())
@@ -164,6 +166,7 @@ def _compute(call: Call, key: str, execution: Execution) -> Finished:
         store.note(key, circumstances(call) | {"event": "started"} | words)
         moved = call if execution.computed is None else replace(call, out=execution.computed / key)
         artifact = execute(moved, config, execution.inputs(call), RunContext(launch, state, watch))
+        code.check()
         watch.settle()  # before the result is stored: from then on no process computes or logs it again
         store.put(key, artifact)
         store.lighten(artifact)

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from methods.core.numbers import Count
 from pipeline.data.foreign_files import wrong_file
 from pipeline.data.records import BadRecord
 
@@ -47,17 +48,13 @@ Filter = Literal["box", "bilinear", "bicubic", "lanczos"]
 class Preprocess:
     """Changes to an image before it is stored. PIL's filters antialias."""
 
-    crop: int | Literal["square"] | None = None  # the middle so many pixels, or the largest middle square
-    size: int | None = None  # pixels per side afterwards
+    crop: Count | Literal["square"] | None = None  # the middle so many pixels, or the largest middle square
+    size: Count | None = None  # pixels per side afterwards
     filter: Filter = "lanczos"  # of resizing; EDM's data: lanczos
     halve_first: bool = False  # as ADM, with bicubic: halve by boxes while twice too large, crop last
     colour: Literal["as it is", "rgb", "grey"] = "as it is"
 
     def __post_init__(self) -> None:
-        for name in ("crop", "size"):
-            value = getattr(self, name)
-            if isinstance(value, int) and value < 1:
-                raise ValueError(f"preprocess.{name}: {value} came, at least 1 was wanted")
         if self.halve_first and (isinstance(self.crop, int) or self.size is None):
             raise ValueError("preprocess.halve_first: wants a size, and crop square or none")
 

@@ -14,8 +14,11 @@ from pipeline.launch.determinism import device_name, reproducible
 from pipeline.launch.signals import run_as_only_worker
 
 
-def launcher(workers: int = 0, address: str | None = None) -> Launch:
-    """workers 0: plain calls in this process; N: a private local Ray, or with an address N workers of that cluster."""
+def launcher(workers: int = 0, address: str | None = None, check: Callable[[], None] | None = None) -> Launch:
+    """workers 0: plain calls in this process; N: a private local Ray, or with an address N workers of that cluster.
+
+    check: called on the workers, before and after each function, as they load code later than this process.
+    """
     if workers < 0:
         raise UserError(f"{workers} workers: 0 runs in this process, N starts N Ray workers")
     if workers == 0:
@@ -27,7 +30,7 @@ def launcher(workers: int = 0, address: str | None = None) -> Launch:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # otherwise Ray would not send the token
     from pipeline.launch.ray_tasks import RayLaunch  # here, so that a run without workers never imports Ray
 
-    return RayLaunch(workers, address)
+    return RayLaunch(workers, address, check)
 
 
 class InProcess:

@@ -6,6 +6,7 @@ import platform
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -26,9 +27,10 @@ from pipeline.launch.transfer import pickle_with_artifacts
 class RayLaunch:
     """N workers of a private Ray, or of the cluster at `address`; each has a GPU if there are any."""
 
-    def __init__(self, workers: int, address: str | None = None) -> None:
+    def __init__(self, workers: int, address: str | None = None, check: Callable[[], None] | None = None) -> None:
         self.workers = workers
         self.address = address
+        self._check = check
         self._gpus = torch.cuda.is_available()
         self._device = device_name()
         self._leave = ExitStack()
@@ -62,7 +64,8 @@ class RayLaunch:
         assert ray.is_initialized(), "fit outside of `with launcher(...)`"
         from pipeline.launch.ray_train import fit  # here: it takes half a second, and `map` does not need it
 
-        return fit(loop, pickle_with_artifacts(args, self._store), self.workers, self._gpus)
+        checked = partial(_checked_loop, self._check, loop)
+        return fit(checked, pickle_with_artifacts(args, self._store), self.workers, self._gpus)
 
     def fit_each(self, loop: Callable[[Worker, Item], T], items: Sequence[Item]) -> Iterator[T]:
         return self.map(partial(run_as_only_worker, loop), items)
@@ -70,7 +73,7 @@ class RayLaunch:
     def map(self, function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
         assert ray.is_initialized(), "map outside of `with launcher(...)`"
         call = ray.remote(_run_call).options(num_cpus=1, num_gpus=1 if self._gpus else 0)
-        shared = ray.put(function)
+        shared = ray.put(partial(_checked, self._check, function))
         waiting: deque[ray.ObjectRef] = deque()
         running: list[ray.ObjectRef] = []
         try:
@@ -95,6 +98,24 @@ class RayLaunch:
         self._device = f"cuda:{'+'.join(sorted(models))}" if self._gpus else "cpu"
         check_room(self.workers, room, f"the cluster at {address} has", self._gpus)
         wait_for_room(self.workers, f"the cluster at {address}", self._gpus)
+
+
+def _checked(check: Callable[[], None] | None, function: Callable[[*Ts], T], *args: *Ts) -> T:
+    if check is None:
+        return function(*args)
+    check()
+    result = function(*args)
+    check()
+    return result
+
+
+def _checked_loop(check: Callable[[], None] | None, loop: Callable[[Worker, *Ts], T], worker: Worker, *args: *Ts) -> T:
+    """What the loop computes in advance runs in other processes, which are checked too."""
+
+    def ahead(function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
+        return worker.ahead(partial(_checked, check, function), items)
+
+    return _checked(check, loop, replace(worker, ahead=ahead), *args)
 
 
 def _run_call(function: Callable[[Item], T], item: bytes) -> T:

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import ray
 import requests
 from ray.job_submission import JobSubmissionClient
 
 from pipeline.config.study import load_study
+from pipeline.console import redacted
 from pipeline.errors import TrilemmaError, UserError
 from pipeline.launch.cluster import cluster_token
 
@@ -57,7 +57,7 @@ def _environment(current: Mapping[str, str], root: Path) -> dict[str, str]:
             raise UserError(f"{name} is not set: give a place that this machine and the cluster share")
     sent = {name: current[name] for name in FORWARDED if current.get(name)}
     for name, value in sent.items():
-        if "@" in urlsplit(value).netloc:
+        if redacted(value) != value:
             raise UserError(
                 f"{name} has credentials in it: take them out, and set them where Ray is started on the nodes"
             )

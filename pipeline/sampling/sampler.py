@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from methods import autoguidance
 from methods.core.devices import current_device
 from methods.core.guidance import Guide, constant, guided, within
+from methods.core.numbers import Positive
 from methods.core.rng import TILE, ImageRng, SeededRng, sample_tiles
 from methods.core.types import At, Denoiser, Diffusion, Prediction, Trainable, Wrap, unwrapped
 from pipeline.config.build import Block, build, build_method
@@ -45,7 +46,7 @@ class Weaker:
     method: str
     model: Block
     use: Block
-    ema: float | None  # as in SamplerConfig
+    ema: Positive | None  # as in SamplerConfig
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class SamplerConfig:
     model: Block
     sample: Block
     guides: list[Guidance]
-    ema: float | None = None  # relative length of the average of weights to sample with; None: the method's own
+    ema: Positive | None = None  # relative length of the average of weights to sample with; None: the method's own
     weaker: Weaker | None = None
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from methods.core.numbers import Count
 from pipeline.context import RunContext
 from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.shards import Pictures
@@ -18,7 +19,7 @@ POOL_FACTOR = 3  # times n: more real samples would make the reference larger, n
 
 @dataclass(frozen=True)
 class Config:
-    images: int  # per side, as many as a run is evaluated with
+    images: Count  # per side, as many as a run is evaluated with
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from methods.core.devices import current_device
+from methods.core.numbers import Count
 from methods.core.rng import StepRng
 from pipeline.config.build import Block, build, build_method
 from pipeline.context import RunContext
@@ -34,8 +35,8 @@ class Config:
     model: Block
     members: dict[str, Block]
     sample: Block
-    images: int  # per set
-    sample_seeds: int  # sets per trained model
+    images: Count  # per set
+    sample_seeds: Count  # sets per trained model
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from methods.core.numbers import Count, Seed
 from pipeline.context import RunContext
 from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.row_index import ShardedRows, even_positions, open_rows
@@ -34,9 +35,9 @@ MAX_REFERENCE_ROWS = 50_000  # of a split, evenly spaced: as many as papers comp
 class Config:
     """The `features` block of a dataset, and how many images of a run are evaluated."""
 
-    images: int  # n of the real-vs-real values
-    seed: int = 0
-    epochs: int = 60
+    images: Count  # n of the real-vs-real values
+    seed: Seed = 0
+    epochs: Count = 60
     inception: str | None = None  # SHA-256 of its weights; `auto` in params.yaml: if they are installed
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from methods.core.numbers import Count
 from pipeline.context import RunContext
 from pipeline.data.artifacts import Artifact, Draft
 from pipeline.sampling.fan_out import sample_sets
@@ -14,7 +15,7 @@ FIRST_SEED = 1_000_000_000
 @dataclass(frozen=True)
 class Config:
     sampler: SamplerConfig
-    images: int
+    images: Count
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:

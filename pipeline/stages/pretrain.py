@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from methods.core.numbers import Count, Fraction, Positive, Seed
 from methods.core.pixels import to_uint8
 from methods.core.posthoc import LONGEST
 from methods.core.rng import TILE, rows_of_worker, sample_tiles
@@ -18,7 +19,7 @@ from pipeline.data.loader import Prepared, checked
 from pipeline.data.row_index import open_rows
 from pipeline.errors import UserError
 from pipeline.training.averages import snapshot_steps, write_averages
-from pipeline.training.loop import DrawsOn, Job, Precision, check_at_least_one, outcome_of, train, write_trained
+from pipeline.training.loop import DrawsOn, Job, Precision, outcome_of, train, write_trained
 from pipeline.training.networks import data_spec, load_run
 
 
@@ -26,24 +27,21 @@ from pipeline.training.networks import data_spec, load_run
 class Train:
     """The `train` block of a run."""
 
-    steps: int = 2000
-    batch: int = 128  # images per step, over all workers
-    seed: int = 0
+    steps: Count = 2000
+    batch: Count = 128  # images per step, over all workers
+    seed: Seed = 0
     precision: Precision = "float32"
     draws: DrawsOn = "cpu"  # whose generators draw noise and dropout; cuda: faster on a GPU, other numbers
     flip: bool = False  # mirror each image with probability 1/2 (EDM's augmentation does so already)
-    collapse: float | None = 0.02  # adversarial methods: stop below this share of the real images' spread
-    ema_lengths: tuple[float, ...] = ()  # averages to store, by relative length, so that `sample.ema` can choose any
-    ema_snapshots: int = 32  # times in the training at which they are stored
+    collapse: Fraction | None = 0.02  # adversarial methods: stop below this share of the real images' spread
+    ema_lengths: tuple[Positive, ...] = ()  # averages to store, by relative length, so that `sample.ema` can choose any
+    ema_snapshots: Count = 32  # times in the training at which they are stored
 
     def __post_init__(self) -> None:
-        check_at_least_one(steps=self.steps, batch=self.batch, ema_snapshots=self.ema_snapshots)
         for length in self.ema_lengths:
-            if not 0 < length <= LONGEST:
-                raise ValueError(f"ema_lengths: {length} came, relative lengths from 0 to {LONGEST} were wanted")
+            if length > LONGEST:
+                raise ValueError(f"ema_lengths: {length} came, relative lengths of at most {LONGEST} were wanted")
         rows_of_worker(self.batch, 0, 1)
-        if self.collapse is not None and not 0 <= self.collapse < 1:
-            raise ValueError(f"collapse: {self.collapse} came, a share below 1 or null was wanted")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from methods.core.numbers import Count
 from pipeline.context import RunContext
 from pipeline.data.artifacts import Artifact, Draft
 from pipeline.sampling.fan_out import sample_sets
@@ -14,8 +15,8 @@ SEEDS_BETWEEN_SETS = 1_000_000
 @dataclass(frozen=True)
 class Config:
     sampler: SamplerConfig
-    images: int  # per set
-    sample_seeds: int  # sets
+    images: Count  # per set
+    sample_seeds: Count  # sets
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:

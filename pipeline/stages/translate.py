@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from methods.core.numbers import Count, Positive
 from methods.core.pixels import from_uint8, to_uint8
 from methods.core.rng import TILE, SeededRng
 from methods.core.types import Source, unwrapped
@@ -37,9 +38,9 @@ GUIDANCE = (True, False)
 @dataclass(frozen=True)
 class Config:
     sampler: SamplerConfig
-    starts: list[float]
-    images: int
-    sets: int
+    starts: list[Positive]
+    images: Count
+    sets: Count
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:

@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
+from pipeline.console import redacted
 from pipeline.errors import ConfigError, StoreError
 from pipeline.store.files import FileInfo, full_disk_as_store_error
 
@@ -22,8 +22,7 @@ NO_NETWORK = "NETWORK_CONNECTION"  # in the message of AWS's library
 
 
 def open_bucket(uri: str) -> "Bucket":
-    parts = urlsplit(uri)
-    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # without credentials
+    shown = redacted(uri.partition("?")[0])
     try:
         files, root = FileSystem.from_uri(uri)
     except (pa.ArrowInvalid, OSError) as error:
@@ -86,7 +85,7 @@ class Bucket:
     @_retried
     def info(self, name: str) -> FileInfo | None:
         info = self.files.get_file_info(self._path(name))
-        return FileInfo(info.size, time.time() - info.mtime_ns / 1e9) if info.type == FileType.File else None
+        return FileInfo(info.size, info.mtime_ns / 1e9) if info.type == FileType.File else None
 
     @_retried
     def names(self, folder: str) -> list[str]:

@@ -20,7 +20,7 @@ FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the qu
 
 class FileInfo(NamedTuple):
     bytes: int
-    age_seconds: float  # since the last write
+    written: float  # seconds since the epoch, by the clock of the file system or of the machine that wrote
 
 
 @contextmanager

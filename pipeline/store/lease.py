@@ -26,6 +26,22 @@ class Owner(NamedTuple):
         return not self.process.is_alive() or (not self.process.is_here and silent_seconds > EXPIRY_SECONDS)
 
 
+class Silence:
+    """How long a lease was not renewed: since the time of its file, or since this process first saw it as it is.
+
+    The second is for the file of a clock that ran ahead.
+    """
+
+    def __init__(self) -> None:
+        self._seen: tuple[Owner, float] | None = None
+        self._since = 0.0
+
+    def seconds(self, owner: Owner, written: float) -> float:
+        if self._seen != (owner, written):
+            self._seen, self._since = (owner, written), time.monotonic()
+        return max(time.time() - written, time.monotonic() - self._since)
+
+
 def lease_name(key: str) -> str:
     return f"leases/{key}.json"
 
@@ -38,8 +54,8 @@ def lease(backend: Backend, key: str) -> Iterator[None]:
     the same moment may, rarely, both compute; the first result stays, so only time is lost.
     """
     name, own = lease_name(key), Owner(ProcessId.current(), uuid.uuid4().hex)
-    announced = own
-    while (owner := _take(backend, name, own)) is not None:
+    announced, silence = own, Silence()
+    while (owner := _take(backend, name, own, silence)) is not None:
         if owner not in (announced, own):
             say(f"waiting for {owner.process}, which is computing {key[:12]}")
             announced = owner
@@ -57,11 +73,11 @@ def lease(backend: Backend, key: str) -> Iterator[None]:
                 backend.remove(name)
 
 
-def _take(backend: Backend, name: str, own: Owner) -> Owner | None:
+def _take(backend: Backend, name: str, own: Owner, silence: Silence) -> Owner | None:
     """None if the lease is taken, else the owner to wait for."""
     with backend.guard():
         owner, info = _owner(backend, name), backend.info(name)
-        if owner is not None and info is not None and not owner.is_gone(info.age_seconds):
+        if owner is not None and info is not None and not owner.is_gone(silence.seconds(owner, info.written)):
             return owner
         if owner is not None:
             say(f"{owner.process} is gone: taking over")

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import time
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -42,7 +41,7 @@ class LocalBackend:
             status = (self.root / name).stat()
         except FileNotFoundError:
             return None
-        return FileInfo(status.st_size, time.time() - status.st_mtime)
+        return FileInfo(status.st_size, status.st_mtime)
 
     def names(self, folder: str) -> list[str]:
         """The files directly in the folder, sorted."""

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.entries import check_name
 from pipeline.data.artifacts import MANIFEST, Artifact, Draft, Manifest, entry_of, manifest_text
 from pipeline.store.files import flush, flush_tree, temporary
 
@@ -28,6 +29,8 @@ def new_artifact(
 
 def publish_folder(ready: Path, path: Path) -> None:
     """Rename the folder `ready` to `path`. An older one goes first: in between there is none, never half of one."""
+    for part in path.parts[-2:]:
+        check_name(part, f"{path}: an artifact's folder")
     flush_tree(ready)
     with temporary(path) as old:
         if path.exists():

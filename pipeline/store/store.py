@@ -2,14 +2,14 @@
 
 results/<key>.json         the manifest, written last: the result exists if this file does
 data/<sha256>              the files of all results, by content
-state/<key>/<name>         training state of an unfinished computation
+state/<key>/<name>         training state of an unfinished computation, after its SHA-256
 ledger/<key>.jsonl         when, where, how long, on what machine: never hashed
 leases/<key>.json          the process that computes
-corrupt/<sha256>           damaged data, moved here
+corrupt/...                damaged data, manifests and training state, moved here
 """
 
+import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,13 +17,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.console import say
+from pipeline.console import redacted, say
 from pipeline.data.artifacts import ELSEWHERE, MANIFEST, Artifact, Manifest, entry_of, manifest_text, parse_manifest
 from pipeline.errors import ArtifactError, StoreError
 from pipeline.store.files import temporary
 from pipeline.store.lease import lease, lease_name
 from pipeline.store.local import Backend, LocalBackend
 from pipeline.store.publish import publish_folder
+
+DIGEST_BYTES = 32  # of SHA-256
 
 
 def open_backend(uri: str) -> Backend:
@@ -102,7 +104,7 @@ class Store:
     def lighten(self, artifact: Artifact) -> None:
         """With `streams`, remove prepared images from the artifact and write the store's address into it."""
         if staying := self._staying(artifact.manifest):
-            (artifact.path / ELSEWHERE).write_text(re.sub("//[^/]*@", "//", self.uri))  # without credentials
+            (artifact.path / ELSEWHERE).write_text(redacted(self.uri))
         for name in staying:
             (artifact.path / name).unlink(missing_ok=True)
 
@@ -161,11 +163,18 @@ class State:
     key: str
 
     def load(self, name: str) -> bytes | None:
-        return self._backend.read(self._path(name))
+        """What was saved; None if nothing was, or if it was damaged: then it is moved to corrupt/."""
+        saved = self._backend.read(self._path(name))
+        if saved is None or saved[:DIGEST_BYTES] == _sha256(saved[DIGEST_BYTES:]):
+            return saved and saved[DIGEST_BYTES:]
+        kept = f"corrupt/{self.key}-{name}"
+        self._backend.move(self._path(name), kept)
+        say(f"the saved state {name} of {self.key[:12]} is damaged and moved to {kept}: what it held is computed anew")
+        return None
 
     def save(self, name: str, data: bytes) -> None:
         """Replace `name` at once."""
-        self._backend.write(self._path(name), data)
+        self._backend.write(self._path(name), _sha256(data) + data)
 
     def names(self) -> list[str]:
         return self._backend.names(f"state/{self.key}")
@@ -181,6 +190,10 @@ class State:
     @cached_property
     def _backend(self) -> Backend:
         return open_backend(self.uri)
+
+
+def _sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def _result(key: str) -> str:

@@ -10,9 +10,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from methods.core.numbers import Count
 from pipeline.config.build import Block, build, pick
 from pipeline.config.entries import RunEntry, StackEntry
-from pipeline.config.study import Study, read_yaml
+from pipeline.config.study import Study
+from pipeline.config.yaml_file import read_yaml
 from pipeline.errors import ConfigError
 from pipeline.metrics.card import METRICS
 
@@ -39,25 +41,25 @@ class Sweep:
     values: list[Value] = dataclasses.field(default_factory=list)  # empty: those of `changes`
     changes: dict[str, Block] = dataclasses.field(default_factory=dict)  # by value: fields set in place of `field`
     also: dict[str, list[Value]] = dataclasses.field(default_factory=dict)  # further axes: field -> values
-    seeds: int = 3  # trainings per point where it changes what is trained, else sets of images
+    seeds: Count = 3  # trainings per point where it changes what is trained, else sets of images
     metric: str = ""  # by which points are compared; empty: fd, or mode_kl where the distribution is known
     paper: Paper | None = None
 
     def __post_init__(self) -> None:
         if self.metric and self.metric not in METRICS:
             raise ValueError(f"metric: no {self.metric!r}; there are {', '.join(METRICS)}")
-        if self.seeds < 1:
-            raise ValueError(f"seeds: {self.seeds} came, at least 1 was wanted")
 
     @property
     def entries(self) -> list[str]:
-        return [self.of] if isinstance(self.of, str) else self.of
+        """Each once: a repeated entry is no further training."""
+        return [self.of] if isinstance(self.of, str) else list(dict.fromkeys(self.of))
 
     @property
     def axes(self) -> dict[str, list[Value]]:
-        """Column of the table -> its values; without the column of the entry."""
+        """Column of the table -> its values, each once; without the column of the entry."""
         first = self.values or [_parsed(text) for text in self.changes]
-        return {column(name): values for name, values in {self.field: first, **self.also}.items()}
+        axes = {self.field: first, **self.also}
+        return {column(name): list({written(value): value for value in axes[name]}.values()) for name in axes}
 
     def points(self) -> list["Point"]:
         points = []

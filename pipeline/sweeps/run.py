@@ -21,7 +21,7 @@ from pipeline.sweeps.entry import Sweep, trained_entry
 from pipeline.sweeps.selection import PointSeeds, race
 from pipeline.sweeps.summary import SweepVerdict, headline, table, verdict
 from pipeline.sweeps.trial import Report, SweepContext, TrialResult, metrics_of, run_trial
-from pipeline.sweeps.trials import PlannedSweep, Trial, description
+from pipeline.sweeps.trials import PlannedSweep, Trial, code_of, description
 from pipeline.tracking.mlflow_run import Run, Tracker, connect
 
 Execute: TypeAlias = Callable[[list[Trial], SweepContext, Report], None]
@@ -40,7 +40,8 @@ def run_sweep(planned: PlannedSweep, concurrent: int, address: str | None, write
         execute = _racing(sweep, execute) if races else execute
         tracker, results = connect(study.root), dict[str, TrialResult]()
         with _parent_run(tracker, planned) as run:
-            context = SweepContext(name, tracker, run.spec.run_id, open_store(study).uri, folder / "results")
+            store, code = open_store(study).uri, code_of(trials)
+            context = SweepContext(name, tracker, run.spec.run_id, store, folder / "results", code)
             execute(trials, context, partial(_note, results, f"sweep {name}", len(trials)))
             summary = _summarise(planned, context, results, run, write)
             shutil.rmtree(context.results, ignore_errors=True)

@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from pipeline.console import one_line, say
 from pipeline.context import Launch
+from pipeline.dag.code_version import Code
 from pipeline.dag.graph import STAGES, Call
 from pipeline.dag.resolve import key_if_known
 from pipeline.dag.run import Execution, Finished, external_inputs, finish
@@ -50,6 +51,7 @@ class SweepContext:
     parent: str  # run id
     store_uri: str
     results: Path  # a folder of this machine: artifacts by key
+    code: Code  # of all trials, whose processes may start later
 
     @cached_property
     def store(self) -> Store:
@@ -86,6 +88,7 @@ def run_trial(trial: Trial, context: SweepContext, launch: Launch) -> TrialResul
 
 
 def _run_once(trial: Trial, context: SweepContext, launch: Launch) -> TrialResult:
+    context.code.check()
     study, calls = trial.study, evaluated(trial.study, trial.point.of)
     finished: dict[Path, Finished] = {}  # by `out` of the study's call
 

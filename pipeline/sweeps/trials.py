@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.config.study import Study
-from pipeline.dag.code_version import code_version
+from pipeline.dag.code_version import Code, code_version
 from pipeline.dag.graph import STAGES, Call
 from pipeline.dag.resolve import identities, past_costs, planned_calls
 from pipeline.dag.run import own_study
@@ -133,6 +133,12 @@ def description(trials: list[Trial]) -> dict[str, Any]:
         }
         for trial, (study, calls) in zip(trials, _chains(trials))
     }
+
+
+def code_of(trials: list[Trial]) -> Code:
+    """Of all stages of these trials, which are of one study."""
+    modules = {name for _, calls in _chains(trials) for call in calls for name in call.modules}
+    return Code.of(tuple(sorted(modules)), trials[0].study.root)
 
 
 def chains_of(study: Study, sweep: str) -> list[tuple[Study, list[Call]]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from pipeline.console import one_line
+from pipeline.console import one_line, redacted
 from pipeline.errors import UserError
 from pipeline.store.files import replacing
 
@@ -42,7 +42,13 @@ class TrackingError(UserError):
 
 def tracking_uri(project: Path) -> str:
     """MLFLOW_TRACKING_URI, or mlflow.db in `project`: absolute, so that it means the same in every process."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project.absolute() / DATABASE}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project.absolute() / DATABASE}"
+    if is_server(uri) and redacted(uri) != uri:
+        raise TrackingError(
+            "MLFLOW_TRACKING_URI has credentials in it, which logs would show: take them out, and set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    return uri
 
 
 def artifact_folder(project: Path) -> Path:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from pipeline.console import one_line, say
+from pipeline.console import one_line, redacted, say
 from pipeline.tracking import backend
 from pipeline.tracking.run_owner import PARENT, REASON, close_abandoned_runs, experiment_id, find_run, owner_tags
 
@@ -108,7 +108,7 @@ class Run:
             self._retry_seconds = 0.0  # a terminated process has little time
         self.settle()
         if reason is not None:
-            self.tag(REASON, reason[:MAX_REASON_CHARACTERS])
+            self.tag(REASON, redacted(reason)[:MAX_REASON_CHARACTERS])
         self._try(lambda: self._client.set_terminated(self.spec.run_id, status), self._retry_seconds)
 
     def _send_buffer(self) -> None:

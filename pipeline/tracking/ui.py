@@ -2,14 +2,13 @@
 
 import json
 import os
-import re
 import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlencode
 
-from pipeline.console import say
+from pipeline.console import redacted, say
 from pipeline.tracking import backend
 
 HOST, PORT = "127.0.0.1", 5000
@@ -51,7 +50,7 @@ def compare_page(project: Path, run_ids: Sequence[str]) -> str:
     with backend.tracking_errors(uri):
         client = backend.mlflow_client(uri)
         experiments = [client.get_run(run_id).info.experiment_id for run_id in run_ids]
-    base = re.sub("(?<=://)[^/@]+@", "", uri).rstrip("/") if backend.is_server(uri) else f"http://{HOST}:{PORT}"
+    base = redacted(uri).rstrip("/") if backend.is_server(uri) else f"http://{HOST}:{PORT}"
     lists = {"runs": list(run_ids), "experiments": list(dict.fromkeys(experiments))}
     query = urlencode({name: json.dumps(ids, separators=(",", ":")) for name, ids in lists.items()})
     return f"{base}/#/compare-runs?{query}"

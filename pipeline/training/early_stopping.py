@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from methods.core.numbers import Count, Seed, Share
 from methods.core.rng import StepRng, rows_of_worker
 from methods.core.types import Batch
 from pipeline.context import RunContext
@@ -16,7 +17,6 @@ from pipeline.training.loop import (
     HeldOut,
     Job,
     Precision,
-    check_at_least_one,
     outcome_of,
     train,
     write_trained,
@@ -29,20 +29,17 @@ MAX_VALIDATION_VALUES = 2**28  # numbers in the images of one check: 1 GiB in fl
 class GuideTrain:
     """The `train` block of a guide. Validation images come from the training split, never from the evaluated one."""
 
-    steps: int = 2000  # at most
-    batch: int = 128  # real images per step, and for a discriminator as many generated ones
-    seed: int = 0
+    steps: Count = 2000  # at most
+    batch: Count = 128  # real images per step, and for a discriminator as many generated ones
+    seed: Seed = 0
     precision: Precision = "float32"
     draws: DrawsOn = "cpu"  # whose generators draw noise and dropout; cuda: faster on a GPU, other numbers
-    held_out: float = 0.1  # share of the real and of the generated images
-    check_every: int = 100  # steps
-    patience: int = 5  # checks without a lower held-out loss
+    held_out: Share = 0.1  # share of the real and of the generated images
+    check_every: Count = 100  # steps
+    patience: Count = 5  # checks without a lower held-out loss
 
     def __post_init__(self) -> None:
-        check_at_least_one(steps=self.steps, batch=self.batch)
         rows_of_worker(self.batch, 0, 1)
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"train.held_out: {self.held_out} came, a share between 0 and 1 was wanted")
 
 
 def split_validation(pictures: ShardedRows, share: float) -> tuple[ShardedRows, ShardedRows]:

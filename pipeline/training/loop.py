@@ -74,13 +74,6 @@ class Job:
     preview: Callable[[Nets], np.ndarray] | None = None  # samples to log, uint8 [n, C, H, W]
 
 
-def check_at_least_one(**counts: int) -> None:
-    """ValueError for the first of these settings that is below 1."""
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name}: {count} came, at least 1 was wanted")
-
-
 @dataclass
 class Outcome:
     """The result of a training so far; plain values and tensors, as checkpoints keep them."""

@@ -10,13 +10,14 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from methods.core.numbers import Count, Seed
 from methods.core.rng import rows_of_worker
 from methods.core.training.stacked import Model, StackState, Tensors, groups, train_stack
 from methods.core.types import Batch, DataSpec
 from pipeline.config.build import Block, build_method
 from pipeline.context import RunContext, State, Watch, Worker
 from pipeline.errors import ConfigError, Interrupted, TrilemmaError, naming
-from pipeline.training.loop import RECORD_EVERY, Checkpoint, DrawsOn, Window, check_at_least_one, device_of
+from pipeline.training.loop import RECORD_EVERY, Checkpoint, DrawsOn, Window, device_of
 
 SeededBatches = Callable[[int, int], Batch]  # by training seed and step
 HIDDEN_DTYPES = {"float32": None, "bf16": torch.bfloat16}
@@ -26,18 +27,15 @@ HIDDEN_DTYPES = {"float32": None, "bf16": torch.bfloat16}
 class StackTrain:
     """The `train` block of a stack: each member is trained with the seeds first_seed, first_seed + 1, ..."""
 
-    steps: int = 2000
-    batch: int = 512  # images per step of each model
-    seeds: int = 1
-    first_seed: int = 0  # settings are chosen with other seeds than those they are reported with
+    steps: Count = 2000
+    batch: Count = 512  # images per step of each model
+    seeds: Count = 1
+    first_seed: Seed = 0  # settings are chosen with other seeds than those they are reported with
     precision: Literal["float32", "bf16"] = "float32"  # bf16: in hidden layers; weights stay float32
     draws: DrawsOn = "cpu"  # whose generators draw noise; cuda: faster on a GPU, other numbers
 
     def __post_init__(self) -> None:
-        check_at_least_one(steps=self.steps, batch=self.batch, seeds=self.seeds)
         rows_of_worker(self.batch, 0, 1)
-        if self.first_seed < 0:
-            raise ValueError(f"first_seed: {self.first_seed} came, at least 0 was wanted")
 
     @property
     def training_seeds(self) -> range:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from pipeline.dag.code_version import code_version
+from pipeline.dag.code_version import forget
 from tests.support.toy_study import ToyStudy
 
 WEIGHTS = ("--of", "toy-dg", "--values", "0,1,4", "--seeds", "2")
@@ -17,7 +17,7 @@ WEIGHTS = ("--of", "toy-dg", "--values", "0,1,4", "--seeds", "2")
 @pytest.fixture(autouse=True)
 def _code_version_is_computed_again() -> None:
     """Some tests edit code and compute its version again in the same process."""
-    code_version.cache_clear()
+    forget()
 
 
 @pytest.fixture(scope="session")

@@ -160,7 +160,7 @@ class ToyStudy:
 
     def digests(self) -> dict[str, str]:
         """By "stage/name", of everything under out."""
-        found = sorted(path for path in self.out.glob("*/[!.]*") if path.is_dir())
+        found = sorted(path.parent for path in self.out.glob("*/[!.]*/manifest.json"))
         return {path.relative_to(self.out).as_posix(): read_artifact(path).digest for path in found}
 
     def lock(self) -> dict[str, Any]:

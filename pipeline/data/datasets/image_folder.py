@@ -13,6 +13,7 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from methods.core.numbers import Share
 from pipeline.data.decode import SUFFIXES, EncodedPicture, Preprocess
 from pipeline.data.picture_files import HELD_OUT_NAMES, SPLIT_NAMES, PictureFiles
 from pipeline.data.records import Record
@@ -28,7 +29,7 @@ class Source:
     labelled: bool | None = None  # whether to read labels; null: as the files show
     train: str = "train"  # folders of the splits, if there are such
     held_out: str | None = None  # null: test, val or validation, whichever there is
-    held_out_share: float = 0.1  # where there are none
+    held_out_share: Share = 0.1  # where there are none
     preprocess: Preprocess = field(default_factory=Preprocess)
 
     def __post_init__(self) -> None:

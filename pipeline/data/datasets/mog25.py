@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from methods.core.density import mog25
+from methods.core.numbers import Count, Number, Positive
 from pipeline.data.records import Record
 
 TRAIN_SEED = 1024  # the official code's
@@ -21,11 +22,11 @@ class Source:
     centre 0 and scale 1 give the official data, neither centred nor scaled.
     """
 
-    side: int = mog25.SIDE  # modes along one side: 5, 10, 20 make 25, 100, 400
-    per_mode: int = 10_000  # to train on
-    held_out: int = 20_000  # independent draws of the distribution; as many as a run is evaluated with
-    centre: float | None = None  # of both coordinates; None: the middle of the grid
-    scale: float | None = None  # None: what gives the standard deviation of 25 modes at half scale
+    side: Count = mog25.SIDE  # modes along one side: 5, 10, 20 make 25, 100, 400
+    per_mode: Count = 10_000  # to train on
+    held_out: Count = 20_000  # independent draws of the distribution; as many as a run is evaluated with
+    centre: Number | None = None  # of both coordinates; None: the middle of the grid
+    scale: Positive | None = None  # None: what gives the standard deviation of 25 modes at half scale
 
     def __post_init__(self) -> None:
         for name, least in (("side", 2), ("per_mode", 1), ("held_out", 2)):

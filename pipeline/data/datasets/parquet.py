@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from methods.core.numbers import Count
 from pipeline.data.decode import EncodedPicture, Preprocess, encoded_bytes
 from pipeline.data.foreign_files import head_of, wrong_file
 from pipeline.data.picture_files import files_below
@@ -32,7 +33,7 @@ class Source:
     held_out: str = "test"
     image: str = "image"  # columns
     label: str = "label"
-    limit: int | None = None  # so many images of each split, drawn by their content; null: all
+    limit: Count | None = None  # so many images of each split, drawn by their content; null: all
     preprocess: Preprocess = field(default_factory=Preprocess)
 
     def __post_init__(self) -> None:

@@ -114,11 +114,11 @@ def measure(
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """Seeds as in 0,1,2."""
+    """Seeds as in 0,1,2, each once."""
     parts = text.split(",")
     if not all(part.strip().isdecimal() for part in parts):
         raise UserError(f"seeds: {text!r} came, wanted whole numbers such as 0,1,2")
-    return tuple(int(part) for part in parts)
+    return tuple(dict.fromkeys(int(part) for part in parts))
 
 
 def _check_names(metrics: Sequence[str] | None, network: Extractor | GivenFeatures, kind: Kind, real: Path) -> None:

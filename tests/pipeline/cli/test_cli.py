@@ -66,7 +66,7 @@ def written(study: ToyStudy) -> set[str]:
         ("steps: 240, batch: 32}", "stepz: 240}", "pretrain toy", "unknown key 'stepz' (did you mean 'steps'?)"),
         ("steps: 240, batch: 32}", "steps: many}", "pretrain toy", r"steps: 'many' does not fit"),
         ("steps: 240, batch: 32}", "steps: 1.5}", "pretrain toy", r"steps: 1.5 does not fit"),
-        ("steps: 240, batch: 32}", "steps: 0}", "pretrain toy", r"steps: 0 came, at least 1 was wanted"),
+        ("steps: 240, batch: 32}", "steps: 0}", "pretrain toy", "train.steps: 0 does not fit"),
         ("width: 16, depth: 1, lr: 2.0e-3", "width: 16, rate: 1", "pretrain toy", "unknown key 'rate'"),
         ("net: mlp, ", "net: mlpp, ", "pretrain toy", "net: 'mlpp' does not fit"),
         ("lr: 2.0e-3", "lr: -2.0e-3", "pretrain toy", "lr"),

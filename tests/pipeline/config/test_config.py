@@ -76,7 +76,11 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         ),
         ("train: {{}}, sample", "train: {{imported: a.pt}}, sample", "give imported and format, and nothing else"),
         ("one-dg:", "one:", "a run has the same name"),
-        ("datasets:", "launch: {{workers: -1}}\ndatasets:", "launch: workers: -1 came, 0 (in this process) or more"),
+        (
+            "datasets:",
+            "launch: {{workers: -1}}\ndatasets:",
+            "launch.workers: -1 does not fit",
+        ),
         ("datasets:", "launch: {{worker: 8}}\ndatasets:", "launch: unknown key 'worker' (did you mean 'workers'?)"),
         ("datasets:", "datasetz:", "unknown key 'datasetz'"),
         ("{{source: digits}}", "7", "a block of `key: value` was wanted"),

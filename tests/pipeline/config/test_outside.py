@@ -11,7 +11,7 @@ import pytest
 from pipeline.config import study as study_module
 from pipeline.config.build import build_method
 from pipeline.config.study import Study, load_study
-from pipeline.dag.code_version import code_version
+from pipeline.dag.code_version import forget
 from pipeline.dag.graph import STAGES
 from pipeline.errors import ConfigError
 from tests.methods import test_contract
@@ -50,7 +50,7 @@ def study_of(folder: Path, method: str, **files: str) -> Study:
 
 
 def key(study: Study) -> str:
-    code_version.cache_clear()
+    forget()
     return STAGES["pretrain"].call(study, "mine").key(ROOT, {"data": "a"})
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.dag.code_version import code_version
-from pipeline.errors import ConfigError
+from pipeline.dag.code_version import CODE, Code, code_version, forget
+from pipeline.errors import ConfigError, UserError
+from pipeline.launch.ray_tasks import _checked
+from tests.support.toy_study import ToyStudy
 
 FILES = {
     "methods/__init__.py": "",
@@ -43,7 +45,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def version(root: Path, *modules: str) -> str:
-    code_version.cache_clear()
+    forget()
     return code_version(modules or ("pipeline.stages.pretrain",), root)
 
 
@@ -178,3 +180,61 @@ def test_sixty_files_cost_at_most_four_times_their_parsing_and_none_is_imported(
     gc.unfreeze()
     assert seconds < 4 * (parsed - began)
     assert not any(name in sys.modules for name in names)
+
+
+EDIT = """
+from pathlib import Path
+def edit(name, old):
+    file = Path("{house}", name)
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, f"EDITED = 1\\n{{old}}", 1))
+"""
+EDIT_BEFORE_THE_LEASE = """
+from pipeline.store.store import Store
+lease = Store.lease
+def late(store, key):
+    edit("pipeline/stages/prepare.py", "@dataclass")
+    return lease(store, key)
+Store.lease = late
+"""
+EDIT_BEFORE_A_LATE_IMPORT = """
+from pipeline.dag.code_version import Code, keep_sources
+from pipeline.errors import UserError
+root = Path("{house}")
+keep_sources(root)
+code = Code.of(("pipeline.stages.evaluate",), root)
+code.check()
+edit("pipeline/stages/evaluate.py", "@dataclass")
+code.check()  # the module was loaded, and compared, before it was edited
+edit("pipeline/metrics/features/weights.py", "@dataclass")
+code.check()  # not loaded yet
+import pipeline.metrics.features.weights
+try:
+    code.check()
+except UserError as error:
+    print(error)
+"""
+
+
+def test_code_that_was_edited_while_a_command_waited_stores_nothing(tmp_path: Path) -> None:
+    toy = ToyStudy.build(tmp_path / "house")
+    child = toy.run("prepare", "digits", before=(EDIT + EDIT_BEFORE_THE_LEASE).format(house=toy.house), code=2)
+    (line,) = child.stderr.splitlines()
+    assert "prepare.py was edited after this command had read it: nothing is stored" in line
+    assert not list(toy.store.glob("results/*"))
+    assert not list(toy.out.glob("prepare/*"))
+
+
+def test_a_module_that_is_imported_late_is_compared_too(tmp_path: Path) -> None:
+    toy = ToyStudy.build(tmp_path / "house")
+    before = (EDIT + EDIT_BEFORE_A_LATE_IMPORT).format(house=toy.house)
+    assert "weights.py was edited after" in toy.call(sys.executable, "-c", before).stdout
+
+
+def test_a_worker_with_another_version_computes_nothing() -> None:
+    other, called = Code(("pipeline.stages.evaluate",), "0" * 64), []
+    with pytest.raises(UserError, match="the code was edited"):
+        _checked(other.check, called.append, 1)
+    assert not called
+    _checked(Code.of(other.modules, CODE).check, called.append, 1)
+    assert called == [1]

@@ -152,7 +152,7 @@ def test_dvc_has_the_edge(tmp_path: Path) -> None:
     assert "pretrain-derived@twice" in needs["sample-derived@twice"]
     assert "sample-derived@twice" in needs["evaluate-derived@twice"]
     assert {"pretrain-derived@tuned", "pretrain@toy"} <= needs["sample-autoguided@away"]
-    assert {"pretrain-derived@twice", "derived-sampling@twice"} <= needs["sample-guided@twice-guided"]
+    assert {"pretrain-derived@twice", "check"} <= needs["sample-guided@twice-guided"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pipeline.config.study import load_study
 from pipeline.dag.graph import STAGES, Call, entries
 
 ROOT = Path(__file__).parents[3]
+CHECKED = re.compile(r"out/check/(.*)\.json")  # a block, written by the stage `check`
 PARAMS: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())
 BLOCKS = [
     (kind, name, block)
@@ -40,7 +41,8 @@ def watched() -> dict[str, list[str]]:
     with Repo(str(ROOT)) as repo:
         return {
             re.sub("-(derived|guided|autoguided)@", "@", stage.addressing): [
-                name for dep in stage.deps if isinstance(dep, ParamsDependency) for name in dep.params
+                *(name for dep in stage.deps if isinstance(dep, ParamsDependency) for name in dep.params),
+                *(block[1].replace("/", ".") for dep in stage.deps if (block := CHECKED.fullmatch(dep.def_path))),
             ]
             for stage in repo.stage.collect()
         }

@@ -16,6 +16,7 @@ import psutil
 import pytest
 import torch
 
+from pipeline.store.store import Store
 from pipeline.training.loop import CHECKPOINT, RECORD_EVERY
 from tests.support.children import wait_for
 from tests.support.toy_study import ToyStudy, orphans
@@ -119,10 +120,8 @@ class Slow:
         (state,) = (self.toy.store / "state").iterdir()
         if self.stage == "generate":
             return [int(path.name.partition("-")[0]) for path in state.glob("[!.]*.json")]
-        checkpoint = state / CHECKPOINT
-        if not checkpoint.exists():
-            return []
-        return [torch.load(io.BytesIO(checkpoint.read_bytes()), weights_only=True)["training"]["step"]]
+        saved = Store(str(self.toy.store)).state(state.name).load(CHECKPOINT)
+        return [] if saved is None else [torch.load(io.BytesIO(saved), weights_only=True)["training"]["step"]]
 
 
 def slow(stage: str, reproduced: ToyStudy, tmp_path: Path) -> Slow:

@@ -123,7 +123,7 @@ def test_the_whole_dag_of_a_study_can_be_shown(folder: str) -> None:
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for stage, names in entries(study).items():
         for name in names:
-            assert f"trilemma {stage} {name}" in told
+            assert f"trilemma {stage} '{name}'" in told
 
 
 @pytest.mark.parametrize("params", sorted((ROOT / "studies").glob("*/params.yaml")), ids=lambda file: file.parent.name)

@@ -8,7 +8,7 @@ from pathlib import Path
 import grimp
 import pytest
 
-from pipeline.dag.code_version import code_version
+from pipeline.dag.code_version import code_version, forget
 
 ROOT = Path(__file__).parents[3]
 CIRCUMSTANCE = ("dag", "launch", "tracking", "store", "sweeps", "tables", "report", "cli")
@@ -52,7 +52,7 @@ def reached() -> dict[str, set[str]]:
 
 
 def versions(root: Path) -> dict[str, str]:
-    code_version.cache_clear()
+    forget()
     return {name: code_version(code, root) for name, code in CODE_OF_STAGES.items()}
 
 

@@ -118,6 +118,16 @@ def test_an_owner_on_another_machine_that_was_heard_of_is_waited_for(backend: Ba
     assert capsys.readouterr().err.count("waiting for process") == 1
 
 
+def test_an_owner_whose_clock_ran_ahead_is_dead_after_a_minute_without_a_change(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("pipeline.store.lease.EXPIRY_SECONDS", 0.5)
+    hold_elsewhere(backend, tmp_path, silent_seconds=-86_400)
+    begun = time.monotonic()
+    with lease(backend, KEY):
+        assert 0.4 < time.monotonic() - begun < 20
+
+
 def test_threads_take_turns(backend: Backend):
     inside: list[int] = []
     crowd: list[int] = []

@@ -154,6 +154,26 @@ def test_training_state_is_kept_by_key_and_name_until_cleared(store: Store):
     assert state.names() == []
 
 
+@pytest.mark.parametrize("damage", ["a bit", "cut in half", "empty", "without a digest"])
+def test_damaged_training_state_is_moved_away_counts_as_absent_and_can_be_saved_again(
+    store: Store, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+):
+    state, file = store.state(KEY), tmp_path / "store" / "state" / KEY / "training.pt"
+    state.save("training.pt", b"weights" * 100)
+    saved = file.read_bytes()
+    flipped = saved[:300] + bytes([saved[300] ^ 4]) + saved[301:]
+    damaged = {"a bit": flipped, "cut in half": saved[: len(saved) // 2], "empty": b"", "without a digest": saved[32:]}
+    file.write_bytes(damaged[damage])
+    assert state.load("training.pt") is None
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert f"training.pt of {KEY[:12]} is damaged and moved to corrupt/" in line
+    assert state.names() == []
+    assert (tmp_path / "store" / "corrupt" / f"{KEY}-training.pt").read_bytes() == damaged[damage]
+    state.save("training.pt", b"weights")
+    assert state.load("training.pt") == b"weights"
+
+
 def test_state_can_be_reached_from_another_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     sent = pickle.dumps(Store("store").state(KEY))

@@ -12,11 +12,12 @@ import torch
 
 from methods.core.types import Batch, DataSpec
 from methods.gan import GAN
+from pipeline.config.build import build
 from pipeline.context import RunContext
 from pipeline.data.artifacts import read_artifact
 from pipeline.data.loader import Epochs
 from pipeline.data.shards import Pictures, write_pictures
-from pipeline.errors import TrilemmaError
+from pipeline.errors import ConfigError, TrilemmaError
 from pipeline.launch.launcher import InProcess
 from pipeline.stages import pretrain
 from pipeline.stages.pretrain import Train
@@ -134,5 +135,5 @@ def test_pretrain_records_spread_and_logit_gap_of_methods_with_a_discriminator(s
 
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_a_collapse_share_outside_its_range_is_refused(share: float) -> None:
-    with pytest.raises(ValueError, match=f"collapse: {share} came"):
-        Train(collapse=share)
+    with pytest.raises(ConfigError, match=f"collapse: {share} does not fit"):
+        build(Train, {"collapse": share}, "train")

@@ -14,11 +14,12 @@ from methods.core.rng import StepRng
 from methods.core.types import Batch, DataSpec
 from methods.discriminator_guidance import Discriminator
 from methods.edm import EDM
+from pipeline.config.build import build
 from pipeline.context import Watch, Worker
 from pipeline.data.loader import Epochs, Pairs
 from pipeline.data.row_index import open_rows
 from pipeline.data.shards import Pictures, write_pictures
-from pipeline.errors import TrilemmaError
+from pipeline.errors import ConfigError, TrilemmaError
 from pipeline.stages.pretrain import Train
 from pipeline.store.store import State, Store
 from pipeline.training import loop as training
@@ -83,6 +84,20 @@ def test_a_killed_training_goes_on_to_the_same_bits(precision: Precision, state:
         assert torch.equal(value, resumed.weights["denoiser"][name])
 
 
+def test_a_training_whose_state_was_damaged_begins_anew_to_the_same_bits(state: State, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(ALONE, job(), state, RecordingWatch(kill_at=60))
+    file = next(tmp_path.glob("state/*/training.pt"))
+    saved = file.read_bytes()
+    file.write_bytes(saved[:5000] + bytes(byte ^ 1 for byte in saved[5000:]))
+    watch, other = RecordingWatch(), Store(str(tmp_path / "other")).state("1" * 64)
+    train(ALONE, job(), state, watch)
+    train(ALONE, job(), other, RecordingWatch())
+    assert watch.rows == [20, 40, 60, 80, 100]
+    for name, value in outcome_of(other).weights["denoiser"].items():
+        assert torch.equal(value, outcome_of(state).weights["denoiser"][name])
+
+
 def test_bf16_is_the_precision_of_a_loss_and_weights_stay_float32(state: State, tmp_path: Path) -> None:
     other = Store(str(tmp_path / "other")).state("1" * 64)
     train(ALONE, job(), other, RecordingWatch())
@@ -117,8 +132,8 @@ def test_the_error_for_a_diverged_training_names_the_step(state: State) -> None:
 @pytest.mark.parametrize("block", [Train, GuideTrain, StackTrain])
 @pytest.mark.parametrize("name", ["steps", "batch"])
 def test_no_steps_and_empty_batches_are_refused_before_any_work(block: type, name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}: 0 came, at least 1 was wanted"):
-        block(**{name: 0})
+    with pytest.raises(ConfigError, match=f"{name}: 0 does not fit: Input should be greater than or equal to 1"):
+        build(block, {name: 0}, "train")
 
 
 def test_a_guide_keeps_the_weights_of_least_held_out_loss_and_stops(state: State) -> None:
