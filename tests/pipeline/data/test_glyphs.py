@@ -160,24 +160,24 @@ def test_options_without_sense_are_refused() -> None:
 class Faulty:
     """Digits whose fifth record has other attributes or tokens."""
 
-    attributes: Sequence[int] | None = (1,)
+    attributes: Sequence[int] | None = (1, 0)
     tokens: Sequence[int] | None = (1, 0)
 
     label_names = tuple("0123456789")
-    attribute_names = {"size": ("small", "large")}  # noqa: RUF012
+    attribute_names = {"size": ("small", "large"), "digit": label_names}  # noqa: RUF012
     vocabulary = ("<pad>", "<null>")
 
     def records(self) -> Iterator[Record]:
         for number, record in enumerate(digits.Source().records()):
-            known = (self.attributes, self.tokens) if number == 4 else ((0,), (1, 0))
+            known = (self.attributes, self.tokens) if number == 4 else ((0, 1), (1, 0))
             yield record._replace(attributes=known[0], tokens=known[1])
 
 
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (Faulty(attributes=None), "0 attributes, but the source names 1: size"),
-        (Faulty(attributes=(2,)), "attribute size is 2, but it has 2 values, 0 to 1"),
+        (Faulty(attributes=None), "0 attributes, but the source names 2: size, digit"),
+        (Faulty(attributes=(2, 0)), "attribute size is 2, but it has 2 values, 0 to 1"),
         (Faulty(tokens=(1,)), "1 tokens, but the first record has 2: pad captions to one length"),
         (Faulty(tokens=(1, 2)), "tokens 1 to 2, but the vocabulary has 2 words"),
     ],
