@@ -89,7 +89,8 @@ def _write_pictures(
 
 def _trained(pictures: Pictures, facts: Mapping[str, Any], config: Config) -> SmallNetwork | AttributeNetwork:
     if pictures.attributes is None:
-        return SmallNetwork.train(pictures.images, pictures.labels, config.seed, config.epochs or EPOCHS)
+        epochs = EPOCHS if config.epochs is None else config.epochs
+        return SmallNetwork.train(pictures.images, pictures.labels, config.seed, epochs)
     names, values = facts["label_names"], facts["attribute_values"]
     label = values.index(names) if names else None
     known = (pictures.attributes, facts["attributes"], label)

@@ -179,6 +179,7 @@ class Faulty:
         (Faulty(attributes=None), "0 attributes, but the source names 2: size, digit"),
         (Faulty(attributes=(2, 0)), "attribute size is 2, but it has 2 values, 0 to 1"),
         (Faulty(tokens=(1,)), "1 tokens, but the first record has 2: pad captions to one length"),
+        (Faulty(tokens=None), "no tokens, but the source has a vocabulary of 2 words"),
         (Faulty(tokens=(1, 2)), "tokens 1 to 2, but the vocabulary has 2 words"),
     ],
 )
