@@ -107,7 +107,7 @@ def test_attributes_and_tokens_travel_from_the_source_to_the_batch(
     rows, glyphs = open_rows(made.path, "train"), Source().glyphs("train", range(40))
     assert rows.read().attributes.dtype == rows.read().tokens.dtype == np.int8  # type: ignore[union-attr]
     for text in (False, True):
-        batches = Prepared(rows, True, 8, 3, text=text)
+        batches = Prepared(rows, True, 16, 3, text=text)
         for batch in (batches(2), placed(batches, ALONE)(2)):
             index = [int(np.flatnonzero((glyphs.images == image).all(axis=(1, 2, 3)))[0]) for image in stored(batch)]
             expected = glyphs.tokens[index] if text else glyphs.attributes[index, 0]
@@ -122,14 +122,14 @@ def stored(batch: Any) -> np.ndarray:
 
 
 def test_a_stream_of_compressed_shards_carries_them_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    glyphs = Source().glyphs("train", range(24))
-    labels, seeds = glyphs.attributes[:, 0].astype(np.int64), np.arange(24)
+    glyphs = Source().glyphs("train", range(32))
+    labels, seeds = glyphs.attributes[:, 0].astype(np.int64), np.arange(32)
     pictures = Pictures(glyphs.images, labels, seeds, glyphs.attributes, glyphs.tokens)
     (tmp_path / "train-00000.parquet").write_bytes(encode(pictures))
     monkeypatch.setattr("pipeline.data.loader.MAX_READ_BYTES", 0)
-    batch = placed(Prepared(open_rows(tmp_path, "train"), True, 24, 3, text=True), ALONE)(0)
+    batch = placed(Prepared(open_rows(tmp_path, "train"), True, 32, 3, text=True), ALONE)(0)
     assert sorted(batch.labels.tolist()) == sorted(glyphs.tokens.tolist())  # type: ignore[union-attr]
-    assert batch.attributes.shape == (24, 9)  # type: ignore[union-attr]
+    assert batch.attributes.shape == (32, 9)  # type: ignore[union-attr]
 
 
 def test_files_of_data_without_attributes_have_the_columns_that_they_had() -> None:
