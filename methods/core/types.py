@@ -48,15 +48,19 @@ class DataSpec(NamedTuple):
     shape: tuple[int, ...]  # of one image (C, H, W) or point (D,)
     classes: int  # 0 if unlabelled
     std: float  # measured over the training set; the default of sigma_data
+    attributes: tuple[int, ...] = ()  # the number of values of each attribute
+    vocabulary: int = 0  # words; 0 without captions
+    tokens: int = 0  # length of a caption, padded with token 0
 
 
 class Batch(NamedTuple):
     """One step's data. `fakes` only for guides that train against a generator's samples."""
 
     images: Tensor  # [B, *shape]
-    labels: Tensor | None = None  # [B] int64
+    labels: Tensor | None = None  # [B] int64 classes; [B, L] int64 tokens where a run is conditioned on captions
     fakes: Tensor | None = None  # [B, *shape]
-    fake_labels: Tensor | None = None  # [B] int64
+    fake_labels: Tensor | None = None  # as labels
+    attributes: Tensor | None = None  # [B, A] int64: the number of each attribute's value
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """Apply `change` to every tensor that is not None."""

@@ -49,6 +49,10 @@ def prepare(study: Study, name: str) -> Call:
     dataset = pick(study.datasets, name, "dataset")
     options = dict(dataset.options)
     path, on_bad_record = options.pop("path", None), options.pop("on_bad_record", None)
+    if options.get("outlines") == "any":  # what this machine has is a setting of the call
+        from pipeline.data.glyph_outlines import outlines_sha256  # here: numpy is slow to import
+
+        options["outlines"] = outlines_sha256()
     config = {"source": dataset.source, "options": options}
     config |= {"on_bad_record": on_bad_record} if on_bad_record is not None else {}
     inputs = {} if path is None else {OUTSIDE: locate(path, study.folder, f"datasets.{name}.options.path")}

@@ -90,14 +90,14 @@ def _artifact(name: str, planned: Mapping[str, Planned], store: Store, folder: P
     if not STAGES[call.verb].trains:
         raise UserError(f"{call.stage} {call.name} has not run: run it first (trilemma {call.stage} {call.name})")
     from methods.core.loop import TrainState  # torch is not needed where all stages are stored
-    from pipeline.training.networks import data_spec, save_weights
+    from pipeline.training.networks import data_facts, data_spec, save_weights
 
-    facts = _artifact(made_of["data"], planned, store, folder).manifest.facts
+    data = data_spec(_artifact(made_of["data"], planned, store, folder).manifest.facts)
     method = build_method(call.config["method"], call.config["model"])
-    weights = TrainState.fresh(method, data_spec(facts), 0).weights(method.players())
+    weights = TrainState.fresh(method, data, 0).weights(method.players())
     with new_artifact(folder / name, call.stage, call.name, call.config, {}) as draft:
         save_weights(draft.path, {net: tensors for net, tensors in weights.items() if net not in call.inputs})
-        draft.facts.update({fact: facts[fact] for fact in ("shape", "classes", "std")}, steps=0)
+        draft.facts.update(data_facts(data), steps=0)
     return draft.artifact
 
 

@@ -42,11 +42,12 @@ class Epochs:
     """Batches with random access: a fresh permutation per epoch."""
 
     images: np.ndarray | ShardedRows | Tensor  # [n, C, H, W] uint8, or [n, D] float32 points
-    labels: np.ndarray | Tensor | None  # [n]
+    labels: np.ndarray | Tensor | None  # [n], or [n, L] tokens
     batch: int
     seed: int
     flip: bool = False  # mirror each image with probability 1/2
     share: range | None = None  # rows of the batch; None: all
+    attributes: np.ndarray | Tensor | None = None  # [n, A]
 
     def on(self, worker: Worker) -> "Epochs":
         return replace(self, share=rows_of_worker(self.batch, worker.rank, worker.world))
@@ -56,8 +57,8 @@ class Epochs:
         index: Any = batch_indices(len(self.images), self.batch, self.seed, step)[share.start : share.stop].numpy()
         if isinstance(self.images, Tensor):
             index = torch.from_numpy(index).to(self.images.device)
-        labels = None if self.labels is None else torch.as_tensor(self.labels[index])
-        return to_batch(torch.as_tensor(self.images[index]), labels, self.seed, step, self.flip, share)
+        labels, attributes = (None if of is None else of[index] for of in (self.labels, self.attributes))
+        return to_batch(self.images[index], labels, attributes, self.seed, step, self.flip, share)
 
 
 @dataclass(frozen=True)
@@ -69,21 +70,31 @@ class Prepared:
     batch: int
     seed: int
     flip: bool = False
+    text: bool = False  # captions take the place of labels
 
     def on(self, worker: Worker) -> Batches:
         """From the GPU's memory if there is room; else mapped, read into memory, or streamed."""
         device, size = worker.device, self.rows.nbytes
         if device.type == "cuda" and size <= MAX_GPU_SHARE * torch.cuda.get_device_properties(device).total_memory:
-            return self._of(*(torch.from_numpy(part).to(device) for part in self.rows.read()[:2])).on(worker)
+            return self._of(self.rows.read(), device).on(worker)
         if self.rows.is_mapped:
-            return self._of(self.rows, self.rows.labels).on(worker)
-        return self._of(*self.rows.read()[:2]).on(worker) if size <= MAX_READ_BYTES else Stream(self, worker)
+            return self._of(self.rows).on(worker)
+        return self._of(self.rows.read()).on(worker) if size <= MAX_READ_BYTES else Stream(self, worker)
 
     def __call__(self, step: int) -> Batch:
-        return self._of(self.rows, self.rows.labels)(step)
+        return self._of(self.rows)(step)
 
-    def _of(self, images: np.ndarray | ShardedRows | Tensor, labels: np.ndarray | Tensor) -> Epochs:
-        return Epochs(images, labels if self.is_labelled else None, self.batch, self.seed, self.flip)
+    def columns(self, of: Pictures | ShardedRows) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Labels (tokens, if text) and attributes; None for what the data do not have."""
+        return of.tokens if self.text else of.labels if self.is_labelled else None, of.attributes
+
+    def _of(self, kept: Pictures | ShardedRows, device: torch.device | None = None) -> Epochs:
+        """device: where everything is copied to."""
+        parts: list[Any] = [kept.images if isinstance(kept, Pictures) else kept, *self.columns(kept)]
+        if device is not None:
+            parts = [None if part is None else torch.from_numpy(part).to(device) for part in parts]
+        images, labels, attributes = parts
+        return Epochs(images, labels, self.batch, self.seed, self.flip, attributes=attributes)
 
 
 def checked(batches: Prepared, workers: int) -> Prepared:
@@ -109,7 +120,7 @@ class Pairs:
 
     def __call__(self, step: int) -> Batch:
         real, fake = self.real(step), self.fake(step)
-        return Batch(real.images, real.labels, fake.images, fake.labels)
+        return real._replace(fakes=fake.images, fake_labels=fake.labels)
 
 
 class Stream:
@@ -126,8 +137,7 @@ class Stream:
             self.stream = _cut(self._windows(step * batch), batch)
         self.next_step = step + 1
         pictures = next(self.stream).take(slice(self.share.start, self.share.stop))
-        labels = torch.from_numpy(pictures.labels) if self.of.is_labelled else None
-        return to_batch(torch.from_numpy(pictures.images), labels, self.of.seed, step, self.of.flip, self.share)
+        return to_batch(pictures.images, *self.of.columns(pictures), self.of.seed, step, self.of.flip, self.share)
 
     def _windows(self, skipped: int) -> Iterator[Pictures]:
         """The images of all epochs in the order of their use, without the first `skipped` ones."""
@@ -147,12 +157,14 @@ class Stream:
                 skip = 0
 
 
-def to_batch(stored: Tensor, labels: Tensor | None, seed: int, step: int, flip: bool, share: range) -> Batch:
-    """stored: rows `share` of the batch: uint8 images, which become float32 in [-1, 1], or float32 points."""
+def to_batch(images: Any, labels: Any, attributes: Any, seed: int, step: int, flip: bool, share: range) -> Batch:
+    """Rows `share` of the batch, arrays or tensors; uint8 images become float32 in [-1, 1], points are float32."""
+    stored = torch.as_tensor(images)
     if flip:
         coin = StepRng(seed, step, "flip", share).integers(2, len(stored)).to(stored.device)
         stored = torch.where(per_sample(coin, stored) > 0, stored.flip(-1), stored)
-    return Batch(from_uint8(stored) if stored.dtype == torch.uint8 else stored, labels)
+    labels, attributes = (None if part is None else torch.as_tensor(part).long() for part in (labels, attributes))
+    return Batch(from_uint8(stored) if stored.dtype == torch.uint8 else stored, labels, attributes=attributes)
 
 
 def _cut(stream: Iterator[Pictures], batch: int) -> Iterator[Pictures]:

@@ -1,6 +1,6 @@
 """The interface of a dataset module: a `Source` yields records."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -22,8 +22,10 @@ class Record(NamedTuple):
 
     image: np.ndarray | Callable[[], np.ndarray]  # [C, H, W] uint8, or [D] float32 for points; a call decodes it
     label: int | None  # another value is named as one that cannot be used
-    split: str  # "train", "held_out", or "" if the stage divides the records
+    split: str  # "train", "held_out", one that only some stages read, or "" if the stage divides the records
     where: str = ""  # file and row, for messages
+    attributes: Sequence[int] | None = None  # the number of each attribute's value, where the source names attributes
+    tokens: Sequence[int] | None = None  # the caption, padded: all of one length, where the source has a vocabulary
 
     def load(self) -> np.ndarray:
         return self.image() if callable(self.image) else self.image
@@ -39,6 +41,10 @@ class Source(Protocol):
     Optional properties: `facts` (the known distribution of simulated data) joins the facts of the prepared data;
     `left_out` has a line for whatever the source holds and `records` does not yield; `held_out_share` of undivided
     records; `limit` of records per split. The last two are applied after the sort.
+
+    `attribute_names`, a mapping of each attribute's name to those of its values, and `vocabulary`, the words by token,
+    announce what all its records carry. The class of labelled data is one of the attributes. Records of a split
+    `classifier` train the feature network, instead of those of `train`.
     """
 
     @property

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from pyarrow.fs import FileSystem
@@ -58,21 +58,30 @@ class ShardedRows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (len(self), *self._first.shape)
+        return (len(self), *self._first.images.shape[1:])
 
     @property
     def dtype(self) -> np.dtype:
-        return self._first.dtype
+        return self._first.images.dtype
 
     @property
     def nbytes(self) -> int:
-        return len(self) * self._first.nbytes
+        return len(self) * self._first.images.nbytes
 
     @cached_property
     def labels(self) -> np.ndarray:
         """[n] int64."""
-        parts = self._mapped if self.is_mapped else map(Shard.load, self.shards)
-        return np.concatenate([part.labels for part in parts])[self.order]
+        return self._column("labels")
+
+    @cached_property
+    def attributes(self) -> np.ndarray | None:
+        """[n, A], where the data have attributes."""
+        return self._column("attributes")
+
+    @cached_property
+    def tokens(self) -> np.ndarray | None:
+        """[n, L], where the data have captions."""
+        return self._column("tokens")
 
     def take(self, index: slice | np.ndarray) -> "ShardedRows":
         """The rows at these positions; nothing is read."""
@@ -84,10 +93,11 @@ class ShardedRows:
 
     def read(self) -> Pictures:
         """All rows, in memory and in order."""
-        result = Pictures(np.empty(self.shape, self.dtype), *np.empty((2, len(self)), np.int64))
+        result = self._first.each(lambda part: np.empty((len(self), *part.shape[1:]), part.dtype))
         for positions, part in self.by_shard():
             for array, values in zip(result, part):
-                array[positions] = values
+                if array is not None:
+                    array[positions] = values
         return result
 
     def by_shard(self) -> Iterator[tuple[np.ndarray, Pictures]]:
@@ -109,12 +119,19 @@ class ShardedRows:
             return self.take(index).read().images
         numbers = self.order[index]
         shard = np.searchsorted(self.starts, numbers, "right") - 1
-        taken = self._memory[numbers * self._first.nbytes + self._offsets[shard]]
-        return taken.view(self.dtype).reshape(-1, *self._first.shape)
+        taken = self._memory[numbers * self._first.images.nbytes + self._offsets[shard]]
+        return taken.view(self.dtype).reshape(-1, *self.shape[1:])
 
     @cached_property
-    def _first(self) -> np.ndarray:
-        return (self._mapped[0] if self.is_mapped else self.shards[0].load()).images[0].copy()
+    def _first(self) -> Pictures:
+        """A copy of one row."""
+        return (self._mapped[0] if self.is_mapped else self.shards[0].load()).take(np.array([0]))
+
+    def _column(self, name: str) -> Any:
+        if getattr(self._first, name) is None:
+            return None
+        parts = self._mapped if self.is_mapped else map(Shard.load, self.shards)
+        return np.concatenate([getattr(part, name) for part in parts])[self.order]
 
     @cached_property
     def _mapped(self) -> list[Pictures]:
@@ -128,7 +145,7 @@ class ShardedRows:
         """
         begin = min(part.images.ctypes.data for part in self._mapped)
         end = max(part.images.ctypes.data + part.images.nbytes for part in self._mapped)
-        width = self._first.nbytes
+        width = self._first.images.nbytes
         span = (ctypes.c_ubyte * (end - begin)).from_address(begin)
         return np.ndarray(end - begin - width + 1, np.dtype((np.void, width)), memoryview(span), strides=(1,))
 
@@ -136,7 +153,7 @@ class ShardedRows:
     def _offsets(self) -> np.ndarray:
         """[shards]: added to a row's number times its width, its index in `_memory`."""
         begins = np.array([part.images.ctypes.data for part in self._mapped])
-        return begins - begins.min() - self.starts[:-1] * self._first.nbytes
+        return begins - begins.min() - self.starts[:-1] * self._first.images.nbytes
 
 
 def even_positions(n: int, most: int) -> np.ndarray:

@@ -5,7 +5,7 @@ other tools read. Both have the same columns.
 """
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +22,7 @@ MAX_SHARD_BYTES = 2**25  # of the images alone
 ARROW_MAGIC = b"ARROW1"  # the first bytes of an Arrow file
 ARROW_STREAM = b"\xff\xff\xff\xff"  # of an Arrow stream, which Hugging Face's save_to_disk writes
 ROWS_PER_READ = 1024
+LISTS = ("attributes", "tokens")  # columns that only some data have: a list of equal length in every row
 
 
 class Pictures(NamedTuple):
@@ -30,6 +31,8 @@ class Pictures(NamedTuple):
     images: np.ndarray  # [n, C, H, W] uint8, or [n, D] float32 for points
     labels: np.ndarray  # [n] int64; -1 where the data has none
     seeds: np.ndarray  # [n] int64: a sample's own seed, a record's number in its source
+    attributes: np.ndarray | None = None  # [n, A] integers, where the data have attributes
+    tokens: np.ndarray | None = None  # [n, L] integers, where they have captions
 
     def __len__(self) -> int:  # type: ignore[override]
         return len(self.images)
@@ -38,7 +41,9 @@ class Pictures(NamedTuple):
     def join(cls, parts: Iterable["Pictures"]) -> "Pictures":
         """One part is returned as it is, not copied."""
         parts = list(parts)
-        return parts[0] if len(parts) == 1 else cls(*map(np.concatenate, zip(*parts)))
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(None if column[0] is None else np.concatenate(column) for column in zip(*parts)))  # type: ignore[arg-type]
 
     def by_shard(self) -> Iterator[tuple[slice, "Pictures"]]:
         """As `ShardedRows.by_shard`; here everything is one shard."""
@@ -48,7 +53,12 @@ class Pictures(NamedTuple):
         return self
 
     def take(self, index: slice | np.ndarray) -> "Pictures":
-        return Pictures(self.images[index], self.labels[index], self.seeds[index])
+        return self.each(lambda part: part[index])
+
+    def each(self, change: Callable[[np.ndarray], np.ndarray]) -> "Pictures":
+        """`change` applied to every array."""
+        lists = (None if part is None else change(part) for part in (self.attributes, self.tokens))
+        return Pictures(change(self.images), change(self.labels), change(self.seeds), *lists)
 
 
 def rows_per_shard(shape: tuple[int, ...], dtype: np.dtype) -> int:
@@ -83,7 +93,8 @@ def decode(source: bytes | Path) -> Pictures:
         values = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
         start = values.offset * values.type.byte_width
         images = np.frombuffer(values.buffers()[1], images.dtype, len(values) * int(np.prod(shape)), start)
-    return Pictures(images.reshape(-1, *shape), table["label"].to_numpy(), table["seed"].to_numpy())
+    known = [_lists(table, name) for name in LISTS]
+    return Pictures(images.reshape(-1, *shape), table["label"].to_numpy(), table["seed"].to_numpy(), *known)
 
 
 def read_table(source: bytes | Path, columns: list[str] | None = None) -> pa.Table:
@@ -169,4 +180,17 @@ def _table(pictures: Pictures) -> pa.Table:
     metadata = {"shape": ",".join(map(str, images.shape[1:])), "dtype": images.dtype.str}
     field = pa.field("image", column.type, nullable=False, metadata=metadata)
     schema = pa.schema([field, pa.field("label", pa.int64()), pa.field("seed", pa.int64())])
-    return pa.table([column, pa.array(pictures.labels), pa.array(pictures.seeds)], schema=schema)
+    table = pa.table([column, pa.array(pictures.labels), pa.array(pictures.seeds)], schema=schema)
+    for name in LISTS:
+        if (rows := getattr(pictures, name)) is not None:
+            table = table.append_column(name, pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1]))
+    return table
+
+
+def _lists(table: pa.Table, name: str) -> np.ndarray | None:
+    """[n, length] of a column of lists; None if there is no such column."""
+    if name not in table.schema.names:
+        return None
+    lists = table[name].combine_chunks()
+    values = lists.flatten() if len(table) else pa.array([], table[name].type.value_type)
+    return values.to_numpy().reshape(-1, table[name].type.list_size)

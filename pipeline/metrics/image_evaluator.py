@@ -1,6 +1,7 @@
 """Evaluator of pictures: the small network, pixels, and Inception if stage `features` had its weights."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ from pipeline.data.row_index import ShardedRows, open_rows
 from pipeline.data.shards import Pictures
 from pipeline.metrics.card import COMPARE_SAMPLES, NEIGHBOURS_OF, SPATIAL, Card, MetricValue, card_of
 from pipeline.metrics.evaluator import Evaluator, Samples
-from pipeline.metrics.features.extract import inception, outputs, recognised, reference_file
-from pipeline.metrics.features.extractors import Extractor, Features, Pixels, SmallNetwork
+from pipeline.metrics.features.attribute_network import AttributeNetwork
+from pipeline.metrics.features.extract import inception, outputs, own_network, recognised, reference_file
+from pipeline.metrics.features.extractors import Extractor, Features, Pixels
 from pipeline.metrics.features.nearest_neighbours import nearest_distances
 from pipeline.metrics.features.reference import Reference
 from pipeline.metrics.features.weights import INCEPTION
 from pipeline.metrics.suite import Real, compute
+from pipeline.metrics.values.attribute_accuracy import all_attributes, attribute_accuracy
 from pipeline.metrics.values.classifier_accuracy import SvmClassifier
+from pipeline.metrics.values.combinations import combinations
 
-NETWORK = "small-cnn.safetensors"
 WATCHED = ("fd", "kid", "precision", "recall", "density", "coverage")  # by the sensitivity check
 INCEPTION_METRICS = ("fid", "sfid", "kid", "is", *NEIGHBOURS_OF)  # against the training split, as published FIDs are
 MAX_SVM_PIXELS = 20_000_000  # of all training pictures; with more, the network classifies instead
@@ -34,7 +37,8 @@ class ImageEvaluator(Evaluator):
         facts = facts_of(data)
         self.pixels, self.class_count = len(self.train) * int(np.prod(facts["shape"])), facts["classes"]
         self.names: list[str] = about["extractors"]
-        self.network = SmallNetwork.load(features / NETWORK) if "small-cnn" in self.names else None
+        self.attribute_names: list[str] = facts.get("attribute_names", [])
+        self.network = own_network(features)
         self.extractors: dict[str, Extractor] = {} if self.network is None else {self.network.name: self.network}
         if Pixels.name in self.names:
             self.extractors[Pixels.name] = Pixels()
@@ -53,8 +57,8 @@ class ImageEvaluator(Evaluator):
 
     @cached_property
     def svm(self) -> SvmClassifier | None:
-        """None: too many training pixels."""
-        if self.pixels > MAX_SVM_PIXELS:
+        """None: too many training pixels, or a network that reads the class among other attributes."""
+        if self.pixels > MAX_SVM_PIXELS or isinstance(self.network, AttributeNetwork):
             return None
         train = self.train.read()
         return SvmClassifier.fit(train.images, train.labels)
@@ -66,7 +70,7 @@ class ImageEvaluator(Evaluator):
         return watched(features, real)
 
     def classes(self, pictures: Pictures) -> np.ndarray:
-        if self.network is not None:
+        if self.class_count:
             return pictures.labels
         clusters = KMeans(CLUSTERS, random_state=0).fit_predict(self.features(pictures.images))
         return clusters.astype(np.int64)
@@ -82,7 +86,9 @@ class ImageEvaluator(Evaluator):
         values = self._against("train", metrics, pictures)
         if Pixels.name in self.extractors:
             values |= self._nearest(pictures, Pixels())
-        return values if self.network is None else values | self._accuracy(pictures)
+        if self.class_count:
+            values |= self._accuracy(pictures)
+        return values | self._attributes(pictures) if isinstance(self.network, AttributeNetwork) else values
 
     def _against(
         self, split: str, metrics: Mapping[str, tuple[str, ...]], pictures: Samples
@@ -115,6 +121,25 @@ class ImageEvaluator(Evaluator):
             value = MetricValue(recognised(network, pictures), self._empty_classes(pictures))
         digest = self.references[self.names[0], "train"].digest
         return {card_of("accuracy", classifier, len(pictures), len(self.train), "train", digest): value}
+
+    def _attributes(self, pictures: Samples) -> dict[Card, MetricValue]:
+        """As the network reads them; accuracies only of pictures with attributes, which were wanted of them."""
+        network = self.network
+        assert isinstance(network, AttributeNetwork)
+        logits, wanted = outputs(network, pictures).logits, pictures.attributes
+        assert logits is not None
+        read = network.values(logits)
+
+        def card(metric: str, of: str = "") -> Card:
+            described = self._card(metric, network, len(pictures), "train")
+            return replace(described, extractor=described.extractor + of, layer="attributes")
+
+        values = {card("combinations"): combinations(read)}
+        if wanted is not None:
+            by_name = attribute_accuracy(read, wanted, self.attribute_names)
+            values |= {card("attribute_accuracy", f"/{name}"): value for name, value in by_name.items()}
+            values |= {card("all_attributes"): all_attributes(read, wanted)}
+        return values
 
     def _empty_classes(self, pictures: Samples) -> tuple[str, ...]:
         missing = np.setdiff1d(range(self.class_count), pictures.labels).tolist()

@@ -21,6 +21,8 @@ FEATURES = {  # what a reader must know of a dataset's distances, by the first e
     INCEPTION: "`fid` uses Inception-v3 features (torch-fidelity's weights), against the training images.",
     "small-cnn": "No value uses Inception features: `fd` is a Frechet distance in the features of our own small "
     "network, not an FID.",
+    "attribute-cnn": "No value uses Inception features: `fd` is a Frechet distance in the features of a network that "
+    "reads the attributes of a picture, not an FID.",
     "pixels": "No value uses Inception features: `fd` is a Frechet distance of pixels, not an FID.",
     "coordinates": "All values use raw coordinates. `frechet_2d` does not see whether modes are missing: read it "
     "beside `modes`, `mode_kl` and `energy`.",

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from methods.core.types import Batch
 from pipeline.config.build import Block, build_method
 from pipeline.context import RunContext
 from pipeline.data.artifacts import Artifact, Draft
@@ -33,7 +32,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
     )
     smaller = min(len(real_held_out), len(fake_held_out))
     halves = [validation_batch(half, data.classes, smaller) for half in (real_held_out, fake_held_out)]
-    validation = Batch(halves[0].images, halves[0].labels, halves[1].images, halves[1].labels)
+    validation = halves[0]._replace(fakes=halves[1].images, fake_labels=halves[1].labels)
     trunk = {"trunk": load_weights(inputs["trunk"].path)["classifier"]} if "trunk" in inputs else {}
     job = Job(method, data, pairs, block.steps, block.batch, block.seed, block.precision, block.draws, pretrained=trunk)
     train_guide(job, validation, block, out, context)

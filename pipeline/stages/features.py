@@ -13,20 +13,22 @@ from methods.core.numbers import Count, Seed
 from pipeline.context import RunContext
 from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.row_index import ShardedRows, even_positions, open_rows
-from pipeline.data.shards import read_pictures
+from pipeline.data.shards import Pictures, read_pictures
 from pipeline.errors import UserError
 from pipeline.metrics.card import SPATIAL
 from pipeline.metrics.evaluate import evaluator_of
 from pipeline.metrics.evaluator import write_real_vs_real
-from pipeline.metrics.features.extract import inception, outputs, recognised, reference_file
+from pipeline.metrics.features.attribute_network import AttributeNetwork
+from pipeline.metrics.features.extract import inception, network_file, outputs, recognised, reference_file
 from pipeline.metrics.features.extractors import WIDEST_PIXELS, Extractor, Pixels, SmallNetwork
 from pipeline.metrics.features.reference import Reference
 from pipeline.metrics.features.statistics import FeatureStats, Gathered
 from pipeline.metrics.features.weights import INCEPTION
-from pipeline.metrics.image_evaluator import NETWORK
 from pipeline.metrics.mixture_metrics import COORDINATES, raw, reference
 
 SPLITS = ("train", "held_out")
+CLASSIFIER = "classifier"  # a split that only the feature network is trained on, in place of `train`
+EPOCHS = 60  # of the small network
 MAX_TRAINING_VALUES = 2**30  # numbers in the images that the feature network is trained on; of more, evenly spaced ones
 MAX_REFERENCE_ROWS = 50_000  # of a split, evenly spaced: as many as papers compare neighbourhoods of
 
@@ -37,14 +39,16 @@ class Config:
 
     images: Count  # n of the real-vs-real values
     seed: Seed = 0
-    epochs: Count = 60
+    epochs: Count | None = None  # null: 60; of a network that reads attributes 6, or 18 above 16 pixels a side
     inception: str | None = None  # SHA-256 of its weights; `auto` in params.yaml: if they are installed
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
     data = inputs["data"]
     if len(data.manifest.facts["shape"]) == 3:
-        _write_pictures({split: open_rows(data.path, split) for split in SPLITS}, data.manifest.facts, config, out)
+        splits, facts = {split: open_rows(data.path, split) for split in SPLITS}, data.manifest.facts
+        own = open_rows(data.path, CLASSIFIER) if CLASSIFIER in facts else splits["train"]
+        _write_pictures(splits, own, facts, config, out)
     else:
         for split in SPLITS:
             points = raw(read_pictures(data.path, split).images, data.manifest.facts["affine"])
@@ -53,14 +57,18 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
     write_real_vs_real(evaluator_of(data.path, out.path, out.facts).real_vs_real(config.images), out.path)
 
 
-def _write_pictures(splits: Mapping[str, ShardedRows], facts: Mapping[str, Any], config: Config, out: Draft) -> None:
+def _write_pictures(
+    splits: Mapping[str, ShardedRows], own: ShardedRows, facts: Mapping[str, Any], config: Config, out: Draft
+) -> None:
+    """own: the pictures that the dataset's feature network is trained on."""
     values, extractors = int(np.prod(facts["shape"])), list[Extractor]()
-    if facts["classes"]:
-        train = splits["train"].evenly_spaced(max(1, MAX_TRAINING_VALUES // values)).read()
-        network = SmallNetwork.train(train.images, train.labels, config.seed, config.epochs)
-        network.save(out.path / NETWORK)
+    if facts["classes"] or "attributes" in facts:
+        network = _trained(own.evenly_spaced(max(1, MAX_TRAINING_VALUES // values)).read(), facts, config)
+        network.save(out.path / network_file(network.name))
         extractors.append(network)
-        out.facts.update(digest=network.digest, held_out_accuracy=recognised(network, splits["held_out"]))
+        out.facts.update(digest=network.digest)
+        if facts["classes"]:
+            out.facts.update(held_out_accuracy=recognised(network, splits["held_out"]))
         out.seeds.update(train=config.seed)
     if values <= WIDEST_PIXELS:
         extractors.append(Pixels())
@@ -78,6 +86,16 @@ def _write_pictures(splits: Mapping[str, ShardedRows], facts: Mapping[str, Any],
             if spatial is not None and split == "train":
                 spatial.save(out.path / reference_file(SPATIAL, split))
     out.facts.update(extractors=[extractor.name for extractor in extractors], inception=config.inception)
+
+
+def _trained(pictures: Pictures, facts: Mapping[str, Any], config: Config) -> SmallNetwork | AttributeNetwork:
+    if pictures.attributes is None:
+        epochs = EPOCHS if config.epochs is None else config.epochs
+        return SmallNetwork.train(pictures.images, pictures.labels, config.seed, epochs)
+    names, values = facts["label_names"], facts["attribute_values"]
+    label = values.index(names) if names else None
+    known = (pictures.attributes, facts["attributes"], label)
+    return AttributeNetwork.train(pictures.images, *known, config.seed, config.epochs)
 
 
 def _references(extractor: Extractor, rows: ShardedRows) -> tuple[Reference, Reference | None]:

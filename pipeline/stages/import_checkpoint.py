@@ -7,7 +7,7 @@ from pipeline.config.build import Block, build_method
 from pipeline.context import RunContext
 from pipeline.data.artifacts import OUTSIDE, Artifact, Draft
 from pipeline.training.importers.checkpoints import Format, fit, read_checkpoint
-from pipeline.training.networks import data_spec, save_weights
+from pipeline.training.networks import data_facts, data_spec, save_weights
 
 
 @dataclass(frozen=True)
@@ -21,4 +21,4 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
     file, data = inputs[OUTSIDE].path, data_spec(inputs["data"].manifest.facts)
     networks = build_method(config.method, config.model).build(data)
     save_weights(out.path, fit(read_checkpoint(file, config.format), config.format, networks, str(file)))
-    out.facts.update(steps=0, shape=list(data.shape), classes=data.classes, std=data.std, source=inputs[OUTSIDE].digest)
+    out.facts.update(data_facts(data), steps=0, source=inputs[OUTSIDE].digest)

@@ -7,7 +7,7 @@ state, so that a killed preparation resumes after the last one.
 
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,15 +22,16 @@ from PIL import Image
 from pipeline.config.build import Block, build
 from pipeline.context import RunContext
 from pipeline.data.artifacts import Artifact, Draft
-from pipeline.data.decode import PIXELS, Decoded, EncodedPicture
+from pipeline.data.decode import PIXELS
 from pipeline.data.image_grid import grid
-from pipeline.data.records import DARK, BadRecord, Record, Source, too_dark
+from pipeline.data.record_kind import Kind, Numbered
+from pipeline.data.records import DARK, Source, too_dark
 from pipeline.data.sample_order import ORDER, divided, in_content_order
 from pipeline.data.shards import Pictures, decode, encode_arrow, rows_per_shard
 from pipeline.data.split_facts import SplitFacts
 from pipeline.errors import UserError
 
-SPLITS = ("train", "held_out")
+SPLITS = ("train", "held_out")  # a source may add others
 PREVIEW_IMAGES = 64
 MAX_LISTED_BAD_RECORDS = 100
 
@@ -40,51 +41,6 @@ class Config:
     source: str
     options: Block
     on_bad_record: Literal["stop", "skip"] = "stop"
-
-
-Numbered = tuple[int, Record]  # a record and its number in the source
-
-
-class Kind(NamedTuple):
-    """The shape and type of the first record, which all others must have, and the number of classes."""
-
-    source: str
-    classes: int
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    is_encoded: bool  # pictures from files
-
-    @classmethod
-    def of(cls, source: Source, name: str) -> "Kind":
-        """From the first usable record; UserError if there is none."""
-        first = ""
-        for record in source.records():
-            try:
-                image = record.load()
-            except BadRecord as error:  # counted when its shard is made
-                first = first or str(error)
-                continue
-            is_encoded = isinstance(record.image, EncodedPicture)
-            return cls(name, len(source.label_names), image.shape, image.dtype, is_encoded)
-        raise UserError(f"{name}: no record can be used: {first or 'there are none'}; see its options")
-
-    def checked(self, item: Numbered) -> Decoded | str:
-        """The image, or why it cannot be used."""
-        number, record = item
-        came = record.where or f"{self.source}, record {number}"
-        try:
-            encoded = record.image if isinstance(record.image, EncodedPicture) else None
-            image, conversions = Decoded(record.load(), ()) if encoded is None else encoded.decoded()
-        except BadRecord as error:
-            return str(error)
-        if image.shape != self.shape or image.dtype != self.dtype:
-            first = f"the first record is {self.dtype} of shape {self.shape}"
-            return f"{came}: {image.dtype} of shape {image.shape}, but {first}: set options.preprocess"
-        if image.dtype != np.uint8 and not np.isfinite(image).all():
-            return f"{came}: holds NaN or infinity"
-        if self.classes and not (isinstance(record.label, int) and 0 <= record.label < self.classes):
-            return f"{came}: label {record.label!r}, but there are {self.classes} classes, 0 to {self.classes - 1}"
-        return Decoded(image, conversions)
 
 
 class Part(NamedTuple):
@@ -100,7 +56,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
     outside = {"path": str(inputs["files"].path)} if "files" in inputs else {}
     source: Source = build(module.Source, config.options | outside, "options")
     kind = Kind.of(source, config.source)
-    by_split = {split: SplitFacts() for split in SPLITS}
+    by_split = defaultdict[str, SplitFacts](SplitFacts, {split: SplitFacts() for split in SPLITS})
     bad, conversions = list[str](), Counter[str]()
     with TemporaryDirectory(dir=out.path) as parts:
         folder, split_of = Path(parts) if kind.is_encoded else out.path, dict[str, str]()
@@ -138,6 +94,7 @@ def _facts(source: Source, kind: Kind, by_split: Mapping[str, SplitFacts]) -> di
             "across": len(np.intersect1d(train, held_out, assume_unique=True)),
         },
         "rows": {split: facts.rows for split, facts in by_split.items()},
+        **kind.facts(source),
         **getattr(source, "facts", {}),
     }
 
@@ -168,7 +125,7 @@ def _about_files(source: Source, conversions: Mapping[str, int], splits: Mapping
 
 def _shards(source: Source, kind: Kind) -> Iterator[tuple[str, list[Numbered]]]:
     """Records of one split at a time, as many as a shard holds."""
-    waiting: dict[str, list[Numbered]] = {split: [] for split in ("", *SPLITS)}
+    waiting = defaultdict[str, list[Numbered]](list)
     rows = rows_per_shard(kind.shape, kind.dtype)
     for number, record in enumerate(source.records()):
         waiting[record.split].append((number, record))
@@ -202,7 +159,8 @@ def _in_content_order(
             kept = of_split.take(slice(getattr(source, "limit", None)))
             for start in range(0, len(kept), size):
                 shard = kept.take(slice(start, start + size)).read()
-                yield to, Pictures(shard.images, shard.labels, np.arange(start, start + len(shard)))
+                numbers = np.arange(start, start + len(shard))
+                yield to, Pictures(shard.images, shard.labels, numbers, shard.attributes, shard.tokens)
 
 
 def _load_or_make(
@@ -223,7 +181,8 @@ def _encoded(name: str, items: list[Numbered], kind: Kind, config: Config, pool:
     good: list[Numbered] = []
     bad: list[str] = []
     conversions = Counter[str]()
-    for item, checked in zip(items, pool.map(kind.checked, items)):
+    is_decoded = not any(callable(record.image) for _, record in items)  # threads would cost more than they save
+    for item, checked in zip(items, (map if is_decoded else pool.map)(kind.checked, items)):
         if isinstance(checked, str):
             bad.append(checked)
         else:
@@ -235,10 +194,10 @@ def _encoded(name: str, items: list[Numbered], kind: Kind, config: Config, pool:
             f"{bad[0]}; {len(bad)} of {len(items)} records of {name} cannot be used: repair them, leave them out, "
             "or set options.on_bad_record: skip"
         )
-    labels = [-1 if record.label is None else record.label for _, record in good]
+    labels = np.array([-1 if record.label is None else record.label for _, record in good], np.int64)
     numbers = np.array([number for number, _ in good], np.int64)
     about = json.dumps({"bad": bad, "conversions": conversions}).encode()
-    return encode_arrow(Pictures(images[: len(good)], np.array(labels, np.int64), numbers)), about
+    return encode_arrow(Pictures(images[: len(good)], labels, numbers, *kind.lists(good))), about
 
 
 def _preview(pictures: Pictures, out: Draft, context: RunContext) -> None:

@@ -14,7 +14,7 @@ from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.loader import Epochs
 from pipeline.data.shards import read_pictures
 from pipeline.training.loop import drawing, same_keys
-from pipeline.training.networks import data_spec, save_weights
+from pipeline.training.networks import data_facts, data_spec, save_weights
 from pipeline.training.stacked import StackTrain, jobs_of, members_of, train_job
 
 
@@ -42,7 +42,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
             save_weights(folder, weights)
     pq.write_table(pa.Table.from_pylist(same_keys(history)), out.path / "history.parquet")
     out.facts.update(steps=config.train.steps, batch=config.train.batch, draws=drawing(config.train.draws))
-    out.facts.update(shape=list(data.shape), classes=data.classes, std=data.std)
+    out.facts.update(data_facts(data))
     out.seeds.update(train=list(config.train.training_seeds))
 
 

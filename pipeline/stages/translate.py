@@ -21,12 +21,11 @@ from pipeline.context import RunContext
 from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.row_index import open_rows
 from pipeline.errors import UserError
-from pipeline.metrics.features.extractors import SmallNetwork
+from pipeline.metrics.features.extract import own_network, reference_file
 from pipeline.metrics.features.reference import Reference
 from pipeline.metrics.features.statistics import FeatureStats
 from pipeline.metrics.values.frechet import frechet_distance
 from pipeline.sampling.sampler import GuidedSampler, SamplerConfig, guided_sampler, sampler_spec
-from pipeline.stages.features import NETWORK, reference_file
 
 ROWS, EXAMPLES = "translations.parquet", "examples.npy"
 EXAMPLE_IMAGES = 8
@@ -50,7 +49,9 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
         raise UserError(f"images: {config.images} came, but 2 to {len(held_out)} can be: so many are held out")
     chosen = held_out.take(slice(config.images)).read()
     source = from_uint8(torch.from_numpy(blocky(chosen.images)))
-    network = SmallNetwork.load(inputs["features"].path / NETWORK)
+    network = own_network(inputs["features"].path)
+    if network is None:
+        raise UserError("the dataset has no feature network of its own, for its images have no labels: label them")
     real = Reference.load(inputs["features"].path / reference_file(network.name, "train"))
     sampler = guided_sampler(
         sampler_spec({role: inputs[role] for role in inputs if role not in ("prepare", "features")}, config.sampler)

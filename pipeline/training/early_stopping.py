@@ -56,8 +56,8 @@ def split_validation(pictures: ShardedRows, share: float) -> tuple[ShardedRows, 
 
 def validation_batch(pictures: ShardedRows, classes: int, count: int) -> Batch:
     """`count` of the images as one batch, in a fixed random order."""
-    images, labels, _ = pictures.read()
-    return Epochs(images, labels if classes else None, count, 0)(0)
+    read = pictures.read()
+    return Epochs(read.images, read.labels if classes else None, count, 0, attributes=read.attributes)(0)
 
 
 def train_guide(job: Job, validation: Batch, block: GuideTrain, out: Draft, context: RunContext) -> None:

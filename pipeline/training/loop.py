@@ -27,7 +27,7 @@ from pipeline.data.loader import Batches, placed
 from pipeline.errors import Interrupted, TrilemmaError, UserError
 from pipeline.training.averages import save_averages
 from pipeline.training.divergence import check_finite, check_spread
-from pipeline.training.networks import save_weights
+from pipeline.training.networks import data_facts, save_weights
 
 RECORD_EVERY = 20  # steps averaged into one row of the history; timed checkpoints are made at its multiples
 PREVIEWS = 5  # in a training
@@ -267,9 +267,7 @@ def write_trained(out: Draft, outcome: Outcome, job: Job) -> None:
     """Write weights.safetensors and history.parquet; note steps, how was drawn, facts of the data and the seed."""
     save_weights(out.path, outcome.weights)
     pq.write_table(pa.Table.from_pylist(same_keys(outcome.history)), out.path / "history.parquet")
-    data = job.data
-    out.facts.update(steps=outcome.steps, draws=drawing(job.draws))
-    out.facts.update(shape=list(data.shape), classes=data.classes, std=data.std)
+    out.facts.update(data_facts(job.data), steps=outcome.steps, draws=drawing(job.draws))
     out.seeds.update(train=job.seed)
 
 

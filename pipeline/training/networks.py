@@ -63,4 +63,12 @@ def _check_shapes(saved: Mapping[str, Tensor], built: Mapping[str, Tensor], wher
 
 def data_spec(facts: Mapping[str, Any]) -> DataSpec:
     """facts: of prepared data, or of a run trained on them."""
-    return DataSpec(tuple(facts["shape"]), facts["classes"], facts["std"])
+    text = facts.get("vocabulary", 0), facts.get("tokens", 0)
+    return DataSpec(tuple(facts["shape"]), facts["classes"], facts["std"], tuple(facts.get("attributes", ())), *text)
+
+
+def data_facts(data: DataSpec) -> dict[str, Any]:
+    """The facts that `data_spec` reads; without those of attributes and captions, where there are none."""
+    optional = {"attributes": list(data.attributes), "vocabulary": data.vocabulary, "tokens": data.tokens}
+    required = {"shape": list(data.shape), "classes": data.classes, "std": data.std}
+    return required | {name: value for name, value in optional.items() if value}

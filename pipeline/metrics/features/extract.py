@@ -1,13 +1,16 @@
 """The loop that runs a feature network over images, for the stages and for `trilemma measure`."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
 from pipeline.data.row_index import ShardedRows
 from pipeline.data.shards import Pictures
 from pipeline.errors import UserError
-from pipeline.metrics.features.extractors import Extractor, Features, SmallNetwork
+from pipeline.metrics.features.array_files import read_arrays
+from pipeline.metrics.features.attribute_network import AttributeNetwork
+from pipeline.metrics.features.extractors import Extractor, Features, OwnNetwork, SmallNetwork
 from pipeline.metrics.features.weights import INCEPTION, KNOWN, verified_path, weights_folder
 
 
@@ -28,7 +31,22 @@ def outputs(extractor: Extractor, pictures: Pictures | ShardedRows) -> Features:
     return extract(extractor, len(pictures), ((positions, part.images) for positions, part in pictures.by_shard()))
 
 
-def recognised(network: SmallNetwork, pictures: Pictures | ShardedRows) -> float:
+def own_network(folder: Path) -> SmallNetwork | AttributeNetwork | None:
+    """The network that `features` trained on the dataset, if it trained one. folder: its artifact."""
+    files = (folder / network_file(kind.name) for kind in (SmallNetwork, AttributeNetwork))
+    return next((load_network(file) for file in files if file.is_file()), None)
+
+
+def load_network(file: Path) -> SmallNetwork | AttributeNetwork:
+    kind = AttributeNetwork if "attributes" in read_arrays(file)[0] else SmallNetwork
+    return kind.load(file)
+
+
+def network_file(name: str) -> str:
+    return f"{name}.safetensors"
+
+
+def recognised(network: OwnNetwork, pictures: Pictures | ShardedRows) -> float:
     """Share of pictures classified as their label."""
     right = [network.classify(part.images) == part.labels for _, part in pictures.by_shard()]
     return float(np.concatenate(right).mean())

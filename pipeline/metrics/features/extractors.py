@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -53,23 +54,87 @@ class Pixels:
     digest = hashlib.sha256(f"pixels/{SCALING}".encode()).hexdigest()
 
     def outputs(self, images: np.ndarray) -> Features:
-        return Features(_scaled(images).flatten(1).numpy())
+        return Features(scaled(images).flatten(1).numpy())
 
 
-class SmallNetwork:
-    """Two convolutions, 32 features and a class layer; frozen after training.
+class OwnNetwork(ABC):
+    """A network that is trained on a dataset's pictures and then frozen: a trunk that gives features, a head on them.
 
     Features are divided by one number so that their mean square is 1, as KID's kernel (f.g / d + 1)^3 expects.
     """
 
-    name = "small-cnn"
-    layer = "penultimate-32"
+    name: str
+    layer: str
     preprocessing = SCALING
 
-    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+    def __init__(self, trunk: nn.Module, head: nn.Module, **settings: Any) -> None:
+        """settings: the arguments of the class, as JSON has them; `shape` among them, (C, H, W) of an image."""
+        self.settings, self.shape = settings, tuple(settings["shape"])
+        self.net = nn.ModuleDict({"trunk": trunk, "head": head})
+        self.scale = torch.ones(1)  # root mean square of the trunk's output over the training images
+        self.net.register_buffer("scale", self.scale)
+
+    @abstractmethod
+    def class_of(self, logits: np.ndarray) -> np.ndarray:
+        """[n] int64: the most likely class, of the head's output."""
+
+    def outputs(self, images: np.ndarray) -> Features:
+        if images.shape[1:] != self.shape:
+            raise ValueError(f"images of shape {images.shape[1:]} but this network was trained on {self.shape}")
+        return Features(*in_tiles(self._features_and_logits, images, TILE))
+
+    def classify(self, images: np.ndarray) -> np.ndarray:
+        """[n] int64: the most likely class."""
+        logits = self.outputs(images).logits
+        assert logits is not None
+        return self.class_of(logits)
+
+    def accuracy(self, images: np.ndarray, labels: np.ndarray) -> float:
+        """Share of images classified as their label."""
+        return float((self.classify(images) == labels).mean())
+
+    def calibrate(self, images: np.ndarray) -> None:
+        """Set the features' scale; images: those of the training."""
+        self.scale.fill_(float(np.sqrt(np.square(self.outputs(images).features, dtype=np.float64).mean())))
+
+    @property
+    def digest(self) -> str:
+        return sha256_of_arrays(self._weights(), self.preprocessing)
+
+    def save(self, path: Path) -> None:
+        """One safetensors file, with its digest."""
+        about = {"digest": self.digest, **self.settings}
+        save_file(self._weights(), path, {"about": json.dumps(about, sort_keys=True)})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        about, weights = read_arrays(path)
+        digest = about.pop("digest")
+        network = cls(**about)
+        network.net.load_state_dict({name: torch.from_numpy(weight) for name, weight in weights.items()})
+        network.net.eval()
+        check_digest(path, network.digest, digest)
+        return network
+
+    @torch.no_grad()
+    def _features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.net["trunk"](scaled(images.numpy()))
+        return features / self.scale, self.net["head"](features)
+
+    def _weights(self) -> dict[str, np.ndarray]:
+        return {name: weight.numpy() for name, weight in self.net.state_dict().items()}
+
+
+class SmallNetwork(OwnNetwork):
+    """Two convolutions, 32 features and a class layer."""
+
+    name = "small-cnn"
+    layer = "penultimate-32"
+
+    def __init__(self, shape: Sequence[int], classes: int) -> None:
         """shape: (C, H, W) of an image; weights from torch's global generator."""
         channels, height, width = shape
-        self.shape, self.classes = tuple(shape), classes
+        self.classes = classes
         trunk = nn.Sequential(
             nn.Conv2d(channels, 24, 3, padding=1),
             nn.SiLU(),
@@ -79,9 +144,7 @@ class SmallNetwork:
             nn.Linear(48 * -(-height // 2) * -(-width // 2), 32),
             nn.SiLU(),
         )
-        self.net = nn.ModuleDict({"trunk": trunk, "head": nn.Linear(32, classes)})
-        self.scale = torch.ones(1)  # root mean square of the trunk's output over the training images
-        self.net.register_buffer("scale", self.scale)
+        super().__init__(trunk, nn.Linear(32, classes), shape=list(shape), classes=classes)
 
     @classmethod
     def train(cls, images: np.ndarray, labels: np.ndarray, seed: int, epochs: int = 60) -> "SmallNetwork":
@@ -90,40 +153,11 @@ class SmallNetwork:
             torch.manual_seed(fold(seed, "extractor"))
             network = cls(images.shape[1:], int(labels.max()) + 1)
             network._fit(images, torch.tensor(labels, dtype=torch.int64), epochs)
-        network.scale.fill_(float(np.sqrt(np.square(network.outputs(images).features, dtype=np.float64).mean())))
+        network.calibrate(images)
         return network
 
-    def outputs(self, images: np.ndarray) -> Features:
-        if images.shape[1:] != self.shape:
-            raise ValueError(f"images of shape {images.shape[1:]} but this network was trained on {self.shape}")
-        return Features(*in_tiles(self._features_and_logits, images, TILE))
-
-    def classify(self, images: np.ndarray) -> np.ndarray:
-        """[n] int64: the class with the largest logit."""
-        logits = self.outputs(images).logits
-        assert logits is not None
+    def class_of(self, logits: np.ndarray) -> np.ndarray:
         return logits.argmax(axis=1)
-
-    def accuracy(self, images: np.ndarray, labels: np.ndarray) -> float:
-        """Share of images classified as their label."""
-        return float((self.classify(images) == labels).mean())
-
-    @property
-    def digest(self) -> str:
-        return sha256_of_arrays(self._weights(), self.preprocessing)
-
-    def save(self, path: Path) -> None:
-        """One safetensors file, with its digest."""
-        about = {"digest": self.digest, "shape": self.shape, "classes": self.classes}
-        save_file(self._weights(), path, {"about": json.dumps(about, sort_keys=True)})
-
-    @classmethod
-    def load(cls, path: Path) -> "SmallNetwork":
-        about, weights = read_arrays(path)
-        network = cls(tuple(about["shape"]), about["classes"])
-        network.net.load_state_dict({name: torch.from_numpy(weight) for name, weight in weights.items()})
-        check_digest(path, network.digest, about["digest"])
-        return network
 
     def _fit(self, images: np.ndarray, labels: Tensor, epochs: int) -> None:
         size = min(TILE, len(images))
@@ -132,21 +166,13 @@ class SmallNetwork:
         for _ in range(epochs):
             for rows in torch.randperm(len(images))[: len(images) // size * size].view(-1, size):
                 optimiser.zero_grad()
-                logits = self.net["head"](self.net["trunk"](_shifted(_scaled(images[rows.numpy()]))))
+                logits = self.net["head"](self.net["trunk"](_shifted(scaled(images[rows.numpy()]))))
                 functional.cross_entropy(logits, labels[rows]).backward()
                 optimiser.step()
                 schedule.step()
 
-    @torch.no_grad()
-    def _features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.net["trunk"](_scaled(images.numpy()))
-        return features / self.scale, self.net["head"](features)
 
-    def _weights(self) -> dict[str, np.ndarray]:
-        return {name: weight.numpy() for name, weight in self.net.state_dict().items()}
-
-
-def _scaled(images: np.ndarray) -> Tensor:
+def scaled(images: np.ndarray) -> Tensor:
     if images.dtype != np.uint8 or images.ndim != 4:
         raise ValueError(f"images are {images.dtype} {images.shape}: pass uint8 [n, C, H, W]")
     return torch.from_numpy(images.astype(np.float32) / 127.5 - 1)

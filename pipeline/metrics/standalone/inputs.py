@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 
 from pipeline.data.sample_order import content_order, digests
 from pipeline.errors import UserError
-from pipeline.metrics.features.extract import extract
-from pipeline.metrics.features.extractors import WIDEST_PIXELS, Extractor, Features, Pixels, SmallNetwork
+from pipeline.metrics.features.extract import extract, load_network
+from pipeline.metrics.features.extractors import WIDEST_PIXELS, Extractor, Features, OwnNetwork, Pixels, SmallNetwork
 from pipeline.metrics.features.weights import INCEPTION, KNOWN, verified_path, weights_folder
 from pipeline.metrics.standalone.feature_files import read_features
 from pipeline.metrics.standalone.fetch_weights import fetch
@@ -53,7 +53,7 @@ def extractor_of(name: str | None) -> Extractor | GivenFeatures:
     if name in (GivenFeatures.name, Pixels.name):
         return Pixels() if name == Pixels.name else GivenFeatures()
     if name.endswith(".safetensors"):
-        return _small_network(Path(name))
+        return _own_network(Path(name))
     if name not in KNOWN:
         raise UserError(f"no extractor {name!r}: there are none, pixels, {', '.join(KNOWN)}, or FILE.safetensors")
     from pipeline.metrics.features.inception import Fidelity, Inception  # torch-fidelity takes seconds to import
@@ -62,12 +62,12 @@ def extractor_of(name: str | None) -> Extractor | GivenFeatures:
     return Inception(weights) if name == INCEPTION else Fidelity(name, weights)
 
 
-def _small_network(file: Path) -> SmallNetwork:
+def _own_network(file: Path) -> OwnNetwork:
     hint = "pass a file that `trilemma features` or `trilemma weights train` wrote"
     if not file.is_file():
         raise UserError(f"{file} does not exist: {hint}")
     try:
-        return SmallNetwork.load(file)
+        return load_network(file)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{file} holds no small network ({str(error).splitlines()[0]}): {hint}") from None
 

@@ -71,6 +71,7 @@ def test_an_unknown_field_or_metric_is_refused() -> None:
 
 def test_every_metric_of_the_design_has_a_direction_or_explicitly_none() -> None:
     names = "fid fd sfid kid is precision recall f1 density coverage accuracy nn_distance hq modes mode_kl energy"
+    names += " attribute_accuracy all_attributes combinations"
     assert set(METRICS) == {*names.split(), "frechet_2d", "nll", "nfe"}
     assert {name for name, kind in METRICS.items() if kind.better is None} == {"nn_distance"}
     assert METRICS["recall"].better == "higher"
