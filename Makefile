@@ -44,7 +44,7 @@ docs: $(READY)  ## the documentation site in build/docs; a broken link or refere
 	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet
 
 bench: $(READY)  ## speed, as ratios within one run
-	for file in benchmarks/bench_*.py; do python $$file || exit 1; done
+	for file in benchmarks/bench_*.py; do PYTHONPATH=. python $$file || exit 1; done
 
 ui: $(READY)  ## the experiment tracker at http://127.0.0.1:$(PORT)
 	trilemma ui --port $(PORT)
