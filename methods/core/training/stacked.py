@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.optim.adam import adam as fused_adam
 
 from methods.core.dropout import Dropout
 from methods.core.loop import like
@@ -150,14 +151,15 @@ def _adam(
     flat: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], rates: list[float], adam: Adam, count: int
 ) -> None:
     """Step `count` = 1, 2, ... of torch.optim.Adam, with a learning rate per model; all [M, P]."""
-    mean, square = moments
     assert not callable(adam.betas)  # see `_check`
-    first, second = adam.betas
-    mean.lerp_(gradient, 1 - first)
-    square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-    scale = (square / (1 - second**count)).sqrt_().add_(adam.eps)
-    steps = flat.new_tensor([-rate / (1 - first**count) for rate in rates])
-    flat.addcdiv_(mean * steps[:, None], scale)
+    beta1, beta2 = adam.betas
+    for row, first, second, slope, rate in zip(flat, *moments, gradient, rates):
+        before = torch.tensor(count - 1.0, device=flat.device)
+        fused_adam(
+            [row], [slope], [first], [second], [], [before],
+            fused=True, amsgrad=False, maximize=False, weight_decay=0.0,
+            beta1=beta1, beta2=beta2, lr=rate, eps=adam.eps,
+        )  # fmt: skip
 
 
 def _call(skeleton: nn.Module, parameters: Tensors, *given: Tensor | None) -> Any:
