@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.cluster import KMeans
 
 from pipeline.data.artifacts import facts_of
 from pipeline.data.row_index import ShardedRows, open_rows
@@ -72,6 +71,8 @@ class ImageEvaluator(Evaluator):
     def classes(self, pictures: Pictures) -> np.ndarray:
         if self.class_count:
             return pictures.labels
+        from sklearn.cluster import KMeans
+
         clusters = KMeans(CLUSTERS, random_state=0).fit_predict(self.features(pictures.images))
         return clusters.astype(np.int64)
 

@@ -5,11 +5,14 @@ pixels shares no features with the networks of other metrics.
 """
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.svm import SVC
 
 from pipeline.metrics.card import MetricValue
+
+if TYPE_CHECKING:
+    from sklearn.svm import SVC
 
 
 class SvmClassifier:
@@ -19,12 +22,14 @@ class SvmClassifier:
     layer = "class"
     preprocessing = "uint8 / 255"
 
-    def __init__(self, machine: SVC, digest: str) -> None:
+    def __init__(self, machine: "SVC", digest: str) -> None:
         self.machine, self.digest = machine, digest
 
     @classmethod
     def fit(cls, images: np.ndarray, labels: np.ndarray, c: float = 10.0) -> "SvmClassifier":
         """images: [n, C, H, W] uint8, real. The digest covers kernel, images and labels."""
+        from sklearn.svm import SVC  # takes as long to import as most evaluations
+
         machine = SVC(kernel="rbf", C=c, gamma="scale").fit(_unit_pixels(images), labels)
         digest = hashlib.sha256(f"{cls.name}/{cls.preprocessing}/{c}/{images.shape}/".encode())
         digest.update(np.ascontiguousarray(images).tobytes() + np.asarray(labels, dtype=np.int64).tobytes())
