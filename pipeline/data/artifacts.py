@@ -65,7 +65,8 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        return digest_of(self.json())
+        """Of all but the name: entries that are alike but for it have one result, under the name of either."""
+        return digest_of({key: value for key, value in self.json().items() if key != "name"})
 
 
 class Artifact(NamedTuple):

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from pipeline.cli.main import main
+from pipeline.cli.main import app, main
 from pipeline.config.study import load_study
 from pipeline.dag.graph import STAGES
 from tests.support.toy_study import NOT_INHERITED, PARAMS, ToyStudy
@@ -122,13 +123,17 @@ def test_a_wrong_name_is_one_line_with_the_names_that_exist(
     assert written(study) == before
 
 
-@pytest.mark.parametrize("workers", ["-1", "1000"])
-def test_too_many_workers_are_one_line(
-    workers: str, reproduced: ToyStudy, tmp_path: Path, error_line: ErrorLine
-) -> None:
+def test_too_many_workers_are_one_line(reproduced: ToyStudy, tmp_path: Path, error_line: ErrorLine) -> None:
     study = reproduced.copied(tmp_path / "house", "prepare")
-    assert "workers" in error_line(study.folder, "pretrain", "toy", "--workers", workers)
+    assert "workers" in error_line(study.folder, "pretrain", "toy", "--workers", "1000")
     assert not (study.out / "pretrain").exists()
+
+
+def test_an_option_out_of_bounds_is_refused_by_the_parser(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["pretrain", "toy", "--workers", "-1"])
+    assert result.exit_code == 2
+    assert "--workers" in result.output
+    assert "x>=0" in result.output
 
 
 def test_a_folder_without_a_study_is_one_line(tmp_path: Path, error_line: ErrorLine) -> None:
@@ -222,6 +227,6 @@ def test_help_lists_first_what_a_newcomer_needs_and_is_quick() -> None:
         costs.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     commands = re.findall(r"^[│|] ([a-z][\w-]*)", text, re.MULTILINE)
     assert commands[:8] == ["repro", "report", "runs", "sweep", "compare", "why", "measure", "ui"]
-    assert commands[8 : 8 + len(STAGES)] == list(STAGES)
+    assert commands[8 : 9 + len(STAGES)] == ["check", *STAGES]
     assert {"values", "table", "stack-table", "plan", "sweeps", "replay", "submit", "import", "weights"} < set(commands)
     assert min(costs) < 0.5
