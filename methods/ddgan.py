@@ -18,7 +18,7 @@ from methods.core.numbers import Count, CountOrZero, Fraction, NotNegative, Posi
 from methods.core.process.chains import Chain, cosine_betas, geometric_betas, look_up, vp_betas
 from methods.core.process.posterior import Posterior, diffuse
 from methods.core.rng import ImageRng, StepRng
-from methods.core.training.adversarial import collapse_statistics, discriminator_loss, loss_on_real
+from methods.core.training.adversarial import Game, GameName, spreads
 from methods.core.training.rates import averaging, falling
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player, Progress
 from methods.nets.ncsnpp.blocks import NormAfter
@@ -58,13 +58,16 @@ class DDGAN:
     discriminator_width: Count = 64  # ncsnpp: channels of the discriminator, doubled three times
     generator_lr: NotNegative = 1.6e-4  # Adam's first learning rate
     discriminator_lr: NotNegative = 1.25e-4  # as generator_lr
+    betas: tuple[Fraction, Fraction] = (0.5, 0.9)  # of Adam: decay of its moments per step
     lr_min: NotNegative = 1e-5  # learning rate at the end of the cosine
     epochs: Count = 1800  # the learning rates follow a cosine in as many steps
     lr_linear_from: Fraction | None = None  # ours, in place of the cosine: the share of the training before they fall
     ema: Fraction = 0.9999  # decay of the generator's averaged weights per step
     ema_warmup: bool = False  # ours: a smaller decay in the first steps
+    game: GameName = "non-saturating"  # relativistic, ours here: each fake against the real of its row (R3GAN)
     r1_gamma: NotNegative = 0.02  # weight of the R1 penalty, halved
-    r1_every: Count = 15  # steps; not rescaled by it
+    r2_gamma: NotNegative | None = None  # as r1_gamma, on fakes; relativistic only; None: r1_gamma
+    r1_every: Count = 15  # steps; not rescaled by it; relativistic: every step, whatever is here
 
     Sampling = Sampling
 
@@ -76,17 +79,18 @@ class DDGAN:
         require(not geometric or self.beta_max < 1, "beta_max", self.beta_max, "a variance below 1 (geometric)")
         check_conditional(self.conditional, self.net, takes_classes=self.net not in MIXTURES)
         require_at_least(1, latent=self.latent, width=self.width, depth=self.depth, style_width=self.style_width)
-        require_at_least(1, discriminator_width=self.discriminator_width, r1_every=self.r1_every, epochs=self.epochs)
-        require_at_least(0, mapping_layers=self.mapping_layers, r1_gamma=self.r1_gamma, lr_min=self.lr_min)
+        require_at_least(1, discriminator_width=self.discriminator_width, epochs=self.epochs)
+        require_at_least(0, mapping_layers=self.mapping_layers, lr_min=self.lr_min)
         require_at_least(0, generator_lr=self.generator_lr, discriminator_lr=self.discriminator_lr)
         check_channels(self.channel_mult)
         require(self.net == "ncsnpp" or not self.dropout, "dropout", self.dropout, f"none beside net {self.net!r}")
         require_fraction(dropout=self.dropout, ema=self.ema, lr_linear_from=self.lr_linear_from)
+        self._game()  # checks its fields
 
     def players(self) -> tuple[Player, ...]:
         law = self._cosine if self.lr_linear_from is None else self._linear
         generator, discriminator = (
-            Adam(lr=law(lr), betas=(0.5, 0.9)) for lr in (self.generator_lr, self.discriminator_lr)
+            Adam(lr=law(lr), betas=self.betas) for lr in (self.generator_lr, self.discriminator_lr)
         )
         later = averaging(self.ema, self.ema_warmup)
         average = Ema(decay=lambda progress: later(progress) if progress.step else 0.0)  # starts at the first result
@@ -109,23 +113,21 @@ class DDGAN:
         }
 
     def loss(self, player: str, nets: Nets, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Metrics]:
-        generate, discriminate, index = nets["generator"], nets["discriminator"], draws["index"]
+        generate, index = nets["generator"], draws["index"]
         given = [batch.labels] if self.conditional else []
         x_s, x_t = self.pair(batch.images, index, draws["noise_s"], draws["noise_t"])
         with torch.set_grad_enabled(player == "generator"):
             x0 = generate(x_t, index, draws["z"], *given)
             fake = self.posterior_at(index).sample(x0, x_t, draws["noise_posterior"])
-        on_fake = discriminate(fake, index, x_t, *given).logits
+
+        def discriminate(x: Tensor) -> Tensor:
+            return nets["discriminator"](x, index, x_t, *given).logits
+
         if player == "generator":
-            loss = loss_on_real(on_fake)
+            loss = self._game().generator_loss(discriminate, x_s, fake)
             return loss, {"generator_loss": loss.detach()}
-        due = step % self.r1_every == 0
-        x_s.requires_grad_(due)
-        on_real = discriminate(x_s, index, x_t, *given).logits
-        loss, metrics = discriminator_loss(on_real, on_fake, self.r1_gamma, x_s if due else None)
-        return loss, metrics | collapse_statistics(
-            on_real, on_fake, batch.images, x0, *given, counted=index == self.steps - 1
-        )
+        loss, metrics = self._game().discriminator_loss(discriminate, x_s, fake, step)
+        return loss, metrics | spreads(batch.images, x0, *given, counted=index == self.steps - 1)
 
     @torch.no_grad()
     def sample(self, nets: Nets, sampling: Sampling, labels: Tensor | None, rng: ImageRng) -> Tensor:
@@ -155,6 +157,9 @@ class DDGAN:
     def posterior_at(self, index: Tensor) -> Posterior:
         """q(x_i | x_{i+1}, x_0); at i = 0 it is x_0."""
         return Posterior(*(look_up(table, index) for table in self.chain.posterior))
+
+    def _game(self) -> Game:
+        return Game(self.game, self.r1_gamma, self.r2_gamma, self.r1_every)
 
     def _nets(self, data: DataSpec) -> tuple[nn.Module, nn.Module]:
         """Generator, then discriminator."""

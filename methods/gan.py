@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from methods.core.checks import check_conditional, require, require_at_least, require_fraction
 from methods.core.numbers import Count, Fraction, NotNegative
 from methods.core.rng import ImageRng, StepRng
-from methods.core.training.adversarial import collapse_statistics, discriminator_loss, loss_on_real
+from methods.core.training.adversarial import Game, GameName, spreads
 from methods.core.training.rates import averaging, falling
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player
 from methods.nets.layers import Linear
@@ -37,25 +37,28 @@ class GAN:
     depth: Count = 3  # hidden layers or blocks of the generator; the discriminator has one more, but in mlp
     generator_lr: NotNegative = 1e-4  # Adam's learning rate
     discriminator_lr: NotNegative = 4e-4  # Adam's learning rate
+    betas: tuple[Fraction, Fraction] = (0.5, 0.999)  # of Adam: decay of its moments per step
     lr_linear_from: Fraction | None = None  # ours: the share of the training before the rates fall; None: never
     ema: Fraction | None = None  # ours: decay of the generator's averaged weights per step; None: no average is kept
     ema_warmup: bool = False  # ours: a smaller decay in the first steps
+    game: GameName = "non-saturating"  # relativistic, ours here: each fake against the real of its row (R3GAN)
     r1_gamma: NotNegative = 0.0  # ours: weight of the R1 penalty, halved; 0: none
-    r1_every: Count = 8  # steps; not rescaled by it
+    r2_gamma: NotNegative | None = None  # as r1_gamma, on fakes; relativistic only; None: r1_gamma
+    r1_every: Count = 8  # steps; not rescaled by it; relativistic: every step, whatever is here
 
     Sampling = Sampling
 
     def __post_init__(self) -> None:
         check_conditional(self.conditional, self.net, takes_classes=self.net == "mlp")
-        require_at_least(1, latent=self.latent, width=self.width, depth=self.depth, r1_every=self.r1_every)
+        require_at_least(1, latent=self.latent, width=self.width, depth=self.depth)
         require_at_least(0, generator_lr=self.generator_lr, discriminator_lr=self.discriminator_lr)
-        require_at_least(0, r1_gamma=self.r1_gamma)
         require_fraction(ema=self.ema, lr_linear_from=self.lr_linear_from)
         require(not self.ema_warmup or self.ema is not None, "ema_warmup", self.ema_warmup, "an ema beside it")
+        self._game()  # checks its fields
 
     def players(self) -> tuple[Player, ...]:
         discriminator, generator = (
-            Adam(falling(lr, self.lr_linear_from), betas=(0.5, 0.999))
+            Adam(falling(lr, self.lr_linear_from), betas=self.betas)
             for lr in (self.discriminator_lr, self.generator_lr)
         )
         average = None if self.ema is None else Ema(averaging(self.ema, self.ema_warmup))
@@ -88,15 +91,18 @@ class GAN:
         given = [batch.labels] if self.conditional else []
         with torch.set_grad_enabled(player == "generator"):
             fake = nets["generator"](draws["z"], *given)
-        on_fake = nets["discriminator"](fake, *given)
+
+        def discriminate(x: Tensor) -> Tensor:
+            return nets["discriminator"](x, *given)
+
         if player == "generator":
-            loss = loss_on_real(on_fake)
+            loss = self._game().generator_loss(discriminate, batch.images, fake)
             return loss, {"generator_loss": loss.detach()}
-        due = self.r1_gamma > 0 and step % self.r1_every == 0
-        real = batch.images.detach().requires_grad_(due)
-        on_real = nets["discriminator"](real, *given)
-        loss, metrics = discriminator_loss(on_real, on_fake, self.r1_gamma, real if due else None)
-        return loss, metrics | collapse_statistics(on_real, on_fake, batch.images, fake, *given)
+        loss, metrics = self._game().discriminator_loss(discriminate, batch.images, fake, step)
+        return loss, metrics | spreads(batch.images, fake, *given)
+
+    def _game(self) -> Game:
+        return Game(self.game, self.r1_gamma, self.r2_gamma, self.r1_every)
 
     @torch.no_grad()
     def sample(self, nets: Nets, sampling: Sampling, labels: Tensor | None, rng: ImageRng) -> Tensor:

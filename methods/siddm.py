@@ -8,6 +8,7 @@ no `Denoiser`.
 
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,11 +20,11 @@ from methods.core.process.continuous import Times, pair_of_times
 from methods.core.process.posterior import Posterior, diffuse, implicit_step, posterior
 from methods.core.rng import ImageRng, StepRng
 from methods.core.shapes import per_sample
-from methods.core.training.adversarial import collapse_statistics, loss_on_fake, loss_on_real, with_squared_gradient
+from methods.core.training.adversarial import Game, GameName, loss_on_real, spreads, with_squared_gradient
 from methods.core.training.rates import averaging, falling
 from methods.core.training.terms import weighed
 from methods.core.types import Adam, Batch, DataSpec, Draws, Ema, Metrics, Nets, Player
-from methods.nets.discriminator_output import DiscriminatorOutput
+from methods.nets.discriminator_output import DiscriminatorOutput, head_of
 from methods.nets.shapes import shape_of, square_size
 from methods.nets.siddm.unet import SIDDMDiscriminator, SIDDMGenerator, Trunk
 from methods.nets.small.flat_players import MIXTURES, FlatNet, flat_players
@@ -83,17 +84,19 @@ class SIDDM:
     betas: tuple[Fraction, Fraction] = (0.5, 0.999)  # of Adam: decay of its moments per step
     ema: Fraction = 0.9999  # decay of the generator's averaged weights per step
     ema_warmup: bool = False  # ours: a smaller decay in the first steps
+    game: GameName = "non-saturating"  # relativistic, ours here: each fake against the real of its row (R3GAN)
     r1_gamma: NotNegative = 0.0  # ours: weight of the R1 penalty, halved; 0: none
-    r1_every: Count = 8  # steps; not rescaled by it
+    r2_gamma: NotNegative | None = None  # as r1_gamma, on fakes; relativistic only; None: r1_gamma
+    r1_every: Count = 8  # steps; not rescaled by it; relativistic: every step, whatever is here
 
     Sampling = Sampling
 
     def __post_init__(self) -> None:
         require_at_least(1, steps=self.steps, width=self.width, depth=self.depth, head_width=self.head_width)
-        require_at_least(1, r1_every=self.r1_every)
         require_at_least(0, latent=self.latent, adversarial_weight=self.adversarial_weight, afd_weight=self.afd_weight)
         require_at_least(0, generator_lr=self.generator_lr, discriminator_lr=self.discriminator_lr)
-        require_at_least(0, clean_weight=self.clean_weight, r1_gamma=self.r1_gamma)
+        require_at_least(0, clean_weight=self.clean_weight)
+        self._game()  # checks its fields
         check_conditional(self.conditional, self.net, takes_classes=self.net not in MIXTURES)
         check_channels(self.channel_mult)
         require_fraction(dropout=self.dropout, ema=self.ema, lr_linear_from=self.lr_linear_from)
@@ -142,35 +145,35 @@ class SIDDM:
             return weights | {"afd": afd}
         if self.clean_weight is not None:
             weights["clean"] = self.clean_weight
-        if self.r1_gamma > 0 and step % self.r1_every == 0:
-            weights["r1"] = self.r1_gamma / 2
-        return weights
+        return weights | self._game().penalties(step)
 
     def terms(self, player: str, nets: Nets, batch: Batch, draws: Draws, wanted: Collection[str]) -> dict[str, Tensor]:
         with torch.set_grad_enabled(player == "generator"):
             tensors = self.step_tensors(nets["generator"], batch.images, draws, batch.labels)
-        on_fake = self.discriminate(
-            nets["discriminator"], tensors, tensors.fake if self.sees == "marginal" else tensors.x0
-        )
-        terms = {"regression": self._regression(on_fake, tensors)} if "regression" in wanted else {}
+        discriminate = partial(self.discriminate, nets["discriminator"], tensors)
+        real, fake = (tensors.x_s, tensors.fake) if self.sees == "marginal" else (batch.images, tensors.x0)
+        terms: dict[str, Tensor] = {}
+
+        def output(x: Tensor, penalty: str) -> DiscriminatorOutput:
+            if penalty not in wanted:
+                return discriminate(x)
+            seen, terms[penalty] = with_squared_gradient(discriminate, x)
+            return seen
+
+        on_fake = output(fake, "r2")
+        if "regression" in wanted:
+            terms["regression"] = self._regression(on_fake, tensors)
         if player == "generator":
-            adversarial = loss_on_real(on_fake.logits)
-            return terms | {"generator_adversarial": adversarial, "afd": self.cross_entropy(tensors).mean()}
-        real = tensors.x_s if self.sees == "marginal" else batch.images
-        if "r1" in wanted:
-            on_real, terms["r1"] = with_squared_gradient(
-                lambda x: self.discriminate(nets["discriminator"], tensors, x), real
-            )
-        else:
-            on_real = self.discriminate(nets["discriminator"], tensors, real)
-        terms["discriminator_adversarial"] = loss_on_real(on_real.logits) + loss_on_fake(on_fake.logits)
+            raised = self._game().compared(on_fake.logits, lambda x: discriminate(x).logits, real)
+            return terms | {"generator_adversarial": loss_on_real(raised), "afd": self.cross_entropy(tensors).mean()}
+        on_real = output(real, "r1")
+        terms["discriminator_adversarial"] = self._game().adversarial_loss(on_real.logits, on_fake.logits)
         if "clean" in wanted:
-            terms["clean"] = (_head(on_real.clean) - batch.images).square().mean()
+            terms["clean"] = (head_of(on_real.clean) - batch.images).square().mean()
         if "collapse_statistics" in wanted:
             given, noisiest = [batch.labels] if self.conditional else [], tensors.times.u > 1 - 0.5 / self.steps
-            terms |= collapse_statistics(
-                on_real.logits, on_fake.logits, batch.images, tensors.x0, *given, counted=noisiest
-            )
+            terms |= self._game().logit_statistics(on_real.logits, on_fake.logits)
+            terms |= spreads(batch.images, tensors.x0, *given, counted=noisiest)
         return terms
 
     @torch.no_grad()
@@ -194,7 +197,8 @@ class SIDDM:
 
     def structure(self) -> Hashable:
         free = ("steps", "trained_times", "adversarial_weight", "afd_weight", "afd_weight_last", "afd_anneal")
-        free += ("generator_lr", "discriminator_lr", "lr_linear_from", "ema", "ema_warmup", "r1_gamma", "r1_every")
+        free += ("generator_lr", "discriminator_lr", "lr_linear_from", "ema", "ema_warmup", "r1_gamma", "r2_gamma")
+        free += ("r1_every",)
         return tuple(getattr(self, field.name) for field in fields(self) if field.name not in free), self._period
 
     def times(self, u: Tensor) -> Times:
@@ -235,7 +239,7 @@ class SIDDM:
     def _regression(self, on_fake: DiscriminatorOutput, tensors: StepTensors) -> Tensor:
         """Mean over images of |C(x'_s) - target|^2 / (2 beta): an upper bound of the entropy of x_u given x'_s."""
         target = tensors.renoised if self.c_target == "renoised" else tensors.x_u
-        return (self._weight(tensors) * (_head(on_fake.noisier) - target).square().flatten(1).mean(1)).mean()
+        return (self._weight(tensors) * (head_of(on_fake.noisier) - target).square().flatten(1).mean(1)).mean()
 
     def _weight(self, tensors: StepTensors) -> Tensor:
         weight = 1 / (2 * tensors.times.beta)
@@ -265,16 +269,15 @@ class SIDDM:
         done = min(max((step - first) / (last - first), 0.0), 1.0)
         return self.afd_weight * (self.afd_weight_last / self.afd_weight) ** done
 
+    def _game(self) -> Game:
+        return Game(self.game, self.r1_gamma, self.r2_gamma, self.r1_every)
+
     def _check_annealing(self) -> None:
         last, between = self.afd_weight_last, self.afd_anneal
         require((last is None) == (between is None), "afd_anneal", between, "it with afd_weight_last, or neither")
         require(last is None or last > 0, "afd_weight_last", last, "more than 0, or none")
         require(last is None or self.afd_weight > 0, "afd_weight", self.afd_weight, "more than 0 to be annealed")
         require(between is None or 0 <= between[0] < between[1], "afd_anneal", between, "two steps, the first before")
-
-    @property
-    def _dropout(self) -> float:
-        return self.dropout if self.dropout is not None else 0.1 if self.net == "unet" else 0.0
 
     def _nets(self, data: DataSpec) -> tuple[nn.Module, nn.Module]:
         """Generator, then discriminator."""
@@ -292,10 +295,5 @@ class SIDDM:
         return Trunk(
             shape[1], shape[0], model_channels=self.width or 256, channel_mult=self.channel_mult,
             num_res_blocks=self.depth or 2, attn_resolutions=self.attention, num_head_channels=self.head_width,
-            dropout=self._dropout, latent=latent, classes=classes,
+            dropout=0.1 if self.dropout is None else self.dropout, latent=latent, classes=classes,
         )  # fmt: skip
-
-
-def _head(output: Tensor | None) -> Tensor:
-    assert output is not None, "this discriminator has no head for this term of its loss"
-    return output

@@ -18,7 +18,7 @@ from methods.core.process.chains import Chain, Schedule, chain_of, look_up
 from methods.core.process.posterior import diffuse
 from methods.core.rng import BLOCK, ImageRng, StepRng
 from methods.core.sampling.ancestral import StepNet, chain_denoiser, check_steps_back, walk
-from methods.core.training.adversarial import collapse_statistics, discriminator_loss, loss_on_real
+from methods.core.training.adversarial import Game, loss_on_real, spreads
 from methods.core.training.rates import averaging, falling
 from methods.core.types import Adam, Batch, DataSpec, Denoiser, Draws, Ema, Metrics, Nets, Player, Wrap, unwrapped
 from methods.nets.adm.ddpm_unet import DDPMUNet
@@ -127,17 +127,14 @@ class TDPM:
             return loss, {"denoiser_loss": loss.detach()}
         with torch.set_grad_enabled(player == "prior"):
             fake = self.begin(nets, draws["z"], batch.labels)
-        discriminate, given = nets["discriminator"], self._class_inputs(batch.labels)
-        on_fake = discriminate(fake, *given)
+        given = self._class_inputs(batch.labels)
         if player == "prior":
-            loss = loss_on_real(on_fake)
+            loss = loss_on_real(nets["discriminator"](fake, *given))
             return loss, {"prior_loss": loss.detach()}
         real = self.prior_target(batch.images, draws["noise"])
-        due = step % self.r1_every == 0
-        real = real.detach().requires_grad_(due)
-        on_real = discriminate(real, *given)
-        loss, metrics = discriminator_loss(on_real, on_fake, self.r1_gamma, real if due else None)
-        return loss, metrics | collapse_statistics(on_real, on_fake, real, fake, *given)
+        game = Game("non-saturating", self.r1_gamma, r1_every=self.r1_every)
+        loss, metrics = game.discriminator_loss(lambda x: nets["discriminator"](x, *given), real, fake, step)
+        return loss, metrics | spreads(real, fake, *given)
 
     def denoising_errors(
         self, net: nn.Module, x0: Tensor, index: Tensor, noise: Tensor, labels: Tensor | None = None

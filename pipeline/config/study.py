@@ -212,7 +212,7 @@ def _check_train(train: Block) -> None:
 
 def _check_guide(study: Study, name: str, guide: GuideEntry) -> None:
     dataset = pick(study.runs, guide.run, "run").dataset
-    method_modules(guide.method, study.root, study.folder)
+    _check_guides(guide.method, *method_modules(guide.method, study.root, study.folder), study.root)
     _check_train(guide.train)
     if name in study.classifiers:
         raise ConfigError("a classifier has the same name: rename one of them")
@@ -221,6 +221,20 @@ def _check_guide(study: Study, name: str, guide: GuideEntry) -> None:
     if guide.trunk is not None:
         pick(study.classifiers, guide.trunk, "classifier")
         _check_dataset(study, guide.trunk, dataset)
+
+
+def _check_guides(method: str, module: str, cls: str, root: Path) -> None:
+    """ConfigError for a class that generates and does not guide: the discriminator of a GAN is no density ratio."""
+    ours = root.joinpath(*module.split(".")).with_suffix(".py")
+    file = ours if module.startswith("methods.") else locate(module)
+    assert file is not None  # `method_modules` read it
+    classes = {node.name: node.body for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)}
+    defined = {node.name for node in classes[cls] if isinstance(node, ast.FunctionDef)}
+    if "sample" in defined and "guide" not in defined:
+        raise ConfigError(
+            f"method {shown(method)}: it generates images and guides no run (the discriminator of a GAN is no density "
+            "ratio): name discriminator_guidance.Discriminator, or another method with `guide`"
+        )
 
 
 def _check_dataset(study: Study, classifier: str, dataset: str) -> None:

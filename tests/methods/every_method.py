@@ -59,6 +59,7 @@ NCSNPP = {"net": "ncsnpp", "width": 8, "depth": 1, "channel_mult": (1, 2), "atte
 NCSNPP |= {"style_width": 8, "mapping_layers": 1, "discriminator_width": 2}
 WIDE_UNET = {"net": "unet", "width": 32, "depth": 1, "channel_mult": (1, 1), "attention": (2,), "dropout": 0.0}
 HEAD = {"body": "head", "width": 32, "depth": 1}
+RELATIVISTIC: dict[str, Any] = {"game": "relativistic", "r1_gamma": 0.1, "r2_gamma": 0.05}
 SMALL_MLP: dict[str, Any] = MLP | {"steps": 50}
 SMALL_UNET: dict[str, Any] = {
     "steps": 50, "width": 32, "depth": 1, "channel_mult": (1, 2), "attention": (4,), "head_width": 16,
@@ -81,14 +82,17 @@ SMALL = (
     Case("iddpm.IDDPM", UNET | {"steps": 50, "width": 32, "heads": 2}, "images", {"spacing": "2"}, "unet"),
     Case("ddgan.DDGAN", {"net": "mixture-mlp"}),
     Case("ddgan.DDGAN", NCSNPP | {"steps": 2, "conditional": True}, "images", variant="ncsnpp"),
+    Case("ddgan.DDGAN", MLP | RELATIVISTIC, "tiny", variant="relativistic"),
     Case("siddm.SIDDM", {"net": "mixture-mlp"}),
     Case("siddm.SIDDM", WIDE_UNET | {"steps": 2, "conditional": True, "head_width": 32}, "tiny", variant="unet"),
+    Case("siddm.SIDDM", MLP | RELATIVISTIC, "tiny", variant="relativistic"),
     Case("tdpm.TDPM", MLP | {"steps": 50, "kept": 5}),
     Case("tdpm.TDPM", WIDE_UNET | {"steps": 50, "kept": 3}, "tiny", {"spacing": "2"}, "unet"),
     Case("consistency.Consistency", MLP | {"stage_steps": 10, "lr": 1e-3}, variant="ect"),
     Case("consistency.Consistency", MLP | {"pairs": "ict", "total_steps": 64, "lr": 1e-3}, variant="ict"),
     Case("gan.GAN", {"width": 16}),
     Case("gan.GAN", MLP | {"conditional": True, "latent": 4}, "tiny", variant="mlp"),
+    Case("gan.GAN", RELATIVISTIC | {"width": 16}, variant="relativistic"),
 )
 
 

@@ -23,6 +23,8 @@ MODELS = (
     Model(replace(FOURIER, steps=2, r1_gamma=0.03, r1_every=8, lr_linear_from=0.4), 1),
     Model(replace(FOURIER, steps=1, afd_weight=0.0, r1_gamma=0.3, r1_every=4, ema_warmup=True, generator_lr=2e-4), 1),
 )
+RELATIVISTIC = replace(PLAIN, game="relativistic", r1_gamma=0.1)
+PAIRED = (Model(RELATIVISTIC, 0), Model(replace(RELATIVISTIC, steps=2, r2_gamma=0.0, afd_weight=0.2), 1))
 PLAYERS = FOURIER.players()
 ALL_TIMES = (Model(PLAIN, 0), Model(replace(PLAIN, steps=3, adversarial_weight=0.5, afd_weight=0.2), 0))
 
@@ -59,6 +61,12 @@ def test_models_trained_as_one_equal_those_trained_alone(
     by_model = together(models, 100, dtype).weights(models[0].method.players())
     for model, weights in zip(models, by_model):
         assert_close(weights, alone(model, 100, dtype), rtol=rounding, atol=rounding)
+
+
+def test_relativistic_models_trained_as_one_equal_those_trained_alone() -> None:
+    by_model = together(PAIRED, 20, torch.float64).weights(PAIRED[0].method.players())
+    for model, weights in zip(PAIRED, by_model):
+        assert_close(weights, alone(model, 20, torch.float64), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.slow  # minutes of compiling

@@ -1,14 +1,17 @@
-"""The non-saturating adversarial game in logits, the R1 penalty, and statistics that show collapse."""
+"""Adversarial games in logits, their gradient penalties R1 and R2, and statistics that show collapse."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from methods.core.checks import require, require_at_least, require_choice
 from methods.core.types import Metrics
 
+GameName = Literal["non-saturating", "relativistic"]
 T = TypeVar("T", bound=tuple)
 
 
@@ -22,20 +25,82 @@ def loss_on_fake(logits: Tensor) -> Tensor:
     return softplus(logits).mean()
 
 
-def discriminator_loss(
-    on_real: Tensor, on_fake: Tensor, r1_gamma: float, real: Tensor | None = None
-) -> tuple[Tensor, Metrics]:
-    """The loss for logits of reals and fakes. real: the reals, where R1 is to be added (see `squared_gradient`)."""
-    loss = loss_on_real(on_real) + loss_on_fake(on_fake)
-    metrics = {"discriminator_loss": loss.detach()}
-    if real is not None:
-        r1 = r1_gamma / 2 * squared_gradient(on_real, real)
-        loss, metrics["r1"] = loss + r1, r1.detach()
-    return loss, metrics
+@dataclass(frozen=True)
+class Game:
+    """What the players minimise, and the discriminator's gradient penalties. Logits [B, ...], any number per image.
+
+    non-saturating: each image by its own logits. relativistic: each fake against the real of its row, whose difference
+    of logits decides, with R1 and R2 in every step (R3GAN, Huang et al. 2024, arXiv:2501.05441). Such logits are
+    defined up to a constant, so they are no density ratio.
+    """
+
+    name: GameName
+    r1_gamma: float  # of the penalty on reals
+    r2_gamma: float | None = None  # of the penalty on fakes, in the relativistic game alone; None: r1_gamma
+    r1_every: int = 1  # steps, in the non-saturating game alone
+
+    def __post_init__(self) -> None:
+        require_choice("game", self.name, GameName)
+        require_at_least(0, r1_gamma=self.r1_gamma, r2_gamma=self.r2_gamma)
+        require_at_least(1, r1_every=self.r1_every)
+        allowed = self.is_relativistic or self.r2_gamma is None
+        require(allowed, "r2_gamma", self.r2_gamma, f"none beside game {self.name!r}")
+
+    @property
+    def is_relativistic(self) -> bool:
+        return self.name == "relativistic"
+
+    def penalties(self, step: int) -> dict[str, float]:
+        """gamma / 2 of "r1" and "r2", where they are above 0 and due at this step."""
+        if self.is_relativistic:
+            gammas = {"r1": self.r1_gamma, "r2": self.r1_gamma if self.r2_gamma is None else self.r2_gamma}
+        else:
+            gammas = {"r1": self.r1_gamma} if step % self.r1_every == 0 else {}
+        return {name: gamma / 2 for name, gamma in gammas.items() if gamma > 0}
+
+    def generator_loss(self, discriminate: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
+        """discriminate: images [B, *shape] -> logits."""
+        return loss_on_real(self.compared(discriminate(fake), discriminate, real))
+
+    def compared(self, on_fake: Tensor, discriminate: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
+        """What a generator raises: the logits of its fakes, less those of their reals in the relativistic game."""
+        if not self.is_relativistic:
+            return on_fake
+        with torch.no_grad():
+            on_real = discriminate(real)
+        return on_fake - on_real
+
+    def adversarial_loss(self, on_real: Tensor, on_fake: Tensor) -> Tensor:
+        """The discriminator's loss without penalties."""
+        if self.is_relativistic:
+            return loss_on_real(on_real - on_fake)
+        return loss_on_real(on_real) + loss_on_fake(on_fake)
+
+    def discriminator_loss(
+        self, discriminate: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, step: int
+    ) -> tuple[Tensor, Metrics]:
+        """With the penalties of this step. discriminate: images [B, *shape] -> logits."""
+        weights = self.penalties(step)
+        fake, real = fake.detach().requires_grad_("r2" in weights), real.detach().requires_grad_("r1" in weights)
+        on_fake, on_real = discriminate(fake), discriminate(real)
+        loss = self.adversarial_loss(on_real, on_fake)
+        metrics = {"discriminator_loss": loss.detach()}
+        for name, logits, x in (("r1", on_real, real), ("r2", on_fake, fake)):
+            if name in weights:
+                penalty = weights[name] * squared_gradient(logits, x)
+                loss, metrics[name] = loss + penalty, penalty.detach()
+        return loss, metrics | self.logit_statistics(on_real, on_fake)
+
+    def logit_statistics(self, on_real: Tensor, on_fake: Tensor) -> Metrics:
+        """Metrics to log, not trained on: mean logits, or their mean difference where nothing else is defined."""
+        if self.is_relativistic:
+            return {"logit_difference": (on_real - on_fake).detach().mean()}
+        return {"real_logit": on_real.detach().mean(), "fake_logit": on_fake.detach().mean()}
 
 
 def squared_gradient(logits: Tensor, x: Tensor) -> Tensor:
-    """Mean over the batch of |grad_x D|^2, summed over an image; R1 is gamma / 2 times it (Mescheder et al. 2018).
+    """Mean over the batch of |grad_x D|^2, summed over an image; R1 (x real) and R2 (x fake) are gamma / 2 times
+    it (Mescheder et al. 2018).
 
     Differentiable again, so that a discriminator can be trained on it. x must require gradients; every image's logits
     may depend on its own x only (minibatch statistics mix in the neighbours' gradients, as in the official codes).
@@ -57,26 +122,13 @@ def with_squared_gradient(discriminate: Callable[[Tensor], T], x: Tensor) -> tup
     return kinds[0](**parts), gradient.flatten(1).square().sum(1).mean()
 
 
-def collapse_statistics(
-    on_real: Tensor,
-    on_fake: Tensor,
-    real: Tensor,
-    fake: Tensor,
-    labels: Tensor | None = None,
-    *,
-    counted: Tensor | None = None,
-) -> Metrics:
-    """Metrics to log, not trained on: mean logits, and the `spread` of generated images next to that of real ones.
+def spreads(real: Tensor, fake: Tensor, labels: Tensor | None = None, *, counted: Tensor | None = None) -> Metrics:
+    """Metrics to log, not trained on: the `spread` of generated images next to that of real ones.
 
     counted: [B] bool, rows whose images are generated from noise alone; from a less noisy input, even a collapsed
     generator gives diverse images, because it copies the input.
     """
-    return {
-        "real_logit": on_real.detach().mean(),
-        "fake_logit": on_fake.detach().mean(),
-        "real_spread": spread(real, labels, counted),
-        "fake_spread": spread(fake, labels, counted),
-    }
+    return {"real_spread": spread(real, labels, counted), "fake_spread": spread(fake, labels, counted)}
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Later methods: post-hoc averages, guidance intervals, autoguidance, consistency training."""
+"""Later methods: post-hoc averages, guidance intervals, autoguidance, consistency training, relativistic GANs."""
 
 from typing import cast
 
@@ -24,7 +24,9 @@ from methods.core.process.denoise import EDMScheme, Preconditioned
 from methods.core.process.noise import edm_grid
 from methods.core.rng import InjectedRng
 from methods.core.sampling.samplers import heun
+from methods.core.training.adversarial import Game
 from methods.core.types import At, Batch, Denoiser, Prediction
+from methods.gan import GAN
 from tests.methods.reference_cases.fixture import Fixture, case, close
 
 
@@ -206,3 +208,75 @@ def _ict(data: Fixture, at: str) -> None:
     squares = (data.tensor(f"{at}huber_a") - data.tensor(f"{at}huber_b")).flatten(1).square().sum(1)
     close(Consistency(net="mlp", pairs="ict")._huber(48), data[f"{at}huber_c"], 1e-9)
     close(pseudo_huber(squares, float(data[f"{at}huber_c"])), data[f"{at}huber"], 1e-9)
+
+
+class ToyPlayer(nn.Module):
+    """The recorded networks of two layers: z [B, latent] -> [B, *shape], or images -> [B]."""
+
+    def __init__(self, data: Fixture, at: str, last: str, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.parts = nn.ParameterDict({name: data.tensor(f"{at}{name}") for name in ("W1", "b1", last, "b2")})
+        self.last, self.shape = last, shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        w = self.parts
+        hidden = torch.tanh(x.flatten(1) @ w["W1"].T + w["b1"])
+        return (hidden @ w[self.last].reshape(-1, hidden.shape[1]).T + w["b2"]).reshape(-1, *self.shape)
+
+
+@case("modern_r3gan")
+def relativistic_game(data: Fixture) -> None:
+    for name in data.cases("/gamma"):
+        _players(data, f"{name}/")
+        _logits(data, f"{name}/")
+        for law in ("nimg", "lr", "gamma", "beta2", "ema_nimg", "augment"):
+            data[f"{name}/schedule_{law}"]  # schedules of 10 million images and more: no option of ours
+        data[f"{name}/ema_decay_batch512"]
+
+
+def _players(data: Fixture, at: str) -> None:
+    real, gamma, batch = data.tensor(f"{at}real"), float(data[f"{at}gamma"]), len(data[f"{at}real"])
+    generator = ToyPlayer(data, f"{at}G_", "W2", real.shape[1:])
+    discriminator = ToyPlayer(data, f"{at}D_", "w2", ())
+    nets, draws = {"generator": generator, "discriminator": discriminator}, {"z": data.tensor(f"{at}z")}
+    close(generator(draws["z"]), data[f"{at}fake"], 1e-10)
+    on_real, on_fake = discriminator(real), discriminator(data.tensor(f"{at}fake"))
+    close(on_real, data[f"{at}real_logits"], 1e-10)
+    close(on_fake, data[f"{at}fake_logits"], 1e-10)
+    close(on_real - on_fake, data[f"{at}D_relativistic"], 1e-10)
+    close(on_fake - on_real, data[f"{at}G_relativistic"], 1e-10)
+    method = GAN(game="relativistic", r1_gamma=gamma)
+    loss, metrics = method.loss("discriminator", nets, Batch(real), draws, step=1)
+    close(loss, data[f"{at}D_loss"], 1e-10)
+    close(metrics["discriminator_loss"], data[f"{at}D_adversarial"].mean(), 1e-10)
+    for penalty in ("r1", "r2"):
+        close(metrics[penalty], gamma / 2 * data[f"{at}{penalty}"].mean(), 1e-10)
+    assert "real_logit" not in metrics  # defined up to a constant
+    _same_gradients(loss, discriminator, data, f"{at}D_grad_")
+    loss, _ = method.loss("generator", nets, Batch(real), draws, step=1)
+    close(loss, data[f"{at}G_loss"], 1e-10)
+    close(loss, data[f"{at}G_adversarial"].mean(), 1e-10)
+    _same_gradients(loss, generator, data, f"{at}G_grad_")
+    alone = [method.loss("generator", nets, Batch(real[[b]]), {"z": draws["z"][[b]]}, 1)[0] for b in range(batch)]
+    close(torch.stack(alone), data[f"{at}G_adversarial"], 1e-10)
+
+
+def _same_gradients(loss: Tensor, net: ToyPlayer, data: Fixture, at: str) -> None:
+    gradients = torch.autograd.grad(loss, list(net.parts.values()))
+    for name, gradient in zip(net.parts.keys(), gradients):
+        close(gradient, data[f"{at}{name}"], 1e-10)
+
+
+def _logits(data: Fixture, at: str) -> None:
+    """Both losses and their gradients as functions of logits: a discriminator that returns its input."""
+    game, names = Game("relativistic", 0.0), ("real", "fake")
+    real, fake = (data.tensor(f"{at}logits_{name}").requires_grad_() for name in names)
+    loss = game.adversarial_loss(real, fake)
+    close(loss, data[f"{at}logits_D_loss"], 1e-10)
+    for name, gradient in zip(names, torch.autograd.grad(loss, (real, fake))):
+        close(gradient, data[f"{at}logits_D_grad_{name}"], 1e-10)
+    loss = game.generator_loss(lambda x: x, real, fake)
+    close(loss, data[f"{at}logits_G_loss"], 1e-10)
+    (gradient,) = torch.autograd.grad(loss, fake)
+    close(gradient, data[f"{at}logits_G_grad_fake"], 1e-10)
+    close(-gradient, data[f"{at}logits_G_grad_real"], 1e-10)  # had the reals' logits not been constants

@@ -68,6 +68,11 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         ("cg: {{dataset: digits", "cg: {{dataset: faces", "classifiers.cg: no dataset named 'faces'"),
         ("cg: {{", "dg: {{", "guides.dg: a classifier has the same name"),
         ("trunk: cg", "trunk: gc", "guides.dg: no classifier named 'gc' in params.yaml; it has cg"),
+        (
+            "discriminator_guidance.Discriminator",
+            "gan.GAN",
+            "guides.dg: method 'gan.GAN': it generates images",
+        ),
         ("Discriminator, model: {{}}", "Discriminator, model: {{trunk: 1}}", "model.trunk: write `trunk: NAME`"),
         (
             "train: {{}}, sample",
