@@ -234,6 +234,7 @@ def listening() -> Iterator[tuple[str, str]]:
                 yield process.name(), connection.laddr.ip.removeprefix("::ffff:")
 
 
+@pytest.mark.ray
 def test_map_keeps_the_order_spreads_over_processes_and_hands_on_errors_on_loopback_alone(two_workers: Launch):
     squares, processes = zip(*two_workers.map(slow_square, range(8)), strict=True)
     assert squares == tuple(number * number for number in range(8))
