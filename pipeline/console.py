@@ -22,13 +22,18 @@ def redacted(text: str) -> str:
     return SECRET.sub(r"\1***", USERINFO.sub("", text))
 
 
+def escaped(text: str) -> str:
+    """One line, in which control characters, which a terminal would obey, are written as in Python."""
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
 def say(line: str) -> None:
     """Print one line on stderr, redacted, control characters escaped.
 
     When the reader of a pipe was killed, drop it and all later ones: the work goes on.
     """
     try:
-        print(CONTROL.sub(lambda found: repr(found[0])[1:-1], redacted(line)), file=sys.stderr, flush=True)
+        print(escaped(redacted(line)), file=sys.stderr, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 

@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from pipeline.console import say, table_console
+from pipeline.console import escaped, say, table_console
 from pipeline.data.artifacts import canonical
 from pipeline.sweeps.entry import written
 from pipeline.tables.compare import Compared
@@ -117,14 +117,14 @@ def print_comparison(compared: Compared, as_json: bool) -> None:
 
 def print_why(explained: Mapping[str, Any]) -> None:
     if "cells" in explained:
-        print("\n".join(explained["cells"]))
+        print("\n".join(map(escaped, explained["cells"])))
         return
     cell = explained["cell"]
     measured = f", measured as {explained['measured']}" if explained["measured"] != cell else ""
     interval = "" if explained["ci_low"] is None else f" [{explained['ci_low']:g}, {explained['ci_high']:g}]"
-    print(f"{cell} = {explained['value']:g}{interval}{measured}")
+    print(escaped(f"{cell} = {explained['value']:g}{interval}{measured}"))
     about = {"card": explained["card"], "replay": explained["tolerance"], **explained.get("origin", {})}
-    print("\n".join(f"{name}: {text}" for name, text in about.items() if text))
+    print("\n".join(escaped(f"{name}: {text}") for name, text in about.items() if text))
     for stage in explained["stages"]:
         print(f"\n{stage['stage']} {stage['name']}: {stage['command']}")
         code = stage["code"][:12] if stage["code"] else f"of {stage['version']} version"
@@ -137,7 +137,7 @@ def print_why(explained: Mapping[str, Any]) -> None:
             "seeds": canonical(stage["seeds"]),
             "files": _digests(stage["files"]),
         }
-        print("\n".join(f"  {name:<10} {text}" for name, text in lines.items() if text not in ("", "{}")))
+        print("\n".join(escaped(f"  {name:<10} {text}") for name, text in lines.items() if text not in ("", "{}")))
 
 
 def _digests(digests: Mapping[str, str]) -> str:
@@ -146,6 +146,7 @@ def _digests(digests: Mapping[str, str]) -> str:
 
 def _print_table(rows: Rows) -> None:
     """In columns; the widest are cut where a line would be too long. A row of one cell stands alone on its line."""
+    rows = [list(map(escaped, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*(row for row in rows if len(row) > 1))]
     while sum(widths) + 2 * (len(widths) - 1) > table_console().width:
         widths[widths.index(max(widths))] -= 1

@@ -4,8 +4,9 @@ import json
 from math import isnan
 
 from rich.table import Table
+from rich.text import Text
 
-from pipeline.console import say, table_console
+from pipeline.console import escaped, say, table_console
 from pipeline.data.sample_order import ORDER
 from pipeline.errors import UserError
 from pipeline.metrics.features.weights import Check
@@ -28,7 +29,7 @@ def print_measurement(measurement: Measurement, as_json: bool) -> None:
         table.add_row(name, _number(value.value), _interval(value), _number(value.real_vs_real), settings, card.id)
     console = table_console()
     console.print(table)
-    about = measurement.json()["card"]
+    about = {name: escaped(v) if isinstance(v, str) else v for name, v in measurement.json()["card"].items()}
     n_real = "unknown number of" if about["n_real"] is None else about["n_real"]
     changed = [f"{n} {side} ones {rule}" for side, rules in measurement.changed.items() for rule, n in rules.items()]
     console.print(
@@ -48,7 +49,7 @@ def print_checks(checks: list[Check], as_json: bool) -> None:
     else:
         table = Table("extractor", "weights", "file", box=None)
         for check in checks:
-            table.add_row(check.extractor, check.status, str(check.path or ""))
+            table.add_row(*(Text(escaped(cell)) for cell in (check.extractor, check.status, str(check.path or ""))))
         table_console().print(table)
     wrong = [f"{check.path} ({check.sha256})" for check in checks if check.status == "wrong"]
     if wrong:

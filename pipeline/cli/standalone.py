@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.console import escaped
+
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, and nothing else there")]
 ExtractorName = Annotated[str | None, typer.Option(help="none (for features), a name, or FILE.safetensors")]
 Source = Annotated[Path | None, typer.Option(envvar="TRILEMMA_DATA", help="folder where relative paths are looked for")]
@@ -42,7 +44,7 @@ def reference(
     from pipeline.metrics.standalone.image_files import located
     from pipeline.metrics.standalone.reference_file import write_reference
 
-    print(write_reference(located(real, source), out, extractor))
+    print(escaped(str(write_reference(located(real, source), out, extractor))))
 
 
 def import_checkpoint(
@@ -72,7 +74,7 @@ def fetch_weights(name: Annotated[str, typer.Argument(help="an extractor")], fol
     from pipeline.metrics.features.weights import known_weights, weights_folder
     from pipeline.metrics.standalone.fetch_weights import fetch
 
-    print(fetch(name, folder or weights_folder(), known_weights(name)))
+    print(escaped(str(fetch(name, folder or weights_folder(), known_weights(name)))))
 
 
 @weights.command("train")
@@ -85,4 +87,4 @@ def train_weights(
     """Train a small feature network on labelled pictures."""
     from pipeline.metrics.standalone.train_extractor import train_extractor
 
-    print(train_extractor(source, out, epochs, seed))
+    print(escaped(str(train_extractor(source, out, epochs, seed))))

@@ -16,10 +16,6 @@ def csv_text(table: "pd.DataFrame", digits: int | None = DIGITS) -> str:
     return table.to_csv(index=False, float_format=None if digits is None else f"%.{digits}g", lineterminator="\n")
 
 
-def write_csv(table: "pd.DataFrame", file: Path, digits: int | None = DIGITS) -> None:
-    file.write_text(csv_text(table, digits))
-
-
 def read_rows(file: Path) -> list[dict[str, str]]:
     """Every cell as the text that stands in the file."""
     with file.open(newline="") as lines:

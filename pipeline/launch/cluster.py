@@ -1,7 +1,8 @@
 """Connect to Ray: a private one that ends with this process, or a running cluster with enough free CPUs and GPUs.
 
-A private Ray has its own folder and token, so that no other process joins it. If this process is killed by SIGKILL,
-two agents of its private Ray live on for about a minute.
+A private Ray has its own folder and token, so that no other process joins it, and listens on loopback only. While two
+or more workers train, torch's store, by which they find each other, listens on all interfaces: torch has no setting for
+it. If this process is killed by SIGKILL, two agents of its private Ray live on for about a minute.
 """
 
 import fcntl
@@ -10,6 +11,7 @@ import os
 import secrets
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -21,6 +23,7 @@ from typing import Any, cast
 import grpc
 import ray
 import ray.exceptions
+from ray._private import ray_constants
 
 from pipeline.console import say
 from pipeline.errors import UserError
@@ -36,6 +39,12 @@ SETTINGS = {
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # inside a submitted job, which has its own "excludes"
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # the default minute is short on a crowded host
 }
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+ON_LOOPBACK = {  # of a private Ray
+    "RAY_enable_metrics_collection": "0",  # its exporter listens on all interfaces
+    "GLOO_SOCKET_IFNAME": LOOPBACK,
+    "NCCL_SOCKET_IFNAME": LOOPBACK,
+}
 TOKEN = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)  # Ray can change it only between processes
 FOLDER_PREFIX = "tri-ray-"
 MAX_PARENT_CHARACTERS = 20  # the path of Ray's sockets is some 80 longer, and a socket's path has at most 107
@@ -49,8 +58,23 @@ CLUSTER_ID_CALL = "/ray.rpc.NodeInfoGcsService/GetClusterId"  # the first call o
 def private_ray(folder: Path, cpus: int, gpus: int) -> Iterator[None]:
     """Start a Ray of this size, with its files in a subfolder, because Ray makes that one readable by all users."""
     size = {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False, "_temp_dir": str(folder / "r")}
-    with _settings(SETTINGS | {"RAY_AUTH_TOKEN": TOKEN}), _connected("local", **size):
+    settings = SETTINGS | ON_LOOPBACK | {"RAY_AUTH_TOKEN": TOKEN}
+    with _settings(settings), _own_address_is_loopback(), _connected("local", **size):
         yield
+
+
+@contextmanager
+def _own_address_is_loopback() -> Iterator[None]:
+    """`ray.init` replaces a 127.0.0.1 that it is given by the address of a network, except where Ray has no clusters.
+
+    Ray decides that once, when it is imported; a cluster that this process joins later needs the network's address.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager
@@ -198,11 +222,16 @@ def _watched_head(address: str) -> Iterator[None]:
 
 @contextmanager
 def _settings(settings: Mapping[str, str]) -> Iterator[None]:
-    before = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+    """Ray's own variables are restored too, which it changes."""
+
+    def is_ours(name: str) -> bool:
+        return name.startswith("RAY_") or name in settings
+
+    before = {name: value for name, value in os.environ.items() if is_ours(name)}
     os.environ.update(settings)
     try:
         yield
     finally:
-        for name in [name for name in os.environ if name.startswith("RAY_")]:
+        for name in filter(is_ours, list(os.environ)):
             del os.environ[name]
         os.environ.update(before)

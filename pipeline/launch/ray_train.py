@@ -1,8 +1,8 @@
 """A loop on Ray Train: Ray starts N copies of our own and connects them.
 
-It keeps no checkpoints (training state is in the store) and restarts nothing. When the driver receives SIGTERM, or Ray
-announces the end of a worker's node (`ray start --block` does so at SIGTERM, and autoscalers for spot machines), the
-worker of rank 0 saves and stops.
+It keeps no checkpoints (training state is in the store) and restarts nothing. When the driver receives SIGTERM or
+Ctrl-C, or Ray announces the end of a worker's node (`ray start --block` does so at SIGTERM, and autoscalers for spot
+machines), the worker of rank 0 saves and stops.
 
 Three things here are private to Ray and may change: its key-value store and its list of draining nodes (the public way
 to either, an actor and `ray.train.get_preemption_info`, costs a process per fit, the latter also a barrier per step),
@@ -38,7 +38,7 @@ from pipeline.context import Item, T, Ts, Worker
 from pipeline.errors import LaunchError
 from pipeline.launch.determinism import reproducible
 from pipeline.launch.ray_errors import no_gpu, pickled_errors, stoppable
-from pipeline.launch.signals import GRACE_SECONDS, sigterm_postponed
+from pipeline.launch.signals import GRACE_SECONDS, stop_postponed
 
 PREFETCH_SHARDS = 4
 POLL_SECONDS = 1.0  # of the request to stop
@@ -59,7 +59,7 @@ def fit(loop: Callable[[Worker, *Ts], T], args: bytes, workers: int, gpus: bool)
             logging_config=LoggingConfig(log_level="CRITICAL"),
         ),
     )
-    with _sigterm_forwarded(name):
+    with _stop_forwarded(name):
         try:
             with stoppable():
                 pickled = trainer.fit().return_value
@@ -92,8 +92,8 @@ class _Trainer(TorchTrainer):
 
 
 @contextmanager
-def _sigterm_forwarded(fit: str) -> Iterator[None]:
-    """SIGTERM becomes a request to the workers; if they do not end in time, it takes effect in this process."""
+def _stop_forwarded(fit: str) -> Iterator[None]:
+    """SIGTERM or Ctrl-C becomes a request to the workers; if they do not end in time, this process ends."""
     done = threading.Event()
 
     def forward(requested: threading.Event) -> None:
@@ -105,7 +105,7 @@ def _sigterm_forwarded(fit: str) -> Iterator[None]:
         if not done.wait(GRACE_SECONDS):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with sigterm_postponed() as requested:
+    with stop_postponed() as requested:
         threading.Thread(target=forward, args=(requested,), name="stop", daemon=True).start()
         try:
             yield

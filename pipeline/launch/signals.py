@@ -1,4 +1,4 @@
-"""An orderly end on SIGTERM."""
+"""An orderly end on SIGTERM and Ctrl-C."""
 
 import signal
 import threading
@@ -34,27 +34,35 @@ def on_sigterm() -> None:
 
 
 @contextmanager
-def sigterm_postponed() -> Iterator[threading.Event]:
-    """Within, SIGTERM interrupts nothing: it sets the event, and takes effect at the end.
+def stop_postponed() -> Iterator[threading.Event]:
+    """Within, SIGTERM and Ctrl-C interrupt nothing: they set the event, and take effect at the end.
 
-    One that comes GRACE_SECONDS after the first takes effect at once. Outside the main thread this does nothing.
+    At once does a second Ctrl-C, or a SIGTERM that comes GRACE_SECONDS after the first signal. Outside the main thread
+    this does nothing.
     """
     requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield requested
         return
-    handler, first = signal.getsignal(signal.SIGTERM), 0.0
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
+    first, first_time = 0, 0.0
+
+    def restore() -> None:
+        while handlers:
+            signal.signal(*handlers.popitem())
 
     def note(signum: int, frame: object) -> None:
-        nonlocal first
+        nonlocal first, first_time
         if not requested.is_set():
-            first = time.monotonic()
+            first, first_time = signum, time.monotonic()
             requested.set()
-        elif time.monotonic() - first > GRACE_SECONDS:
-            signal.signal(signal.SIGTERM, handler)
-            signal.raise_signal(signal.SIGTERM)
+        elif signum == signal.SIGINT or time.monotonic() - first_time > GRACE_SECONDS:
+            restore()
+            signal.raise_signal(signum)
 
-    signal.signal(signal.SIGTERM, note)
+    for number in handlers:
+        signal.signal(number, note)
     try:
         yield requested
     except Interrupted as saved:
@@ -62,15 +70,15 @@ def sigterm_postponed() -> Iterator[threading.Event]:
             say(str(saved))
         raise
     finally:
-        if signal.getsignal(signal.SIGTERM) is note:
-            signal.signal(signal.SIGTERM, handler)
-            if requested.is_set():
-                signal.raise_signal(signal.SIGTERM)
+        is_postponed = requested.is_set() and bool(handlers)
+        restore()
+        if is_postponed:
+            signal.raise_signal(first)
 
 
 def run_as_only_worker(loop: Callable[[Worker, *Ts], T], *args: *Ts) -> T:
-    """Run the loop in this process, as worker 0 of 1; SIGTERM sets its `must_stop`."""
+    """Run the loop in this process, as worker 0 of 1; SIGTERM and Ctrl-C set its `must_stop`."""
     from methods.core.devices import current_device
 
-    with sigterm_postponed() as requested:
+    with stop_postponed() as requested:
         return loop(Worker(0, 1, current_device(), None, requested.is_set), *args)

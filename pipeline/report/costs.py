@@ -27,7 +27,7 @@ def cost_table(study: Study) -> pd.DataFrame:
     store = open_store(study)
     rows: list[dict[str, Any]] = []
     for stage, name in [(stage, name) for stage, names in entries(study).items() for name in names]:
-        row = {"stage": stage, "name": name, "event": "missing"}
+        row: dict[str, Any] = {"event": "missing"}
         call = STAGES[stage].call(study, name)
         try:
             link = chain_links(study, call, store=store)[-1]
@@ -36,7 +36,7 @@ def cost_table(study: Study) -> pd.DataFrame:
             row["key"] = (link.key or "")[:12]
         except ArtifactError:
             pass
-        rows.append(row)
+        rows.append(row | {"stage": stage, "name": name})  # the ledger has those of the first entry with this key
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
 
 

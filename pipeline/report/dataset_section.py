@@ -25,9 +25,9 @@ GRID_IMAGES = 40
 SCATTER_POINTS = 4_000
 
 
-def dataset_sections(study: Study, values: DatasetValues, reports: Path) -> Iterator[str]:
-    """Markdown; figures go into reports/figures."""
-    dataset, figures = values.dataset, reports / "figures"
+def dataset_sections(study: Study, values: DatasetValues, reports: Path, figures: Path) -> Iterator[str]:
+    """Markdown; figures: the folder that they are drawn into."""
+    dataset = values.dataset
     yield f"## {dataset}"
     yield features(values.rows)
     yield value_table(values)

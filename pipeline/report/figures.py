@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.metrics.intervals import NORMAL_QUANTILE
+from pipeline.store.files import replacing
 
 Numbers: TypeAlias = Sequence[float] | np.ndarray
 PANELS_PER_ROW = 3
@@ -136,8 +137,8 @@ def scatter(points: np.ndarray, centres: np.ndarray) -> Figure:
 def save(figure: Figure, file: Path) -> Path:
     """As PNG or SVG, by the file's suffix, without dates and versions."""
     omitted = {"Date": None, "Creator": None} if file.suffix == ".svg" else {"Software": None}
-    with mpl.rc_context(STYLE):
-        figure.savefig(file, metadata=omitted)
+    with mpl.rc_context(STYLE), replacing(file) as beside:
+        figure.savefig(beside, format=file.suffix[1:], metadata=omitted)
     return file
 
 

@@ -19,6 +19,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from pipeline.report.pareto_plot import LOOKS, Trilemma, plots
+from pipeline.store.files import write_file
 
 PAGE = "index.html"
 FIGURE_WIDTH = 800  # pixels; the text of wider images would be too small on a phone
@@ -46,7 +47,7 @@ def write_page(
         script=script,
         lineage=json.dumps(lineage).replace("<", "\\u003c"),  # no value can end the script element
     )
-    (reports / PAGE).write_text(page)
+    write_file(reports / PAGE, page)
     return reports / PAGE
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from pipeline.config.study import Study
 from pipeline.report.values_section import DatasetValues, features, value_table
+from pipeline.store.files import write_file
 
 START, END = "<!-- results -->", "<!-- end of results -->"
 METRICS = (
@@ -20,7 +21,7 @@ def refresh_readme(study: Study, datasets: Iterable[DatasetValues]) -> None:
     _, end, after = rest.partition(END)
     if end:
         tables = "\n\n".join(map(_table, datasets))
-        readme.write_text(f"{before}{start}\n{tables}\n{end}{after}")
+        write_file(readme, f"{before}{start}\n{tables}\n{end}{after}")
 
 
 def _table(values: DatasetValues) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from pipeline.config.study import Study, load_study
 from pipeline.console import say
-from pipeline.data.csv_files import write_csv
+from pipeline.data.csv_files import csv_text
 from pipeline.report.costs import cost_page, cost_table
 from pipeline.report.dataset_section import dataset_sections
 from pipeline.report.measured_section import measured_sections
@@ -15,15 +15,18 @@ from pipeline.report.page import write_page
 from pipeline.report.page_lineage import page_lineage
 from pipeline.report.pareto_plot import Trilemma, trilemma
 from pipeline.report.readme_table import refresh_readme
-from pipeline.report.stack_section import stack_sections
+from pipeline.report.stack_section import StackValues, stack_sections, stack_values
 from pipeline.report.sweep_page import write_sweep_samples
 from pipeline.report.values_section import DatasetValues, dataset_values
+from pipeline.store.files import temporary, write_file
+from pipeline.store.publish import publish_folder
 from pipeline.tables.aggregate import entries_on
 from pipeline.tables.cells import PAPERS, TRANSLATION_FILE
 from pipeline.tables.claims import LEDGER, claims_section, write_ledger
 from pipeline.tables.measured import measured_files
 from pipeline.tracking.mlflow_run import connect
 
+FIGURES = "figures"
 METRICS = "metrics.json"  # for `dvc metrics diff`
 HEAD = """# What was measured
 
@@ -43,10 +46,11 @@ def write_report(folder: Path) -> None:
     study = load_study(folder / "params.yaml")
     reports = folder / "reports"
     datasets = [dataset_values(study, name) for name in study.datasets if entries_on(study, name)]
+    stacks = [stack_values(study, name) for name in study.stacks]
     experiment, again = f"{study.name}/report", {"trilemma.report": study.name}
     with connect(study.root).open_run(experiment, "report", {}, {}, {}, again=again) as run:
         cost, pages = cost_table(study), _pages(study)
-        _write_texts(study, reports, datasets, cost, pages)
+        _write_texts(study, reports, datasets, stacks, cost, pages)
         written = [*(reports / "tables").glob("*.csv"), *(reports / PAPERS).glob("*")]
         written = sorted([*written, *reports.glob(f"*/*/{TRANSLATION_FILE}")]) + _of_other_studies(study)
         tables = [file.relative_to(reports).as_posix() for file in written if file.suffix == ".csv"] + [LEDGER]
@@ -56,7 +60,7 @@ def write_report(folder: Path) -> None:
         for file in [file for file in files if not (reports / file).is_file()]:
             say(f"report: {file}: does not exist yet: the page goes without it (dvc repro)")
             files.remove(file)
-        page = write_page(reports, files, _trilemmas(study, datasets, cost), page_lineage(study), study.name)
+        page = write_page(reports, files, _trilemmas(datasets, stacks, cost), page_lineage(study), study.name)
         for file in tables:
             name = file.removeprefix("tables/").removesuffix(".csv").replace("/", "-")
             run.table(f"{name}.json", pd.read_csv(reports / file))
@@ -64,25 +68,30 @@ def write_report(folder: Path) -> None:
 
 
 def _write_texts(
-    study: Study, reports: Path, datasets: list[DatasetValues], cost: pd.DataFrame, pages: dict[str, str]
+    study: Study,
+    reports: Path,
+    datasets: list[DatasetValues],
+    stacks: list[StackValues],
+    cost: pd.DataFrame,
+    pages: dict[str, str],
 ) -> None:
-    """Everything except the page."""
+    """Everything except the page; the earlier report stays until all figures are drawn."""
     for values in datasets:
         for entry, problems in values.problems.items():
             say(f"report: {values.dataset}: {entry}: {'; '.join(dict.fromkeys(problems))}")
-    figures = reports / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
-    for old in figures.iterdir():
-        old.unlink()
-    write_csv(cost, reports / "tables" / "cost.csv", digits=None)
-    (reports / "cost.md").write_text(cost_page(cost))
-    sections = [HEAD, *(text for values in datasets for text in dataset_sections(study, values, reports))]
-    sections += [text for name in study.stacks for text in stack_sections(study, name, reports)]
+    sections = [HEAD]
+    with temporary(reports / FIGURES) as drawn:
+        drawn.mkdir()
+        sections += [text for values in datasets for text in dataset_sections(study, values, reports, drawn)]
+        sections += [text for values in stacks for text in stack_sections(study, values, drawn)]
+        publish_folder(drawn, reports / FIGURES)
+    write_file(reports / "tables" / "cost.csv", csv_text(cost, digits=None))
+    write_file(reports / "cost.md", cost_page(cost))
     if pages:
         sections.append(f"Further pages: {', '.join(f'[{title}]({file})' for file, title in pages.items())}.")
     sections += measured_sections(study.root) if _of_other_studies(study) else []
     sections.append(claims_section(write_ledger(reports, study.root / "reports" / "papers")))
-    (reports / "README.md").write_text("\n\n".join(sections) + "\n")
+    write_file(reports / "README.md", "\n\n".join(sections) + "\n")
     numbers = {
         values.dataset: {
             str(entry): dict(zip(rows["column"], rows["value"]))
@@ -90,7 +99,7 @@ def _write_texts(
         }
         for values in datasets
     }
-    (reports / METRICS).write_text(json.dumps(numbers, indent=1) + "\n")
+    write_file(reports / METRICS, json.dumps(numbers, indent=1) + "\n")
     refresh_readme(study, datasets)
 
 
@@ -105,12 +114,11 @@ def _pages(study: Study) -> dict[str, str]:
     return pages | {f"translations/{name}/README.md": f"image to image: {name}" for name in study.translations}
 
 
-def _trilemmas(study: Study, datasets: list[DatasetValues], cost: pd.DataFrame) -> dict[str, Trilemma]:
+def _trilemmas(datasets: list[DatasetValues], stacks: list[StackValues], cost: pd.DataFrame) -> dict[str, Trilemma]:
     """Of datasets, and of stacks, whose members have no seconds of their own."""
     seconds = cost.loc[cost["stage"] == "sample"].set_index("name")["seconds_per_image"]
     plots = {values.dataset: trilemma(values.rows, seconds) for values in datasets}
-    for name in study.stacks:
-        rows = pd.read_csv(study.folder / "reports" / "tables" / f"{name}.csv")
+    for name, rows, _ in stacks:
         rows = rows.assign(entry=rows["method"] + "-" + rows["steps"].astype(str), nfe=rows["steps"])
         plots[name] = trilemma(rows, pd.Series(dtype=float))
     return {name: plot for name, plot in plots.items() if plot is not None}

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline.config.study import Study
+from pipeline.errors import UserError
 from pipeline.report.figures import save
+from pipeline.tables.cells import ORDERINGS
 from pipeline.tables.markdown import markdown_table, plus_minus
 from pipeline.tables.stacks import members_of
 
@@ -16,9 +19,25 @@ SHOWN = ["hq", "modes", "mode_kl", "energy", "frechet_2d"]
 BINS = 150  # of a density panel, per side
 
 
-def stack_sections(study: Study, name: str, reports: Path) -> Iterator[str]:
-    """Markdown; the picture goes into reports/figures."""
-    table = pd.read_csv(reports / "tables" / f"{name}.csv")
+class StackValues(NamedTuple):
+    """The tables of a stack."""
+
+    name: str
+    rows: pd.DataFrame
+    orderings: pd.DataFrame
+
+
+def stack_values(study: Study, name: str) -> StackValues:
+    files = [study.folder / "reports" / "tables" / f"{table}.csv" for table in (name, name + ORDERINGS)]
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{file}: does not exist: make it with dvc repro first")
+    return StackValues(name, *map(pd.read_csv, files))
+
+
+def stack_sections(study: Study, values: StackValues, figures: Path) -> Iterator[str]:
+    """Markdown; figures: the folder that the picture is drawn into."""
+    name, table, orderings = values
     cells: dict[tuple[str, int], dict[str, str]] = {}
     for row in table.to_dict("records"):
         line = cells.setdefault((row["method"], row["steps"]), {"printed": ""})
@@ -35,19 +54,18 @@ def stack_sections(study: Study, name: str, reports: Path) -> Iterator[str]:
     columns = [*SHOWN, "printed"]
     rows = [[*at, *(line[column] for column in columns)] for at, line in cells.items()]
     yield markdown_table(["method", "steps", *columns], rows)
-    orderings = pd.read_csv(reports / "tables" / f"{name}-orderings.csv")
     if len(orderings):
         counts = pd.crosstab(orderings["metric"], orderings["ordering"]).reset_index()
         yield f"Of {len(orderings) // len(counts)} printed orderings, by metric ({orderings.scope[0]}):"
         yield markdown_table(list(counts), counts.astype(str).to_numpy().tolist())
-    figure = save(densities(study, name), reports / "figures" / f"{name}.png")
+    figure = save(densities(study, name), figures / f"{name}.png")
     yield f"![densities of {name}](figures/{figure.name})"
 
 
 def densities(study: Study, name: str) -> Figure:
     """Histograms of each member's samples, after SIDDM's figure 3: a row per method, a column per number of steps."""
-    samples = np.load(study.out / "evaluate-stack" / name / "samples.npy")
     members = list(members_of(study, name))
+    samples = np.load(study.out / "evaluate-stack" / name / "samples.npy")
     methods = list(dict.fromkeys(member.method for member in members))
     steps = sorted({member.steps for member in members})
     edge = float(np.abs(samples).max(axis=(1, 2)).min()) * 1.1

@@ -28,13 +28,13 @@ POINT_IMAGES = 16
 def write(rows: pd.DataFrame, sweep: Sweep, verdict: SweepVerdict, reports: Path) -> tuple[list[Path], Figure]:
     """Write reports/tables/<table>.csv and reports/sweeps/<table>.png and .md; the files and the figure."""
     file, page = reports / "tables" / f"{sweep.table}.csv", reports / "sweeps" / f"{sweep.table}.md"
-    write_file(file, csv_text(rows).encode())
+    write_file(file, csv_text(rows))
     page.parent.mkdir(parents=True, exist_ok=True)
     compared = rows.loc[rows["metric"] == sweep.metric]
     compared = compared.loc[compared["card"] == compared["card"].tolist()[0]]  # in the first kind of features
     figure = _figure(compared, sweep)
     picture = save(figure, page.with_suffix(".png"))
-    write_file(page, _page(compared, sweep, verdict).encode())
+    write_file(page, _page(compared, sweep, verdict))
     return [file, picture, page], figure
 
 
@@ -91,5 +91,5 @@ def write_sweep_samples(study: Study, name: str) -> str | None:
     picture = save(figure, page.with_suffix(".png")).name
     sections = [f"# Samples of {sweep.table}", f"![samples of {', '.join(rows)}]({picture})"]
     sections += [f"Not in the store: {', '.join(missing)} (`trilemma sweep {name}`)."] * bool(missing)
-    page.write_text("\n\n".join(sections) + "\n")
+    write_file(page, "\n\n".join(sections) + "\n")
     return f"sweeps/{page.name}"

@@ -11,6 +11,7 @@ from pipeline.data.artifacts import read_artifact
 from pipeline.data.image_grid import grid
 from pipeline.report.figures import Curve, Panel, curves, save
 from pipeline.stages.translate import EXAMPLES
+from pipeline.store.files import replacing, write_file
 from pipeline.tables.translations import AXES, write_translation_table
 
 
@@ -22,7 +23,8 @@ def write_translation_page(study: Study, name: str, page: Path) -> None:
     save(curves(panels), page / "curves.png")
     examples = np.load(result.path / EXAMPLES)
     picture = grid(examples.reshape(-1, *examples.shape[2:]), columns=examples.shape[1])
-    imsave(page / "examples.png", picture, cmap="gray", vmin=0, vmax=255, metadata={"Software": "trilemma"})
+    with replacing(page / "examples.png") as beside:
+        imsave(beside, picture, format="png", cmap="gray", vmin=0, vmax=255, metadata={"Software": "trilemma"})
     facts = result.manifest.facts
     starts = ", ".join(f"{start:g}" for start in table["start"].unique())
     about = (
@@ -33,7 +35,7 @@ def write_translation_page(study: Study, name: str, page: Path) -> None:
     )
     rows = f"Rows: the images, their blocks, then translations with and without guides, from noise levels {starts}."
     parts = [f"# {name}", about, "![curves](curves.png)", rows, "![examples](examples.png)"]
-    (page / "README.md").write_text("\n\n".join(parts) + "\n")
+    write_file(page / "README.md", "\n\n".join(parts) + "\n")
 
 
 def _over_starts(table: pd.DataFrame, metric: str) -> list[Curve]:

@@ -50,9 +50,9 @@ def replacing(path: Path) -> Iterator[Path]:
         flush(path.parent)
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes | str) -> None:
     with replacing(path) as beside:
-        beside.write_bytes(data)
+        beside.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def flush_tree(folder: Path) -> None:

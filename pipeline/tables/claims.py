@@ -12,9 +12,10 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import pandas as pd
 
-from pipeline.data.csv_files import read_rows, write_csv
+from pipeline.data.csv_files import csv_text, read_rows
 from pipeline.errors import UserError
 from pipeline.metrics.intervals import TRAINING_SEEDS_FOR_A_METHOD
+from pipeline.store.files import write_file
 from pipeline.tables.addresses import Row, fits, names_of
 from pipeline.tables.markdown import bounds, markdown_table
 from pipeline.tables.measured import FOLDER
@@ -52,7 +53,7 @@ Claim: TypeAlias = dict[str, Any]  # a row of the ledger, and what is "missing":
 def write_ledger(reports: Path, papers: Path) -> pd.DataFrame:
     """reports/ledger.csv: each printed key once, always with a verdict. papers: the folder of printed values."""
     claims = ledger(reports, papers)
-    write_csv(claims, reports / LEDGER)
+    write_file(reports / LEDGER, csv_text(claims))
     return claims
 
 

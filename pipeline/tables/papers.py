@@ -5,8 +5,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pipeline.config.study import Study
-from pipeline.data.csv_files import read_rows, write_csv
+from pipeline.data.csv_files import csv_text, read_rows
 from pipeline.errors import UserError
+from pipeline.store.files import write_file
 from pipeline.tables.claims import ANALOGUES, LINE_COLUMNS, ledger, line
 from pipeline.tables.markdown import markdown_table
 from pipeline.tables.stacks import write_stack_tables
@@ -32,14 +33,13 @@ def write_paper_table(study: Study, name: str, folder: Path) -> None:
     if name not in names:
         raise UserError(f"no printed table {name!r}; there are {', '.join(dict.fromkeys(names))}")
     own = claims.loc[[other == name for other in names]]
-    folder.mkdir(parents=True, exist_ok=True)
-    write_csv(own, folder / f"{name}.csv")
+    write_file(folder / f"{name}.csv", csv_text(own))
     paper, table = own.iloc[0][["paper", "table"]]
     parts = [f"# {paper}, {table}", ABOUT.format(name=name)]
     parts.append(markdown_table(LINE_COLUMNS, [line(row) for row in own.to_dict("records")]))
     warnings = dict.fromkeys(warning for warning in own["warnings"] if warning)
     parts += ["\n".join(f"- {warning}" for warning in warnings)] * bool(warnings)
-    (folder / f"{name}.md").write_text("\n\n".join(parts) + "\n")
+    write_file(folder / f"{name}.md", "\n\n".join(parts) + "\n")
 
 
 def _name(paper: str, table: str) -> str:

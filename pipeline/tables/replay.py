@@ -22,10 +22,11 @@ from pipeline.dag.lineage import PRESENT, Link, chain_links
 from pipeline.dag.run import run_call
 from pipeline.dag.usage import MACHINE
 from pipeline.data.artifacts import MANIFEST, digest_of
-from pipeline.data.csv_files import write_csv
+from pipeline.data.csv_files import csv_text
 from pipeline.errors import ArtifactError, TrilemmaError, UserError
 from pipeline.launch.signals import on_sigterm
 from pipeline.store.external import DATA_VARIABLE
+from pipeline.store.files import write_file
 from pipeline.sweeps.entry import find_sweep
 from pipeline.sweeps.summary import table
 from pipeline.sweeps.trial import metrics_of
@@ -162,8 +163,7 @@ def _written(study: Study, cell: Cell, moved: Sequence[Result], folder: Path) ->
         case "sweep":
             trials = [result.trial for result in moved if result.trial is not None]
             contents = {trial.id: metrics_of(trial, result.call.out) for trial, result in zip(trials, moved)}
-            folder.mkdir(exist_ok=True)
-            write_csv(table(find_sweep(study, cell.table.of), trials, contents), file)
+            write_file(file, csv_text(table(find_sweep(study, cell.table.of), trials, contents)))
         case "translate":
             file = write_translation_table(moved[0].study, cell.table.of, folder)
         case _:

@@ -14,8 +14,9 @@ from pipeline.console import say
 from pipeline.dag.graph import STAGES
 from pipeline.dag.lineage import provenance
 from pipeline.data.artifacts import read_artifact
-from pipeline.data.csv_files import write_csv
+from pipeline.data.csv_files import csv_text
 from pipeline.metrics.card import METRICS_FILE
+from pipeline.store.files import write_file
 from pipeline.tables.aggregate import Arm, differences, metric_columns, repetition
 from pipeline.tables.claims import ordering
 
@@ -41,16 +42,15 @@ class Member(NamedTuple):
 
 def write_stack_tables(study: Study, name: str, tables: Path) -> None:
     """NAME.csv, and NAME-orderings.csv, with rows where a file of reports/papers/ has the printed values."""
-    tables.mkdir(parents=True, exist_ok=True)
     members = list(members_of(study, name))
     warning = members[0].arm.repetitions[0].provenance.warning  # one artifact has all members
     if warning:
         say(f"{name} is {warning}")
     printed = _printed(study, name)
     values = [row | {"warnings": warning} for row in _values(study, name, members, printed)]
-    write_csv(pd.DataFrame(values, columns=COLUMNS), tables / f"{name}.csv")
+    write_file(tables / f"{name}.csv", csv_text(pd.DataFrame(values, columns=COLUMNS)))
     orderings = [row | {"warnings": warning} for row in _orderings(members, printed)]
-    write_csv(pd.DataFrame(orderings, columns=ORDERINGS), tables / f"{name}-orderings.csv")
+    write_file(tables / f"{name}-orderings.csv", csv_text(pd.DataFrame(orderings, columns=ORDERINGS)))
 
 
 def members_of(study: Study, name: str) -> Iterator[Member]:

@@ -6,9 +6,10 @@ import pandas as pd
 
 from pipeline.config.study import Study
 from pipeline.data.artifacts import read_artifact
-from pipeline.data.csv_files import write_csv
+from pipeline.data.csv_files import csv_text
 from pipeline.metrics.intervals import interval
 from pipeline.stages.translate import ROWS
+from pipeline.store.files import write_file
 from pipeline.tables.cells import TRANSLATION_FILE
 
 AXES = {"distance": "squared distance to the input", "fd": "fd"}
@@ -25,7 +26,6 @@ def write_translation_table(study: Study, name: str, folder: Path) -> Path:
         for metric in AXES:
             value, low, high, n = interval(sets[metric].to_numpy())
             lines.append([entry, start, metric, value, low, high, n])
-    folder.mkdir(parents=True, exist_ok=True)
     columns = ["entry", "start", "metric", "value", "ci_low", "ci_high", "sets"]
-    write_csv(pd.DataFrame(lines, columns=columns), folder / TRANSLATION_FILE)
+    write_file(folder / TRANSLATION_FILE, csv_text(pd.DataFrame(lines, columns=columns)))
     return folder / TRANSLATION_FILE

@@ -8,7 +8,8 @@ import pandas as pd
 
 from pipeline.config.study import Study
 from pipeline.console import say
-from pipeline.data.csv_files import write_csv
+from pipeline.data.csv_files import csv_text
+from pipeline.store.files import write_file
 from pipeline.tables.aggregate import Arm, differences, entries_on, gather, metric_columns
 
 COLUMNS = [
@@ -27,9 +28,10 @@ def write_tables(study: Study, dataset: str, folder: Path, entries: Sequence[str
     for arm in arms:
         for warning in sorted(arm.warnings):
             say(f"{dataset}: {arm.name} is {warning}")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_csv(pd.DataFrame([row for arm in arms for row in _rows(arm)], columns=COLUMNS), folder / f"{dataset}.csv")
-    write_csv(pd.DataFrame(list(_comparisons(arms)), columns=COMPARED), folder / f"{dataset}-guidance.csv")
+    values = pd.DataFrame([row for arm in arms for row in _rows(arm)], columns=COLUMNS)
+    compared = pd.DataFrame(list(_comparisons(arms)), columns=COMPARED)
+    write_file(folder / f"{dataset}.csv", csv_text(values))
+    write_file(folder / f"{dataset}-guidance.csv", csv_text(compared))
 
 
 def _rows(arm: Arm) -> Iterator[dict[str, Any]]:

@@ -71,6 +71,12 @@ def database_file(uri: str) -> Path | None:
     return file
 
 
+def end_note(uri: str, run_id: str) -> Path | None:
+    """The file with the status of a run that ended while its database could not be written; None without a file."""
+    file = database_file(uri)
+    return None if file is None else file.with_name(f"{file.name}.ends") / run_id
+
+
 def refuse_absent(uri: str) -> None:
     """An error where MLflow would make a second database: on a worker's machine."""
     file = database_file(uri)

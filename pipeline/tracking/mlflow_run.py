@@ -9,12 +9,14 @@ import re
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pipeline.console import one_line, redacted, say
+from pipeline.errors import StoreError
+from pipeline.store.files import write_file
 from pipeline.tracking import backend
 from pipeline.tracking.run_owner import PARENT, REASON, close_abandoned_runs, experiment_id, find_run, owner_tags
 
@@ -109,7 +111,10 @@ class Run:
         self.settle()
         if reason is not None:
             self.tag(REASON, redacted(reason)[:MAX_REASON_CHARACTERS])
-        self._try(lambda: self._client.set_terminated(self.spec.run_id, status), self._retry_seconds)
+        is_closed = self._try(lambda: self._client.set_terminated(self.spec.run_id, status), self._retry_seconds)
+        if not is_closed and (note := backend.end_note(self.spec.uri, self.spec.run_id)):
+            with suppress(StoreError, OSError):  # the work's result is kept without it
+                write_file(note, status)  # for the next command, which closes the run
 
     def _send_buffer(self) -> None:
         from mlflow.entities import Metric
@@ -118,15 +123,16 @@ class Run:
             self._client.log_batch(self.spec.run_id, metrics=[Metric(*values) for values in batch])
             del self._buffer[: len(batch)]
 
-    def _try(self, send: Callable[[], object], retry_seconds: float = 0.0) -> None:
+    def _try(self, send: Callable[[], object], retry_seconds: float = 0.0) -> bool:
+        """Whether it was sent."""
         if time.monotonic() < self._paused_until:
-            return
+            return False
         handled = sys.exc_info()[1]  # the work's own error while a failed run is closed: a part of MLflow's chain
         end = time.monotonic() + retry_seconds
         while True:
             try:
                 send()
-                return
+                return True
             except backend.mlflow_failures() as error:
                 failure = error
             if time.monotonic() >= end:
@@ -140,6 +146,7 @@ class Run:
                 f"until MLflow answers (tried every {PAUSE_SECONDS:.0f} s), pictures do not"
             )
         self._has_warned = True
+        return False
 
 
 @dataclass(frozen=True)
@@ -201,7 +208,7 @@ def connect(project: Path) -> Tracker:
     uri = backend.tracking_uri(project)
     with backend.tracking_errors(uri):
         backend.create_missing_database(uri)
-        close_abandoned_runs(backend.mlflow_client(uri))
+        close_abandoned_runs(backend.mlflow_client(uri), uri)
     return Tracker(uri, None if backend.is_server(uri) else str(backend.artifact_folder(project)))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.console import say
 from pipeline.store.process_id import ProcessId
-from pipeline.tracking.backend import without_retries
+from pipeline.tracking.backend import end_note, without_retries
 
 HOST, PID, STARTED, REASON = "trilemma.host", "trilemma.pid", "trilemma.started", "trilemma.reason"
 PARENT = "mlflow.parentRunId"  # by which the UI nests runs
@@ -42,8 +42,8 @@ def find_run(client: Any, experiment: str, tags: Mapping[str, str]) -> Any:
     return runs[0] if runs else None
 
 
-def close_abandoned_runs(client: Any) -> None:
-    """Runs of this machine that are RUNNING although their process has ended become KILLED."""
+def close_abandoned_runs(client: Any, uri: str) -> None:
+    """Runs of this machine that are RUNNING although their process has ended become KILLED, or what `end_note` has."""
     query = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{ProcessId.current().host}'"
     with without_retries():
         experiments = [experiment.experiment_id for experiment in client.search_experiments(max_results=1000)]
@@ -51,7 +51,13 @@ def close_abandoned_runs(client: Any) -> None:
         tags, run_id = run.data.tags, run.info.run_id
         owner = ProcessId(tags[HOST], int(tags[PID]), float(tags[STARTED]))
         if not owner.is_alive():
-            client.set_tag(run_id, REASON, f"{owner} is gone without having closed its run")
+            note, status = end_note(uri, run_id), "KILLED"
+            if note is not None and note.is_file():
+                status = note.read_text()
+            else:
+                client.set_tag(run_id, REASON, f"{owner} is gone without having closed its run")
             histories = (client.get_metric_history(run_id, name) for name in run.data.metrics)
             logged = (metric.timestamp for history in histories for metric in history)  # ms since the epoch
-            client.set_terminated(run_id, "KILLED", end_time=max(logged, default=run.info.start_time))
+            client.set_terminated(run_id, status, end_time=max(logged, default=run.info.start_time))
+            if note is not None:
+                note.unlink(missing_ok=True)

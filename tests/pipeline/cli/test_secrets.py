@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from pipeline.cli import main as cli
+from pipeline.cli.display import print_sweeps, print_why
+from pipeline.cli.measure_table import print_checks
 from pipeline.config.study import Study, load_study
 from pipeline.console import redacted, say
 from pipeline.errors import UserError
+from pipeline.metrics.features.weights import Check
 from pipeline.store.open import open_store
 from pipeline.tracking.backend import tracking_uri
 from pipeline.tracking.mlflow_run import Run, RunSpec
@@ -134,3 +137,10 @@ def test_credentials_in_an_address_are_refused(
 def test_control_characters_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     say("a tensor named \x1b[31m\r\nred\x9b")
     assert capsys.readouterr().err == "a tensor named \\x1b[31m\\r\\nred\\x9b\n"
+    print_checks([Check("[b]cnn", "verified", Path("\x1b[31mred"), None)], as_json=False)
+    print_why({"cells": ["digits:\x1b[31mred/fd"]})
+    print_sweeps([{"sweep": "\x1b[31mred", "axes": {}, "of": [], "needs": "\r", "table": "no", "seeds": 1}])
+    tables = capsys.readouterr().out
+    assert tables.count("\\x1b[31mred") == 3
+    assert "[b]cnn" in tables
+    assert not set(tables.replace("\n", "")) & {"\x1b", "\r"}

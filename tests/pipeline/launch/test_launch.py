@@ -226,11 +226,22 @@ def test_small_trainings_side_by_side_have_a_worker_each_and_the_bits_of_this_pr
         assert all(map(torch.equal, tensors(weights), tensors(alone)))
 
 
-def test_map_keeps_the_order_spreads_over_processes_and_hands_on_errors(two_workers: Launch):
+def listening() -> Iterator[tuple[str, str]]:
+    """Each process below this one that accepts connections, and where."""
+    for process in psutil.Process().children(recursive=True):
+        for connection in process.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN:
+                yield process.name(), connection.laddr.ip.removeprefix("::ffff:")
+
+
+@pytest.mark.ray
+def test_map_keeps_the_order_spreads_over_processes_and_hands_on_errors_on_loopback_alone(two_workers: Launch):
     squares, processes = zip(*two_workers.map(slow_square, range(8)), strict=True)
     assert squares == tuple(number * number for number in range(8))
     assert len(set(processes)) == 2
     assert os.getpid() not in processes
+    assert {"gcs_server", "raylet"} < {name for name, _ in listening()}
+    assert [found for found in listening() if found[1] != "127.0.0.1"] == []
     results = two_workers.map(slow_square, [3, -1, 5])
     assert next(results)[0] == 9
     with pytest.raises(UserError, match="-1 is negative"):

@@ -1,5 +1,11 @@
+import signal
 import time
 
+import pytest
+
+from pipeline.context import Worker
+from pipeline.errors import Interrupted
+from pipeline.launch.signals import run_as_only_worker
 from pipeline.store.process_id import ProcessId
 from tests.support.children import start, wait_for
 
@@ -46,3 +52,22 @@ def test_a_terminated_process_leaves_through_every_finally_even_when_terminated_
     child.terminate()
     assert child.communicate() == ("cleaned\n", "")
     assert child.returncode == 143
+
+
+def test_ctrl_c_lets_a_training_save_and_print_its_step_and_a_second_one_does_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def loop(worker: Worker) -> None:
+        assert not worker.must_stop()
+        signal.raise_signal(signal.SIGINT)
+        assert worker.must_stop()
+        raise Interrupted("step 3 of 9")
+
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run_as_only_worker(loop)
+    assert capsys.readouterr().err == "told to stop; step 3 of 9 is saved: the same command goes on from there\n"
+    with pytest.raises(KeyboardInterrupt):
+        run_as_only_worker(lambda worker: [signal.raise_signal(signal.SIGINT) for _ in range(2)])
+    assert capsys.readouterr().err == ""
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before

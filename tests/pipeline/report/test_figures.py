@@ -1,5 +1,6 @@
 """Figures say what the data say, and are the same bytes each time."""
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from pipeline.errors import StoreError
 from pipeline.report.figures import Curve, Panel, bars, curves, loss_curves, save, scatter, sweep_plane
+from pipeline.report.page import write_page
 from tests.support.children import ROOT
 
 
@@ -27,6 +30,20 @@ def comparison() -> pd.DataFrame:
         ("recall ↑", "edm-digits", 0.5, 0.4, 0.7, np.nan),
     ]
     return pd.DataFrame(rows, columns=["column", "entry", "value", "ci_low", "ci_high", "real_vs_real"])
+
+
+@pytest.mark.parametrize("name", ["figure.png", "index.html"])
+def test_on_a_full_disk_the_earlier_file_stays_and_no_half_of_a_new_one(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.write_text("earlier")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**10, hard))
+    try:
+        with pytest.raises(StoreError, match=rf"{name}: file too large .* make room"):
+            save(bars(comparison()), file) if name.endswith("png") else write_page(tmp_path, [], {}, {}, "toy")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["earlier"]
 
 
 def test_training_and_held_out_share_a_panel() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from ruamel.yaml import YAML
 
 from pipeline.report.report import write_report
 from tests.support.toy_study import PARAMS, ToyStudy
@@ -106,20 +107,25 @@ def test_dvc_shows_the_same_metrics_and_plots(reproduced: ToyStudy) -> None:
     assert "reports/figures" in [out["path"] for out in reproduced.lock()["report"]["outs"]]
 
 
-def test_what_is_missing_of_another_version_or_measured_otherwise_is_named_and_kept(
+def test_what_is_missing_of_another_version_or_measured_otherwise_is_named_and_kept_beside_entries_alike(
     reproduced: ToyStudy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = reproduced.with_store(tmp_path / "house")
     shutil.rmtree(copy.out / "evaluate" / "toy-cg-dg")
     was = "{body: mlp, width: 16, depth: 1}\n    train: {steps: 240"
     assert was in PARAMS
-    (copy.folder / "params.yaml").write_text(PARAMS.replace(was, was.replace("240", "250")))
+    params = YAML(typ="safe", pure=True).load(PARAMS.replace(was, was.replace("240", "250")))
+    params["runs"]["twin"] = params["runs"]["toy"]
+    for stage in ("pretrain", "sample", "evaluate"):
+        shutil.copytree(copy.out / stage / "toy", copy.out / stage / "twin")
+    with (copy.folder / "params.yaml").open("w") as written:
+        YAML().dump(params, written)
     file = copy.folder / "reports/tables/digits.csv"
     table = pd.read_csv(file, keep_default_na=False)
     table = table.loc[table["guidance"] != "toy-cg-dg"]
     otherwise = (table["guidance"] == "toy-dg") & (table["metric"] == "kid")
     table.loc[otherwise, "card"] = "small-cnn@0000 held_out n=7/7"
-    table.to_csv(file, index=False)
+    pd.concat([table, table.loc[table["guidance"] == "none"].assign(run="twin")]).to_csv(file, index=False)
     write_report(copy.folder)
     told = capsys.readouterr().err
     texts = [told, *((copy.folder / "reports" / name).read_text() for name in ("README.md", "index.html"))]
@@ -132,3 +138,5 @@ def test_what_is_missing_of_another_version_or_measured_otherwise_is_named_and_k
     assert re.search(r"\| toy \| toy-cg-dg \|.*\| \*\*missing\*\* \|", report)
     assert re.search(r"\| toy \| toy-dg \|.*\| \*\*doubtful\*\* \|", report)
     assert "kid (small-cnn@0000 held_out n=7/7)" in report
+    for cost in ("pretrain | twin", "pretrain | toy", "sample | twin"):
+        assert f"| {cost} |" in (copy.folder / "reports/cost.md").read_text()

@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as Found
 
 from pipeline.launch.signals import Stopped
+from pipeline.store.process_id import ProcessId
 from pipeline.tracking import mlflow_run as tracking
 from pipeline.tracking.backend import TrackingError
 from pipeline.tracking.mlflow_run import REASON, Run, Tracker, attach, connect
@@ -208,6 +209,20 @@ def test_the_next_command_closes_runs_of_killed_processes_only(project: Path) ->
         (point,) = client.get_metric_history(abandoned.info.run_id, "train/loss")
         assert abandoned.info.end_time == point.timestamp
         assert found(mine).info.status == "RUNNING"
+
+
+def test_a_run_that_ends_while_its_database_is_locked_is_closed_by_the_next_command_as_it_ended(
+    tracker: Tracker, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tracker) as run:
+        change(project, "ALTER TABLE runs RENAME TO away")
+    change(project, "ALTER TABLE away RENAME TO runs")
+    assert found(run).info.status == "RUNNING"
+    monkeypatch.setattr(ProcessId, "is_alive", lambda owner: False)
+    connect(project)
+    assert found(run).info.status == "FINISHED"
+    assert REASON not in found(run).data.tags
+    assert list((project / "mlflow.db.ends").iterdir()) == []
 
 
 def test_several_commands_at_once_make_one_database(tmp_path: Path) -> None:

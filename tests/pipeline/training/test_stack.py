@@ -21,10 +21,10 @@ from pipeline.config.study import Study
 from pipeline.data.artifacts import Artifact
 from pipeline.data.loader import Epochs
 from pipeline.data.shards import read_pictures
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UserError
 from pipeline.launch.signals import Stopped, on_sigterm
 from pipeline.metrics.intervals import paired
-from pipeline.report.stack_section import stack_sections
+from pipeline.report.stack_section import stack_sections, stack_values
 from pipeline.stages.evaluate_stack import SAMPLES_FILE
 from pipeline.stages.stack import SeededEpochs
 from pipeline.tables.claims import ordering
@@ -163,6 +163,8 @@ def test_the_printed_table_stands_beside_the_measured_one(evaluated: Artifact, f
         "datasets": {"mog25": DatasetEntry("mog25")},
     }
     study = Study(**cast(Any, nothing | given | {"stacks": {"toy": entry}}))
+    with pytest.raises(UserError, match=r"toy\.csv: does not exist: make it with dvc repro first"):
+        stack_values(study, "toy")
     write_stack_tables(study, "toy", folder / "reports" / "tables")
     table = pd.read_csv(folder / "reports" / "tables" / "toy.csv")
     assert table[["method", "steps"]].drop_duplicates().to_numpy().tolist() == [["gan", 1], ["siddm", 2], ["ddgan", 2]]
@@ -173,10 +175,11 @@ def test_the_printed_table_stands_beside_the_measured_one(evaluated: Artifact, f
     assert set(table["train_seeds"]) == set(table["sample_seeds"]) == {2}
     orderings = pd.read_csv(folder / "reports" / "tables" / "toy-orderings.csv")
     assert set(orderings["ordering"]) <= {"confirmed", "contradicted", "not resolvable"}
-    (folder / "reports" / "figures").mkdir()
-    text = "\n".join(stack_sections(study, "toy", folder / "reports"))
+    figures = folder / "reports" / "figures"
+    figures.mkdir()
+    text = "\n".join(stack_sections(study, stack_values(study, "toy"), figures))
     assert "| siddm | 2 |" in text
-    assert (folder / "reports" / "figures" / "toy.png").is_file()
+    assert (figures / "toy.png").is_file()
 
 
 @pytest.mark.parametrize(
