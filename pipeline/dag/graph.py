@@ -13,6 +13,7 @@ from pipeline.config.build import Block, pick
 from pipeline.config.entries import AutoguidedEntry, ClassifierEntry, DerivedEntry, GuideEntry, RunEntry
 from pipeline.config.study import Study, method_modules
 from pipeline.dag.code_version import code_version
+from pipeline.dag.entry_settings import model_of, run_of, sampler_of
 from pipeline.data.artifacts import OUTSIDE, key_of
 from pipeline.errors import ConfigError
 from pipeline.metrics.features.weights import INCEPTION, KNOWN, verified_path, weights_folder
@@ -93,7 +94,7 @@ def generate(study: Study, name: str) -> Call:
     Guides of one run have one key, so their fakes are sampled once.
     """
     run = pick(study.guides, name, "guide").run
-    config = {"sampler": _sampler(study, run), "images": study.datasets[study.runs[run].dataset].fakes}
+    config = {"sampler": sampler_of(study, run), "images": study.datasets[study.runs[run].dataset].fakes}
     return replace(_sample_call(study, "generate", run, config), name=name, out=_out(study, "generate", name))
 
 
@@ -106,7 +107,7 @@ def classify(study: Study, name: str) -> Call:
 def discriminate(study: Study, name: str) -> Call:
     """The training of a guide that learns to distinguish data from fakes."""
     guide = pick(study.guides, name, "guide")
-    call = _training(study, "discriminate", name, guide, study.runs[guide.run].dataset, _model(study, name))
+    call = _training(study, "discriminate", name, guide, study.runs[guide.run].dataset, model_of(study, name))
     if call.stage != "discriminate":  # an import needs no fakes
         return call
     trunk = {} if guide.trunk is None else {"trunk": _out(study, "classify", guide.trunk)}
@@ -115,12 +116,12 @@ def discriminate(study: Study, name: str) -> Call:
 
 def sample(study: Study, name: str) -> Call:
     """The images to evaluate, of a run or a guided entry; both use the same seeds."""
-    evaluation = study.datasets[study.runs[_run_of(study, name)].dataset].evaluate
-    return _sample_call(study, "sample", name, {"sampler": _sampler(study, name)} | asdict(evaluation))
+    evaluation = study.datasets[study.runs[run_of(study, name)].dataset].evaluate
+    return _sample_call(study, "sample", name, {"sampler": sampler_of(study, name)} | asdict(evaluation))
 
 
 def evaluate(study: Study, name: str) -> Call:
-    dataset = study.runs[_run_of(study, name)].dataset
+    dataset = study.runs[run_of(study, name)].dataset
     inputs = _real(study, dataset) | {"samples": _out(study, "sample", name)}
     return _call(study, "evaluate", name, dataset, inputs, {})
 
@@ -130,7 +131,7 @@ def translate(study: Study, name: str) -> Call:
     entry = pick(study.translations, name, "translation")
     dataset = study.runs[study.guided[entry.guided].run].dataset
     settings = {key: value for key, value in asdict(entry).items() if key != "guided"}
-    call = _sample_call(study, "translate", entry.guided, {"sampler": _sampler(study, entry.guided)} | settings)
+    call = _sample_call(study, "translate", entry.guided, {"sampler": sampler_of(study, entry.guided)} | settings)
     return replace(call, name=name, inputs=_real(study, dataset) | call.inputs, out=_out(study, "translate", name))
 
 
@@ -222,38 +223,8 @@ def _inception(wanted: object, dataset: str) -> str | None:
     return known.sha256 if verified_path(INCEPTION, weights_folder(), known) else None
 
 
-def _sampler(study: Study, name: str) -> dict[str, Any]:
-    """The settings for sampling an entry: the run's, overridden by a guided entry's own."""
-    run, own = study.runs[_run_of(study, name)], {} if name in study.runs else study.guided[name].sample
-    sample = run.sample | own
-    sampler = {"method": run.method, "model": run.model, "sample": sample, "guides": []}
-    if "ema" in sample:  # no field of the method's `Sampling`
-        sampler |= {"sample": {key: value for key, value in sample.items() if key != "ema"}, "ema": sample["ema"]}
-    if name in study.runs:
-        return sampler
-    guided = study.guided[name]
-    guides = [
-        {
-            "guide": use["guide"],
-            "method": _guide(study, use["guide"]).method,
-            "model": _model(study, use["guide"]),
-            "use": {key: value for key, value in use.items() if key != "guide"},
-            "trunk": _trunk(study, use["guide"]),
-        }
-        for use in guided.guides
-    ]
-    return sampler | {"guides": guides} | (_weaker(study, guided) if isinstance(guided, AutoguidedEntry) else {})
-
-
-def _weaker(study: Study, entry: AutoguidedEntry) -> dict[str, Any]:
-    """The weaker run of an autoguided entry."""
-    run, block = study.runs[entry.weaker["run"]], entry.weaker
-    use = {key: value for key, value in block.items() if key not in ("run", "ema")}
-    return {"weaker": {"method": run.method, "model": run.model, "ema": block.get("ema"), "use": use}}
-
-
 def _sample_call(study: Study, stage: str, name: str, config: dict[str, Any]) -> Call:
-    base, sampler = _run_of(study, name), config["sampler"]
+    base, sampler = run_of(study, name), config["sampler"]
     inputs = {"run": _out(study, "pretrain", base)}
     for use in sampler["guides"]:
         inputs |= {name: taught(study, name) for name in (use["guide"], use["trunk"]) if name is not None}
@@ -263,25 +234,6 @@ def _sample_call(study: Study, stage: str, name: str, config: dict[str, Any]) ->
         parts.append(sampler["weaker"])
     modules = [_module(study, part["method"]) for part in parts]
     return _call(study, stage, name, study.runs[base].dataset, inputs, config, *modules)
-
-
-def _guide(study: Study, name: str) -> ClassifierEntry | GuideEntry:
-    return study.classifiers[name] if name in study.classifiers else study.guides[name]
-
-
-def _trunk(study: Study, name: str) -> str | None:
-    return None if name in study.classifiers else study.guides[name].trunk
-
-
-def _model(study: Study, name: str) -> Block:
-    """A guide's `model` block, with that of the classifier whose features it reads."""
-    own, trunk = _guide(study, name).model, _trunk(study, name)
-    return own if trunk is None else own | {"trunk": study.classifiers[trunk].model}
-
-
-def _run_of(study: Study, name: str) -> str:
-    pick({**study.runs, **study.guided}, name, "run or guided entry")
-    return study.guided[name].run if name in study.guided else name
 
 
 def _training(
