@@ -152,7 +152,14 @@ def test_a_stage_without_workers_needs_no_ray_and_keeps_things_where_the_environ
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(("stage", "name"), [("pretrain", "toy"), ("discriminate", "dg-toy"), ("sample", "toy-dg")])
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [
+        ("pretrain", "toy"),
+        pytest.param("discriminate", "dg-toy", marks=pytest.mark.slow),
+        pytest.param("sample", "toy-dg", marks=pytest.mark.slow),
+    ],
+)
 def test_one_ray_worker_gives_the_same_bits_as_none(
     stage: str, name: str, reproduced: ToyStudy, tmp_path: Path
 ) -> None:

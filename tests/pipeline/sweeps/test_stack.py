@@ -61,7 +61,7 @@ def test_points_of_one_member_train_as_one_and_every_seed_is_a_trial(toy: ToyStu
             "no run, guided entry or STACK.MEMBER named 'small.sidm-2' in params.yaml (did you mean 'small.siddm-2'",
         ),
         (["--race"], "--race is for trials that train apart; a stack trains all at once: leave it out"),
-        (["--values", "-1"], "afd_weight: -1.0 came, at least 0 was wanted"),
+        (["--values", "-1"], "afd_weight: -1 does not fit: Input should be greater than or equal to 0"),
     ],
 )
 def test_a_wrong_sweep_of_a_stack_raises_an_error_before_anything_runs(

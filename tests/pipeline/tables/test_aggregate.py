@@ -160,7 +160,7 @@ def test_a_result_of_another_code_version_is_named_and_never_averaged_with_other
     for name in ("x", "x-s1", "x-s2"):
         for call in chain(study, "evaluate", name):
             if not call.out.exists():
-                with new_artifact(call.out, call.stage, call.name, {}, {}):
+                with new_artifact(call.out, call.stage, call.name, {"of": name}, {}):
                     pass
             key = call.key(study.root, {role: read_artifact(path).digest for role, path in call.made.items()})
             outdated = (call.stage, call.name) == ("pretrain", "x-s1")
