@@ -142,6 +142,9 @@ def test_steps_outside_the_interval_are_not_guided(name: str) -> None:
     partly = sampled(cfg_weight=2.0, cfg_interval=(lowest, max(levels)))
     assert not torch.equal(partly, plain)
     assert not torch.equal(partly, sampled(cfg_weight=2.0))
-    for weight, interval, told in ((0.0, (0.0, 1.0), "none without cfg_weight"), (1.0, (2.0, 1.0), "the lower first")):
-        with pytest.raises(ValueError, match=told):
+    for weight, interval, message in (
+        (0.0, (0.0, 1.0), "none without cfg_weight"),
+        (1.0, (2.0, 1.0), "the lower first"),
+    ):
+        with pytest.raises(ValueError, match=message):
             method.Sampling(**SAMPLING[name], cfg_weight=weight, cfg_interval=interval)

@@ -108,7 +108,7 @@ class Source:
             ("train", "train", self.train),
             ("held_out", "held_out", self.held_out),
             ("unseen", "unseen", self.unseen),
-            ("classifier", "judge", self.classifier - unseen),
+            ("classifier", "judge", self.classifier - unseen),  # names of streams are part of the pictures
             ("classifier", "unseen-judge", unseen),
         ):
             for start in range(0, count, BLOCK):

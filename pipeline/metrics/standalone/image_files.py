@@ -67,7 +67,7 @@ def _pictures(source: Path, intake: Intake) -> Iterator[Picture]:
 
 
 def _beside_tables(source: Path, files: list[Path]) -> list[str]:
-    """Other files in the folder; results of this project hold none that anybody would miss."""
+    """Files of a folder that are not read, in words; not of an artifact, whose manifest lists all files."""
     if not source.is_dir() or (source / MANIFEST).is_file():
         return []
     return others_in_words("other files", [name for name in files_below(source) if source / name not in files])

@@ -231,7 +231,7 @@ LAUGHS = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 'x'}]
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("7", "a block of `key: value` was wanted"),
         ("", "None came, but a block"),
@@ -250,11 +250,11 @@ LAUGHS = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 'x'}]
         ("root: 7", "root: 7 came, the path of a folder was wanted"),
     ],
 )
-def test_odd_yaml_is_one_line(text: str, told: str, tmp_path: Path) -> None:
+def test_odd_yaml_is_one_line(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ConfigError) as raised:
         load_study(tmp_path / "params.yaml")
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
