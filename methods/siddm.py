@@ -237,9 +237,14 @@ class SIDDM:
         return self._weight(tensors) * (kept * tensors.fake - target).square().flatten(1).mean(1)
 
     def _regression(self, on_fake: DiscriminatorOutput, tensors: StepTensors) -> Tensor:
-        """Mean over images of |C(x'_s) - target|^2 / (2 beta): an upper bound of the entropy of x_u given x'_s."""
+        """Mean over images of |C(x'_s) - target|^2, on the scale of `cross_entropy`: with 1 / (2 beta) unless renoise.
+
+        With target x_u it is an upper bound of the entropy of x_u given x'_s. With x'_u it is the noise of one step once
+        C is at its optimum, and has then no gradient for the generator.
+        """
         target = tensors.renoised if self.c_target == "renoised" else tensors.x_u
-        return (self._weight(tensors) * (head_of(on_fake.noisier) - target).square().flatten(1).mean(1)).mean()
+        error = (head_of(on_fake.noisier) - target).square().flatten(1).mean(1)
+        return (error if self.afd == "renoise" else self._weight(tensors) * error).mean()
 
     def _weight(self, tensors: StepTensors) -> Tensor:
         weight = 1 / (2 * tensors.times.beta)
