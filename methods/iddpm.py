@@ -17,6 +17,7 @@ from methods.core.rng import StepRng
 from methods.core.sampling.ancestral import Predicts, StepNet, Variance, chain_denoiser, check_steps_back, read_output
 from methods.core.training.loss_aware import LossHistory, history_of
 from methods.core.types import Batch, DataSpec, Denoiser, Draws, Metrics, Nets
+from methods.nets.adm.blocks import AttentionOrder
 from methods.nets.adm.unet import UNetModel
 from methods.nets.shapes import square_size
 from methods.nets.small.mlp import ResidualMlp
@@ -54,8 +55,8 @@ class IDDPM(ChainModel):
     """Noise and variance of every state of a chain. Defaults: CIFAR-10.
 
     ADM (arXiv:2105.05233) is this with 1000 steps, objective mse, times not rescaled, heads of 64 channels and block
-    resampling; the rows of its ablation are depth, heads, attention, block_resampling and rescale_residuals (table 1),
-    heads or head_width (table 2) and adaptive_norm (table 3).
+    resampling, at 64 pixels also attention order qkv-first; the rows of its ablation are depth, heads, attention,
+    block_resampling and rescale_residuals (table 1), heads or head_width (table 2) and adaptive_norm (table 3).
     """
 
     steps: Count = 4000  # T
@@ -74,6 +75,7 @@ class IDDPM(ChainModel):
     attention: tuple[Count, ...] = (16, 8)  # U-Net: pixels per side where blocks attend
     heads: Count = 4  # of attention, unless head_width is set
     head_width: Count | None = None  # channels of an attention head, however many heads; ADM: 64
+    attention_order: AttentionOrder = "heads-first"  # U-Net: matters for imported weights alone; see `split_heads`
     block_resampling: bool = False  # U-Net: residual blocks halve and double, as BigGAN's and ADM's, not convolutions
     rescale_residuals: bool = False  # U-Net: by sqrt(1/2); ADM's ablation
     adaptive_norm: bool = True  # U-Net: time and class scale and shift after a norm (AdaGN), or are added before it
@@ -162,4 +164,5 @@ class IDDPM(ChainModel):
             num_classes=classes or None, num_heads=self.heads, num_head_channels=self.head_width,
             use_scale_shift_norm=self.adaptive_norm, resblock_updown=self.block_resampling,
             skip_scale=math.sqrt(0.5) if self.rescale_residuals else 1.0,
+            use_new_attention_order=self.attention_order == "qkv-first",
         )  # fmt: skip

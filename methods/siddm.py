@@ -162,7 +162,7 @@ class SIDDM:
 
         on_fake = output(fake, "r2")
         if "regression" in wanted:
-            terms["regression"] = self._regression(on_fake, tensors)
+            terms["regression"] = self.regression(head_of(on_fake.noisier), tensors).mean()
         if player == "generator":
             raised = self._game().compared(on_fake.logits, lambda x: discriminate(x).logits, real)
             return terms | {"generator_adversarial": loss_on_real(raised), "afd": self.cross_entropy(tensors).mean()}
@@ -236,15 +236,16 @@ class SIDDM:
         target = tensors.x_u if self.afd == "exact" else kept * tensors.x_s
         return self._weight(tensors) * (kept * tensors.fake - target).square().flatten(1).mean(1)
 
-    def _regression(self, on_fake: DiscriminatorOutput, tensors: StepTensors) -> Tensor:
-        """Mean over images of |C(x'_s) - target|^2, on the scale of `cross_entropy`: with 1 / (2 beta) unless renoise.
+    def regression(self, guess: Tensor, tensors: StepTensors) -> Tensor:
+        """[B] |C(x'_s) - target|^2, averaged over an image's values; guess: C(x'_s). On the scale of `cross_entropy`:
+        with 1 / (2 beta) unless renoise.
 
-        With target x_u it is an upper bound of the entropy of x_u given x'_s. With x'_u it is the noise of one step once
-        C is at its optimum, and has then no gradient for the generator.
+        With target x_u an upper bound of the entropy of x_u given x'_s, up to constants. With x'_u it is the noise of a
+        forward step once C is at its optimum, whatever the generator makes.
         """
         target = tensors.renoised if self.c_target == "renoised" else tensors.x_u
-        error = (head_of(on_fake.noisier) - target).square().flatten(1).mean(1)
-        return (error if self.afd == "renoise" else self._weight(tensors) * error).mean()
+        error = (guess - target).square().flatten(1).mean(1)
+        return error if self.afd == "renoise" else self._weight(tensors) * error
 
     def _weight(self, tensors: StepTensors) -> Tensor:
         weight = 1 / (2 * tensors.times.beta)

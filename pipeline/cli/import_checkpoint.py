@@ -38,7 +38,8 @@ def print_entry(folder: Path, file: Path, format: str, name: str | None) -> None
         trunk = getattr(described, "trunk", None)
         model = described.model | ({} if trunk is None else {"trunk": study.classifiers[trunk].model})
         data = data_spec(read_artifact(study.out / "prepare" / dataset).manifest.facts)
-        fit(checkpoint, cast(Format, format), build_method(described.method, model).build(data), str(file))
+        networks = build_method(described.method, model).build(data)
+        fit(checkpoint, cast(Format, format), networks, model.get("attention_order"), str(file))
         entry = {key: value for key, value in asdict(described).items() if value is not None}
     elif format == "edm":
         entry["model"] = model_of(checkpoint)

@@ -20,5 +20,6 @@ class Config:
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
     file, data = inputs[OUTSIDE].path, data_spec(inputs["data"].manifest.facts)
     networks = build_method(config.method, config.model).build(data)
-    save_weights(out.path, fit(read_checkpoint(file, config.format), config.format, networks, str(file)))
+    read, order = read_checkpoint(file, config.format), config.model.get("attention_order")
+    save_weights(out.path, fit(read, config.format, networks, order, str(file)))
     out.facts.update(data_facts(data), steps=0, source=inputs[OUTSIDE].digest)

@@ -1,6 +1,7 @@
 """SIDDM: the loss of each player, the cross entropies, the discriminator's input, sampling."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -107,6 +108,37 @@ def step_tensors(count: int, beta_s_to_u: tuple[float, float]) -> StepTensors:
     noises = torch.randn(2, count, 2, generator=generator, dtype=torch.float64)
     x_u, renoised = (diffuse(x, 1 - times.beta, noise) for x, noise in zip((x_s, fake), noises))
     return StepTensors(times, x_s, x_u, fake, fake, renoised)
+
+
+@pytest.mark.parametrize(
+    ("afd", "c_target", "at_truth", "at_mean"),
+    [
+        ("paper", "renoised", 0.083, -0.120),
+        ("exact", "condition", 0.0, 0.083),
+        ("renoise", "condition", 0.417, 0.417 + 0.070),  # exact's times 2 beta, plus beta
+    ],
+)
+def test_only_with_x_u_as_cs_target_is_the_auxiliary_term_least_at_the_truth(
+    afd: Literal["paper", "exact", "renoise"],
+    c_target: Literal["renoised", "condition"],
+    at_truth: float,
+    at_mean: float,
+) -> None:
+    """x_0 ~ N(0, 1), so that x_s given x_u is N(keep x_u, beta), and C's optimum is known."""
+    method = SIDDM(afd=afd, c_target=c_target)
+    (x_0, *noises), count = torch.randn(5, 1_000_000, 1, dtype=torch.float64), 1_000_000
+    times = pair_of_times(*(torch.full((count,), time).double() for time in (0.25, 0.5)))
+    keep = (1 - times.beta[0]).sqrt()
+    x_s = diffuse(x_0, times.alpha_bar_s, noises[0])
+    x_u = diffuse(x_s, 1 - times.beta, noises[1])
+    mean = times.alpha_bar_u[0].sqrt() * x_u  # of x_0 given x_u
+    fakes = keep * x_u + times.beta[0].sqrt() * noises[2], method.posterior(times).sample(mean, x_u, noises[2])
+    for fake, expected in zip(fakes, (at_truth, at_mean)):
+        tensors = StepTensors(times, x_s, x_u, mean, fake, diffuse(fake, 1 - times.beta, noises[3]))
+        target = tensors.renoised if c_target == "renoised" else x_u
+        optimum = fake * (fake * target).mean() / fake.square().mean()
+        value = (method.cross_entropy(tensors) - method.regression(optimum, tensors)).mean()
+        assert value.item() == pytest.approx(expected, abs=0.003)
 
 
 def test_the_three_cross_entropies_agree_in_expectation_when_the_fake_ignores_x_u() -> None:

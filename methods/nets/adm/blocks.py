@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Literal, TypeAlias, TypedDict
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from methods.core.shapes import per_channel
 from methods.nets.layers import Conv1d, Conv2d, GroupNorm, Linear, attend, zeros
 from methods.nets.resample import Resample, Resampling
 
+AttentionOrder: TypeAlias = Literal["heads-first", "qkv-first"]
 GROUPS = 32  # every width is a multiple
 
 
@@ -141,7 +142,8 @@ def head_count(channels: int, num_heads: int, num_head_channels: int | None) -> 
 def split_heads(qkv: Tensor, heads: int, heads_first: bool) -> tuple[Tensor, ...]:
     """[B, 3C, L] -> q, k, v, each [B, heads, C / heads, L].
 
-    heads_first: channels count heads, then q, k, v ("legacy"); otherwise q, k, v, then heads ("new order").
+    heads_first: channels count heads, then q, k, v ("legacy"); otherwise q, k, v, then heads ("new order"). Neither
+    names nor shapes of weights show the order, and it cannot be exchanged without permuting them.
     """
     shape = (heads, 3) if heads_first else (3, heads)
     return qkv.unflatten(1, (*shape, -1)).unbind(2 if heads_first else 1)

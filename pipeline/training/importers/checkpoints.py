@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
+from methods.nets.adm.blocks import AttentionOrder
 from pipeline.config.build import Block
 from pipeline.data.foreign_files import check_unpacked, wrong_file
 from pipeline.errors import UserError
@@ -35,6 +36,12 @@ WRAPPED = re.compile(r"^(?:module\.)+|(?:_orig_mod|_fsdp_wrapped_module|_checkpo
 PREFIX, OFFICIAL_PREFIX = "body.", {"edm": "model."}  # of parameter names
 CLASSES = f"{PREFIX}label_emb.weight"
 RECOMPUTED = ("resample_filter", "u")  # buffers of official networks that these compute
+ADM_ORDERS: dict[tuple[int, int], AttentionOrder] = {  # by channels of the first layer and number of input blocks
+    (192, 16): "qkv-first",  # 64x64_diffusion.pt: guided-diffusion's use_new_attention_order
+    (256, 15): "heads-first",  # 128x128_diffusion.pt
+    (256, 18): "heads-first",  # 256x256_diffusion.pt, 256x256_diffusion_uncond.pt, lsun_*.pt
+    (128, 21): "heads-first",  # 512x512_diffusion.pt
+}
 
 
 def read_checkpoint(file: Path, format: Format) -> Pickled:
@@ -100,8 +107,14 @@ def _reason(error: Exception) -> str:
     return f"it holds objects ({found[1]})" if found else "it is cut short or broken, or torch.save did not write it"
 
 
-def fit(read: Pickled, format: Format, nets: Mapping[str, nn.Module], where: str) -> dict[str, dict[str, Tensor]]:
-    """The file's tensors by the names of the network; UserError for a missing or surplus one or another shape."""
+def fit(
+    read: Pickled, format: Format, nets: Mapping[str, nn.Module], order: AttentionOrder | None, where: str
+) -> dict[str, dict[str, Tensor]]:
+    """The file's tensors by the names of the network; UserError for a missing or surplus one or another shape.
+
+    order: the `attention_order` of the entry's model, None if it has none; UserError if it is not, or may not be, the
+    file's.
+    """
     role = next((name for name in NETS[format] if name in nets), None)
     if role is None:
         raise UserError(f"{where}: a checkpoint of {format} has a {' or '.join(NETS[format])}, this method has none")
@@ -127,7 +140,29 @@ def fit(read: Pickled, format: Format, nets: Mapping[str, nn.Module], where: str
             )
         if not given[name].isfinite().all():
             raise UserError(f"{where}: {name} holds NaN or infinity")
+    _check_order(order, order_in(read.tensors, format), where)
     return {role: {name: given[name].to(value.dtype).contiguous() for name, value in wanted.items()}}
+
+
+def order_in(tensors: Mapping[str, Tensor], format: Format) -> AttentionOrder | None:
+    """The order of q, k and v in the attention of a file of ADM or improved DDPM; None if it cannot be known."""
+    has_attention = any(name.endswith("qkv.weight") for name in tensors)
+    is_unet = any(name.startswith("output_blocks.") for name in tensors)
+    if format != "adm" or not is_unet or not has_attention:  # classifiers' code and improved DDPM's have one order
+        return "heads-first"
+    blocks = {name.split(".")[1] for name in tensors if name.startswith("input_blocks.")}
+    return ADM_ORDERS.get((len(tensors["input_blocks.0.0.weight"]), len(blocks)))
+
+
+def _check_order(order: AttentionOrder | None, official: AttentionOrder | None, where: str) -> None:
+    if order is None and official is None:
+        raise UserError(
+            f"{where}: no released network, so its order of q, k and v in attention is not known: set "
+            "model.attention_order to heads-first (guided-diffusion's default) or qkv-first (use_new_attention_order)"
+        )
+    used = order or "heads-first"
+    if official is not None and used != official:
+        raise UserError(f"{where}: model.attention_order {used!r} came, {official!r} was wanted: the file has it")
 
 
 def model_of(read: Pickled) -> Block:

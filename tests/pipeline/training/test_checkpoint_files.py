@@ -61,7 +61,7 @@ def test_names_and_dictionaries_around_a_network_do_not_matter(
 ) -> None:
     torch.save(WRAPPED[what](plain(nets)), tmp_path / "net.pt")
     read = read_checkpoint(tmp_path / "net.pt", "adm")
-    loaded = fit(read, "adm", METHOD.build(DataSpec((3, 8, 8), 0, 0.5)), "file")["denoiser"]
+    loaded = fit(read, "adm", METHOD.build(DataSpec((3, 8, 8), 0, 0.5)), "heads-first", "file")["denoiser"]
     assert all(torch.equal(loaded[name], value) for name, value in nets["denoiser"].state_dict().items())
     left_out = {"under model": ("`step`",), "two levels": ("`epoch`",), "average beside it": ("`model`",)}
     assert read.left_out == left_out.get(what, ("`optimizer`",) if what == "under model_state_dict" else ())
@@ -84,7 +84,7 @@ def test_an_edm_network_of_tensors_alone_is_read_but_does_not_describe_itself(tm
     torch.save({"model": prefixed(tensors, "model.")}, tmp_path / "net.pt")
     for name in ("net.safetensors", "net.pt"):
         read = read_checkpoint(tmp_path / name, "edm")
-        loaded = fit(read, "edm", MODEL.build(DATA), "file")["denoiser"]
+        loaded = fit(read, "edm", MODEL.build(DATA), None, "file")["denoiser"]
         assert all(torch.equal(loaded[key], value) for key, value in expected["denoiser"].state_dict().items())
         with pytest.raises(TrilemmaError, match="does not describe its network: pass --name"):
             model_of(read)
@@ -156,6 +156,12 @@ def test_what_is_no_checkpoint_is_named_in_our_own_words(
 
 def test_numbers_of_another_type_are_converted(nets: dict[str, nn.Module], tmp_path: Path) -> None:
     torch.save({name: value.half() for name, value in plain(nets).items()}, tmp_path / "half.pt")
-    loaded = fit(read_checkpoint(tmp_path / "half.pt", "adm"), "adm", METHOD.build(DataSpec((3, 8, 8), 0, 0.5)), "file")
+    loaded = fit(
+        read_checkpoint(tmp_path / "half.pt", "adm"),
+        "adm",
+        METHOD.build(DataSpec((3, 8, 8), 0, 0.5)),
+        "heads-first",
+        "file",
+    )
     assert {value.dtype for value in loaded["denoiser"].values()} <= {torch.float32, torch.int64}
     assert np.isfinite(sum(float(value.double().sum()) for value in loaded["denoiser"].values()))

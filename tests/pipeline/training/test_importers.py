@@ -8,6 +8,7 @@ import types
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,17 @@ from methods.core.types import At, DataSpec
 from methods.discriminator_guidance import Discriminator
 from methods.edm import EDM
 from methods.iddpm import IDDPM
+from methods.nets.adm.blocks import AttentionBlock, AttentionOrder
 from pipeline.cli.import_checkpoint import print_entry
 from pipeline.config.build import build_method
 from pipeline.config.study import load_study
 from pipeline.dag.graph import STAGES
 from pipeline.errors import TrilemmaError
 from pipeline.store.external import external
-from pipeline.training.importers.checkpoints import fit, model_of, read_checkpoint
+from pipeline.training.importers.checkpoints import fit, model_of, order_in, read_checkpoint
 from pipeline.training.importers.module_pickle import read_module
 from pipeline.training.networks import load_networks
+from tests.support.released import ADM
 from tests.support.stages import run_stage_alone
 
 DATA = DataSpec((3, 8, 8), 0, 0.5)
@@ -103,7 +106,7 @@ def test_an_edm_pickle_gives_its_network_without_running_its_source(protocol: in
     file, nets = edm_file(tmp_path, protocol)
     read = read_checkpoint(file, "edm")
     again = EDM(**model_of(read)).build(DATA)
-    again["denoiser"].load_state_dict(fit(read, "edm", again, "file")["denoiser"])
+    again["denoiser"].load_state_dict(fit(read, "edm", again, None, "file")["denoiser"])
     x, at = torch.randn(2, 3, 8, 8), At(torch.tensor([0.5, 2.0]), 0)
     for net in (nets["denoiser"], again["denoiser"]):
         net.eval()
@@ -117,19 +120,64 @@ def test_a_flat_state_dictionary_gives_its_network(tmp_path: Path) -> None:
     nets = method.build(DATA)
     flat = OrderedDict((name.removeprefix("body."), v) for name, v in nets["denoiser"].state_dict().items())
     torch.save(flat, tmp_path / "adm.pt")
-    loaded = fit(read_checkpoint(tmp_path / "adm.pt", "adm"), "adm", method.build(DATA), "file")
+    loaded = fit(read_checkpoint(tmp_path / "adm.pt", "adm"), "adm", method.build(DATA), "heads-first", "file")
     for name, value in nets["denoiser"].state_dict().items():
         assert torch.equal(loaded["denoiser"][name], value)
+
+
+def adm_file(folder: Path, order: AttentionOrder) -> tuple[Path, IDDPM, dict[str, nn.Module]]:
+    """As guided-diffusion writes it: the order of q, k and v is in no name and no shape."""
+    torch.manual_seed(0)
+    method = IDDPM(width=32, depth=1, channel_mult=(1, 2), attention=(4,), heads=2, attention_order=order)
+    nets = method.build(DATA)
+    for value in nets["denoiser"].parameters():  # ADM's last layers begin at zero
+        nn.init.normal_(value, std=0.2)
+    names = ((name.removeprefix("body."), value) for name, value in nets["denoiser"].state_dict().items())
+    torch.save(dict(names), folder / f"{order}.pt")
+    return folder / f"{order}.pt", method, nets
+
+
+def test_the_order_of_q_k_and_v_is_part_of_the_model(tmp_path: Path) -> None:
+    images = []
+    for order in ("heads-first", "qkv-first"):
+        file, method, nets = adm_file(tmp_path, order)
+        again = method.build(DATA)
+        again["denoiser"].load_state_dict(fit(read_checkpoint(file, "adm"), "adm", again, order, "file")["denoiser"])
+        x, at = torch.ones(1, 3, 8, 8), At(torch.tensor([0.5]), 0)
+        images += [method.denoiser(net["denoiser"].eval(), None)(x, at).x0 for net in (nets, again)]
+        assert torch.equal(images[-1], images[-2])
+    assert not torch.allclose(images[0], images[-1], atol=0.01)  # the same weights
+
+
+def test_a_file_whose_order_is_not_known_is_refused_until_the_entry_has_it(tmp_path: Path) -> None:
+    file, method, _ = adm_file(tmp_path, "heads-first")
+    for format in ("adm", "iddpm"):  # improved DDPM's code has one order
+        refused = pytest.raises(
+            TrilemmaError, match=r"not known: set model\.attention_order to heads-first .* or qkv-first"
+        )
+        with refused if format == "adm" else nullcontext():
+            fit(read_checkpoint(file, format), format, method.build(DATA), None, "file")
+    with pytest.raises(TrilemmaError, match=r"'qkv-first' came, 'heads-first' was wanted"):
+        fit(read_checkpoint(file, "iddpm"), "iddpm", method.build(DATA), "qkv-first", "file")
+
+
+@pytest.mark.parametrize("name", ADM)
+def test_every_released_network_of_adm_has_a_known_order(name: str) -> None:
+    with torch.device("meta"):
+        net = ADM[name]()
+    first = next(layer for layer in net.modules() if isinstance(layer, AttentionBlock))
+    assert order_in(net.state_dict(), "adm") == ("heads-first" if first.heads_first else "qkv-first")
+    assert first.heads_first == (name != "64x64_diffusion.pt")
 
 
 def test_a_network_of_another_size_is_named_by_its_first_difference(tmp_path: Path) -> None:
     file, _ = edm_file(tmp_path)
     wider = EDM(width=32, depth=1, channel_mult=(1, 2), attention=(4,), dropout=0.1, augment=0.12).build(DATA)
     with pytest.raises(TrilemmaError, match=r"has shape \[\d+.*\], but the entry's model \["):
-        fit(read_checkpoint(file, "edm"), "edm", wider, "file")
+        fit(read_checkpoint(file, "edm"), "edm", wider, None, "file")
     deeper = EDM(width=16, depth=2, channel_mult=(1, 2), attention=(4,), dropout=0.1, augment=0.12).build(DATA)
     with pytest.raises(TrilemmaError, match=r"file has more body\.dec\S* \(near .*does the entry's model fit"):
-        fit(read_checkpoint(file, "edm"), "edm", deeper, "file")
+        fit(read_checkpoint(file, "edm"), "edm", deeper, None, "file")
 
 
 class Calling:
