@@ -9,7 +9,7 @@ no `Denoiser`.
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,9 @@ class Sampling:
         require_at_least(1, steps=self.steps)
 
 
+CrossEntropy: TypeAlias = Literal["paper", "exact", "renoise"]
+
+
 class StepTensors(NamedTuple):
     """The tensors of one step that a loss is computed from; all but times and labels [B, *shape]."""
 
@@ -53,9 +56,18 @@ class StepTensors(NamedTuple):
 
 @dataclass(frozen=True)
 class SIDDM:
-    """Defaults: the losses and rates of the paper's image experiments, with the network of its simulation; for images
-    set `net: unet` and `latent: 0`. The simulation on 25 Gaussians: afd renoise, c_target and clean_weight none, rates
-    1e-4 and 4e-4, ema 0. With sees_pair and afd_weight 0 it is DDGAN in continuous time, R included."""
+    """Defaults: the losses and rates of the paper's image experiments but for C's target, with the network of its
+    simulation; for images set `net: unet` and `latent: 0`. As printed: `c_target: renoised`. The simulation on 25
+    Gaussians: afd renoise, c_target and clean_weight none, rates 1e-4 and 4e-4, ema 0. With sees_pair and afd_weight 0
+    it is DDGAN in continuous time, R included.
+
+    The auxiliary term, cross entropy minus C's error, stands for KL(p(x_u | x'_s) || q(x_u | x_s)). By default it is
+    |E[x_u | x'_s] - sqrt(1 - beta) x'_s|^2 + beta with the best C: least at the true denoising law. As printed it is a
+    regression: for x_0 ~ N(0, 1) and the times 0.25 and 0.5 it is 0.083 at the truth but -0.120 at the law's mean (the
+    default, less beta: 0 and 0.070). With the best discriminator the best normal generator then leaves x'_s given x_u
+    0.30 of its variance, the least that the posterior allows; by the default all of it. On 9 modes, 800 iterations of
+    batch 128 (hq of two seeds): 0.60 and 0.65 as printed, 0.48 and 0.52 exact, 0.81 and 0.80 by default.
+    """
 
     steps: Count = 4  # T
     net: Literal["unet", FlatNet] = "mixture-mlp"  # unet: the paper's for square images; mixture-mlp: its simulation's
@@ -74,9 +86,9 @@ class SIDDM:
     afd_weight: NotNegative = 1.0  # of the auxiliary forward diffusion terms; 0: the adversarial loss alone
     afd_weight_last: NotNegative | None = None  # ours: what it becomes, log-linearly, ...
     afd_anneal: tuple[CountOrZero, CountOrZero] | None = None  # ... between these steps; 20 % and 70 % of the training
-    afd: Literal["paper", "exact", "renoise"] = "paper"  # the cross entropy of q(x_u | x_s): see `cross_entropy`
+    afd: CrossEntropy | None = None  # see `cross_entropy`; None: renoise if C regresses x_u, else paper
     afd_clip: Positive | None = 10.0  # bound of the weight 1 / (2 beta); unused by renoise
-    c_target: Literal["renoised", "condition"] | None = "renoised"  # what C regresses: x'_u or x_u; None: there is no C
+    c_target: Literal["renoised", "condition"] | None = "condition"  # C regresses x'_u or x_u; None: no C
     clean_weight: NotNegative | None = 1.0  # of R, which regresses x_0 from reals; None: there is no R
     generator_lr: NotNegative = 2e-4  # Adam's learning rate
     discriminator_lr: NotNegative = 1e-4  # Adam's learning rate
@@ -224,16 +236,20 @@ class SIDDM:
         renoised = diffuse(fake, 1 - times.beta, draws["noise_renoise"])
         return StepTensors(times, x_s, x_u, made, fake, renoised, labels)
 
+    @property
+    def cross_entropy_kind(self) -> CrossEntropy:
+        return self.afd or ("renoise" if self.c_target == "condition" else "paper")
+
     def cross_entropy(self, tensors: StepTensors) -> Tensor:
         """[B] -log q(x_u | x'_s) up to constants, averaged over an image's values.
 
         exact: |x_u - sqrt(1 - beta) x'_s|^2 / (2 beta). paper: with x_u's mean sqrt(1 - beta) x_s in its place.
         renoise: |x'_u - x_u|^2, in expectation exact's times 2 beta, hence bounded (the official simulation).
         """
-        if self.afd == "renoise":
+        if self.cross_entropy_kind == "renoise":
             return (tensors.renoised - tensors.x_u).square().flatten(1).mean(1)
         kept = per_sample((1 - tensors.times.beta).sqrt(), tensors.fake)
-        target = tensors.x_u if self.afd == "exact" else kept * tensors.x_s
+        target = tensors.x_u if self.cross_entropy_kind == "exact" else kept * tensors.x_s
         return self._weight(tensors) * (kept * tensors.fake - target).square().flatten(1).mean(1)
 
     def regression(self, guess: Tensor, tensors: StepTensors) -> Tensor:
@@ -245,7 +261,7 @@ class SIDDM:
         """
         target = tensors.renoised if self.c_target == "renoised" else tensors.x_u
         error = (guess - target).square().flatten(1).mean(1)
-        return error if self.afd == "renoise" else self._weight(tensors) * error
+        return error if self.cross_entropy_kind == "renoise" else self._weight(tensors) * error
 
     def _weight(self, tensors: StepTensors) -> Tensor:
         weight = 1 / (2 * tensors.times.beta)

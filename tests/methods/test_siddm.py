@@ -14,10 +14,10 @@ from methods.core.rng import SeededRng, StepRng
 from methods.core.types import Batch
 from methods.nets.discriminator_output import DiscriminatorOutput
 from methods.nets.small.mixture_mlp import MixtureGenerator
-from methods.siddm import SIDDM, Sampling, StepTensors
+from methods.siddm import SIDDM, CrossEntropy, Sampling, StepTensors
 from tests.methods.toy import COLLAPSE_STATISTICS, POINTS, X, trained
 
-METHOD = SIDDM()
+METHOD = SIDDM(afd="exact")
 BATCH = Batch(X)
 
 
@@ -75,7 +75,7 @@ def test_c_is_trained_on_fakes_and_r_on_reals() -> None:
     assert torch.equal(on_real, made.x_s)
     assert verdict.noisier is not None
     weight = (1 / (2 * made.times.beta)).clamp(max=10.0)
-    assert_close(metrics["regression"], (weight * (verdict.noisier - made.renoised).square().mean(1)).mean())
+    assert_close(metrics["regression"], (weight * (verdict.noisier - made.x_u).square().mean(1)).mean())
 
 
 def test_the_regulariser_can_be_added_to_ddgans_losses() -> None:
@@ -126,7 +126,8 @@ def test_only_with_x_u_as_cs_target_is_the_auxiliary_term_least_at_the_truth(
 ) -> None:
     """x_0 ~ N(0, 1), so that x_s given x_u is N(keep x_u, beta), and C's optimum is known."""
     method = SIDDM(afd=afd, c_target=c_target)
-    (x_0, *noises), count = torch.randn(5, 1_000_000, 1, dtype=torch.float64), 1_000_000
+    generator, count = torch.Generator().manual_seed(0), 1_000_000
+    x_0, *noises = torch.randn(5, count, 1, dtype=torch.float64, generator=generator)
     times = pair_of_times(*(torch.full((count,), time).double() for time in (0.25, 0.5)))
     keep = (1 - times.beta[0]).sqrt()
     x_s = diffuse(x_0, times.alpha_bar_s, noises[0])
@@ -139,6 +140,13 @@ def test_only_with_x_u_as_cs_target_is_the_auxiliary_term_least_at_the_truth(
         optimum = fake * (fake * target).mean() / fake.square().mean()
         value = (method.cross_entropy(tensors) - method.regression(optimum, tensors)).mean()
         assert value.item() == pytest.approx(expected, abs=0.003)
+
+
+@pytest.mark.parametrize(("c_target", "kind"), [("condition", "renoise"), ("renoised", "paper"), (None, "paper")])
+def test_the_cross_entropy_goes_with_cs_target(
+    c_target: Literal["renoised", "condition"] | None, kind: CrossEntropy
+) -> None:
+    assert SIDDM(c_target=c_target).cross_entropy_kind == kind
 
 
 def test_the_three_cross_entropies_agree_in_expectation_when_the_fake_ignores_x_u() -> None:
