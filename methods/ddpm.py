@@ -31,10 +31,11 @@ class Sampling:
     cfg_interval: tuple[NotNegative, NotNegative] | None = (
         None  # guide only steps that begin at noise levels (low, high]
     )
+    cfg_channels: Count | None = None  # guide only so many channels, the first ones; DiT's printed results: 3
 
     def __post_init__(self) -> None:
         check_steps_back(self.eta, self.variance)
-        check_guidance(self.cfg_weight, self.cfg_interval)
+        check_guidance(self.cfg_weight, self.cfg_interval, self.cfg_channels)
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,15 @@ from methods.core.types import (
     Wrap,
     unwrapped,
 )
+from methods.nets.dit import DiT
 from methods.nets.edm.dhariwal_unet import DhariwalUNet
 from methods.nets.edm.song_unet import SongUNet
 from methods.nets.shapes import square_size
 from methods.nets.small.mlp import ResidualMlp
+from methods.nets.text import check_text, text_encoder
 
 AUGMENT = "augment_"  # prefix of Transform's fields among a step's draws
+DIT_TIME_SCALE = 400  # of ln(sigma) / 4: the noise levels then cover about as much as the 1000 steps DiT was made for
 
 
 class Curve(NamedTuple):
@@ -76,6 +79,7 @@ class Sampling:
     cfg_interval: tuple[NotNegative, NotNegative] | None = (
         None  # guide only steps that begin at noise levels (low, high]
     )
+    cfg_channels: Count | None = None  # guide only so many channels, the first ones; DiT's printed results: 3
 
     def __post_init__(self) -> None:
         solvers, processes = ("heun", "euler", "rk45", "sde"), ("edm", *PATHS)
@@ -88,7 +92,7 @@ class Sampling:
         require_at_least(0, churn=self.churn)
         churns = self.solver in ("heun", "euler") or self.churn_law is None
         require(churns, "solver", self.solver, "heun or euler, as there is churn,")
-        check_guidance(self.cfg_weight, self.cfg_interval)
+        check_guidance(self.cfg_weight, self.cfg_interval, self.cfg_channels)
         even = self.process == "edm" or self.rho == 7.0
         require(even, "rho", self.rho, f"none beside process {self.process} (leave it out)")
 
@@ -112,15 +116,19 @@ class Sampling:
 class EDM:
     """A denoiser for every noise level, trained at log-normal ones. Defaults: CIFAR-10, DDPM++ (table 7)."""
 
-    net: Literal["song-unet", "ncsnpp", "adm", "mlp"] = "song-unet"  # U-Nets for square images; mlp for points too
+    net: Literal["song-unet", "ncsnpp", "adm", "dit", "mlp"] = "song-unet"  # for square images; mlp for points too
     conditional: bool = True  # on the classes, where the data have any
-    label_dropout: Fraction = 0.0  # probability that an image's class is hidden, for classifier-free guidance (0.1)
-    width: Count = 128  # channels at channel_mult 1, or hidden units
-    depth: Count = 4  # residual blocks per resolution, or of the mlp
+    text: bool = False  # DiT: on captions instead of classes
+    label_dropout: Fraction = 0.0  # probability that a class or caption is hidden, for classifier-free guidance (0.1)
+    width: Count = 128  # channels at channel_mult 1, of a DiT's tokens, or hidden units
+    depth: Count = 4  # residual blocks per resolution, or blocks of a DiT or the mlp
+    heads: Count = 4  # DiT: of attention
+    patch: Count = 2  # DiT: pixels per side of a token
+    cross_attention: bool = False  # DiT: blocks attend to a caption's words, instead of adding their mean to the time
     channel_mult: tuple[Count, ...] = (2, 2, 2)  # U-Nets: width at each resolution, finest first
     attention: tuple[Count, ...] = (16,)  # U-Nets: pixels per side where blocks attend
-    dropout: Fraction | None = None  # None: 0.13 for U-Nets, 0 for the mlp
-    augment: Probability | None = None  # of each non-leaky augmentation; None: 0.12 for U-Nets, 0 for the mlp
+    dropout: Fraction | None = None  # None: 0.13 for U-Nets, 0 for others
+    augment: Probability | None = None  # of each non-leaky augmentation; None: 0.12 for U-Nets, 0 for others
     sigma_data: Positive | None = None  # standard deviation of the data; None: as measured (paper: 0.5)
     p_mean: Number = -1.2  # mean of ln sigma in training
     p_std: Positive = 1.2  # standard deviation of ln sigma in training
@@ -136,10 +144,12 @@ class EDM:
         require_at_least(1, width=self.width, depth=self.depth)
         check_channels(self.channel_mult)
         require_fraction(dropout=self.dropout)
-        check_label_dropout(self.label_dropout, self.conditional)
-        require(self.net != "mlp" or self._dropout == 0, "dropout", self.dropout, "none for the mlp (leave it out)")
+        check_label_dropout(self.label_dropout, self.conditional or self.text)
+        check_text(self.text, self.net, ("dit",), self.cross_attention)
+        none = f"none for net {self.net!r} (leave it out)"
+        require(self._is_unet or self._dropout == 0, "dropout", self.dropout, none)
         require(0 <= self._augment <= 1, "augment", self.augment, "a probability")
-        require(self.net != "mlp" or self._augment == 0, "augment", self.augment, "none for the mlp (leave it out)")
+        require(self._is_unet or self._augment == 0, "augment", self.augment, none)
         require_positive(sigma_data=self.sigma_data, p_std=self.p_std, lr=self.lr, ema_rampup=self.ema_rampup)
         require_positive(ema_halflife_images=self.ema_halflife_images)
         require_at_least(0, lr_rampup_images=self.lr_rampup_images)
@@ -149,9 +159,9 @@ class EDM:
         return (Player("denoiser", "denoiser", adam, Ema(self.ema_decay)),)
 
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
-        classes = data.classes if self.conditional else 0
+        classes = data.classes if self.conditional and not self.text else 0
         scheme = EDMScheme(data.std if self.sigma_data is None else self.sigma_data)
-        return {"denoiser": Preconditioned(self._body(data.shape, classes), data.shape, scheme, classes)}
+        return {"denoiser": Preconditioned(self._body(data, classes), data.shape, scheme, classes, self.text)}
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
         count = len(batch.images)
@@ -171,7 +181,7 @@ class EDM:
             transform = Transform(**{name: draws[AUGMENT + name] for name in Transform._fields})
             images, hints = augment(images, transform), labels_of(transform)
         sigma = (draws["level"] * self.p_std + self.p_mean).exp()
-        labels = batch.labels if net.classes else None
+        labels = batch.labels if net.is_conditional else None
         if self.label_dropout:
             labels = drop_labels(labels, draws["hide"], self.label_dropout)
         errors = denoising_errors(net, images, sigma, draws["noise"], labels, hints)
@@ -192,7 +202,7 @@ class EDM:
     def denoiser(self, net: nn.Module, labels: Tensor | None) -> Denoiser:
         """The network as a `Denoiser`; labels [B] of the images to generate, unused by an unconditional network."""
         assert isinstance(net, Preconditioned)
-        bound = labels if net.classes else None
+        bound = labels if net.is_conditional else None
         return lambda x, at: Prediction(net(x, at.sigma, bound))
 
     def sample(
@@ -207,7 +217,7 @@ class EDM:
         net = _denoiser(nets)
         scheme, churn = net.scheme, sampling.churn_law
         path, sigmas = sampling.curve(scheme.sigma_min, scheme.sigma_max)
-        guidance = (self.label_dropout, sampling.cfg_weight, sampling.cfg_interval)
+        guidance = (self.label_dropout, sampling.cfg_weight, sampling.cfg_interval, sampling.cfg_channels)
         denoise = wrap(classifier_free_denoiser(self.denoiser, net, labels, *guidance))
         x, sigmas = begin(rng.normal(*net.shape).double(), sigmas, source)
         match sampling.solver:
@@ -221,17 +231,28 @@ class EDM:
         return follow(denoise, x / sigmas[0], sigmas, path, alpha, rng, churn, scheme.round_sigma).float()
 
     @property
+    def _is_unet(self) -> bool:
+        return self.net not in ("dit", "mlp")
+
+    @property
     def _dropout(self) -> float:
-        return self.dropout if self.dropout is not None else 0.0 if self.net == "mlp" else 0.13
+        return self.dropout if self.dropout is not None else 0.13 if self._is_unet else 0.0
 
     @property
     def _augment(self) -> float:
-        return self.augment if self.augment is not None else 0.0 if self.net == "mlp" else 0.12
+        return self.augment if self.augment is not None else 0.12 if self._is_unet else 0.0
 
-    def _body(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+    def _body(self, data: DataSpec, classes: int) -> nn.Module:
+        shape = data.shape
         if self.net == "mlp":
             return ResidualMlp(shape, label_dim=classes, width=self.width, blocks=self.depth)
         channels, pixels = shape[0], square_size(shape, self.net)
+        if self.net == "dit":
+            return DiT(
+                shape, channels, width=self.width, depth=self.depth, heads=self.heads, patch=self.patch,
+                classes=classes and classes + 1, text=text_encoder(data) if self.text else None,
+                cross_attention=self.cross_attention, time_scale=DIT_TIME_SCALE,
+            )  # fmt: skip
         shared: dict[str, Any] = {
             "label_dim": classes,
             "augment_dim": AUGMENT_LABELS if self._augment else 0,

@@ -19,8 +19,10 @@ from methods.core.training.loss_aware import LossHistory, history_of
 from methods.core.types import Batch, DataSpec, Denoiser, Draws, Metrics, Nets
 from methods.nets.adm.blocks import AttentionOrder
 from methods.nets.adm.unet import UNetModel
+from methods.nets.dit import DiT
 from methods.nets.shapes import square_size
 from methods.nets.small.mlp import ResidualMlp
+from methods.nets.text import check_text, text_encoder
 
 Objective: TypeAlias = Literal["mse", "rescaled-mse", "kl", "rescaled-kl"]
 
@@ -36,10 +38,11 @@ class Sampling:
     cfg_interval: tuple[NotNegative, NotNegative] | None = (
         None  # guide only steps that begin at noise levels (low, high]
     )
+    cfg_channels: Count | None = None  # guide only so many channels, the first ones; DiT's printed results: 3
 
     def __post_init__(self) -> None:
         check_steps_back(self.eta)
-        check_guidance(self.cfg_weight, self.cfg_interval)
+        check_guidance(self.cfg_weight, self.cfg_interval, self.cfg_channels)
 
 
 class Losses(NamedTuple):
@@ -66,11 +69,14 @@ class IDDPM(ChainModel):
     variance: Variance = "learned"  # of a step back: the posterior's, beta, or between the two
     times: Literal["uniform", "loss-aware"] = "uniform"  # of training; loss-aware: for the bound alone (section 3.3)
     rescale_times: bool = True  # the network's time input is 1000 / T times the step
-    net: Literal["unet", "mlp"] = "unet"  # ADM's U-Net for square images; mlp for points too
+    net: Literal["unet", "dit", "mlp"] = "unet"  # ADM's U-Net or DiT for square images; mlp for points too
     conditional: bool = False  # on the classes, where the data have any
-    label_dropout: Fraction = 0.0  # probability that an image's class is hidden, for classifier-free guidance (0.1)
-    width: Count = 128  # channels at channel_mult 1, or hidden units
-    depth: Count = 3  # residual blocks per resolution, or of the mlp
+    text: bool = False  # on captions instead of classes: the U-Net attends to their words; see cross_attention
+    label_dropout: Fraction = 0.0  # probability that a class or caption is hidden, for classifier-free guidance (0.1)
+    width: Count = 128  # channels at channel_mult 1, of a DiT's tokens, or hidden units
+    depth: Count = 3  # residual blocks per resolution, or blocks of a DiT or the mlp
+    patch: Count = 2  # DiT: pixels per side of a token
+    cross_attention: bool = False  # DiT: blocks attend to a caption's words, instead of adding their mean to the time
     channel_mult: tuple[Count, ...] = (1, 2, 2, 2)  # U-Net: width at each resolution, finest first
     attention: tuple[Count, ...] = (16, 8)  # U-Net: pixels per side where blocks attend
     heads: Count = 4  # of attention, unless head_width is set
@@ -85,12 +91,16 @@ class IDDPM(ChainModel):
 
     Sampling = Sampling
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_text(self.text, self.net, ("unet", "dit"), self.cross_attention)
+
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
-        classes = data.classes if self.conditional else 0
+        classes = data.classes if self.conditional and not self.text else 0
         hides = bool(classes) and self.label_dropout > 0
         time_scale = 1000 / self.steps if self.rescale_times else 1.0
         nets: dict[str, nn.Module] = {
-            "denoiser": StepNet(self._body(data.shape, classes + hides), data.shape, classes, time_scale, hides)
+            "denoiser": StepNet(self._body(data, classes + hides), data.shape, classes, time_scale, hides, self.text)
         }
         return nets | ({"history": LossHistory(self.steps)} if self.times == "loss-aware" else {})
 
@@ -153,16 +163,21 @@ class IDDPM(ChainModel):
     def spacing_and_variance(self, sampling: Sampling) -> tuple[str | None, Variance]:
         return sampling.spacing or str(min(self.steps, 250)), self.variance
 
-    def _body(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+    def _body(self, data: DataSpec, classes: int) -> nn.Module:
+        shape, text = data.shape, text_encoder(data) if self.text else None
         channels = shape[0] * (2 if self.variance == "learned" else 1)
         if self.net == "mlp":
             out_shape = (channels, *shape[1:])
             return ResidualMlp(shape, out_shape=out_shape, label_dim=classes, width=self.width, blocks=self.depth)
+        if self.net == "dit":
+            heads = self.heads if self.head_width is None else self.width // self.head_width
+            sizes = {"width": self.width, "depth": self.depth, "heads": heads, "patch": self.patch}
+            return DiT(shape, channels, **sizes, classes=classes, text=text, cross_attention=self.cross_attention)
         return UNetModel(
             square_size(shape, self.net), shape[0], self.width, channels, num_res_blocks=self.depth,
             attention_resolutions=self.attention, dropout=self.dropout, channel_mult=self.channel_mult,
             num_classes=classes or None, num_heads=self.heads, num_head_channels=self.head_width,
             use_scale_shift_norm=self.adaptive_norm, resblock_updown=self.block_resampling,
             skip_scale=math.sqrt(0.5) if self.rescale_residuals else 1.0,
-            use_new_attention_order=self.attention_order == "qkv-first",
+            use_new_attention_order=self.attention_order == "qkv-first", text=text,
         )  # fmt: skip

@@ -20,6 +20,7 @@ class ChainModel(ABC):
     steps: int
     schedule: Literal["linear", "cosine"]
     conditional: bool
+    text: bool = False
     label_dropout: float
     width: int
     depth: int
@@ -29,7 +30,7 @@ class ChainModel(ABC):
     def __post_init__(self) -> None:
         check_chain_steps(self.steps, self.schedule)
         require_at_least(1, width=self.width, depth=self.depth)
-        check_label_dropout(self.label_dropout, self.conditional)
+        check_label_dropout(self.label_dropout, self.conditional or self.text)
         require_fraction(ema=self.ema)
 
     def players(self) -> tuple[Player, ...]:
@@ -59,7 +60,7 @@ class ChainModel(ABC):
         """One network call per state visited; with classifier-free guidance two."""
         net, (spacing, variance) = nets["denoiser"], self.spacing_and_variance(sampling)
         assert isinstance(net, StepNet)
-        guidance = (self.label_dropout, sampling.cfg_weight, sampling.cfg_interval)
+        guidance = (self.label_dropout, sampling.cfg_weight, sampling.cfg_interval, sampling.cfg_channels)
         denoise = wrap(classifier_free_denoiser(self.denoiser, net, labels, *guidance))
         x, chain = rng.normal(*net.shape), self.chain.spaced(spacing)
         return walk(denoise, x, chain, rng, sampling.eta, variance, sampling.clip, source)

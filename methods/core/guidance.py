@@ -201,11 +201,13 @@ def _length(gradient: Tensor) -> Tensor:
     return gradient.flatten(1).norm(dim=1)
 
 
-def classifier_free(conditional: Denoiser, unconditional: Denoiser, weight: WeightLaw) -> Denoiser:
+def classifier_free(
+    conditional: Denoiser, unconditional: Denoiser, weight: WeightLaw, channels: int | None = None
+) -> Denoiser:
     """(1 + w) conditional - w unconditional predictions (Ho and Salimans 2022, eq. 6; DiT's scale is 1 + w).
 
     The difference enters x0 and is clipped with it; the variance is the conditional prediction's. Where all weights
-    are 0, `unconditional` is not called.
+    are 0, `unconditional` is not called. channels: only so many are guided, the first ones; None: all.
     """
 
     def denoise(x: Tensor, at: At) -> Prediction:
@@ -214,6 +216,9 @@ def classifier_free(conditional: Denoiser, unconditional: Denoiser, weight: Weig
         if not weights.any():
             return prediction
         x0, less = prediction.x0, unconditional(x, at).x0
-        return prediction._replace(x0=x0 + per_sample(weights, x).to(x0) * (x0 - less))
+        difference = per_sample(weights, x).to(x0) * (x0 - less)
+        if channels is not None:
+            difference[:, channels:] = 0
+        return prediction._replace(x0=x0 + difference)
 
     return denoise

@@ -123,13 +123,13 @@ class InjectedRng:
 def sample_tiles(
     sample: Callable[[Tensor | None, ImageRng], Tensor],
     seeds: range,
-    label_of: Callable[[int], int] | None,
+    label_of: Callable[[int], int | Sequence[int]] | None,
     device: torch.device | str = "cpu",
 ) -> Iterator[Tensor]:
     """Samples for `seeds`, a tile at a time: the same image for any range, batch or worker that contains its seed.
 
     A tile always covers seeds 64k, ..., 64k + 63; rows outside `seeds` are computed and dropped.
-    label_of gives the class of a seed; None for unlabelled data.
+    label_of gives the class of a seed, or the tokens of its caption; None for unlabelled data.
     """
     for start in range(seeds.start - seeds.start % TILE, seeds.stop, TILE):
         tile = range(start, start + TILE)

@@ -12,7 +12,7 @@ from pipeline.config.study import load_study
 from pipeline.console import say
 from pipeline.data.artifacts import read_artifact
 from pipeline.errors import UserError
-from pipeline.training.importers.checkpoints import NETS, Format, fit, model_of, read_checkpoint
+from pipeline.training.importers.checkpoints import NETS, Format, dit_model_of, fit, model_of, read_checkpoint
 from pipeline.training.networks import data_spec
 
 TRAINED = ("runs", "classifiers", "guides")
@@ -43,6 +43,10 @@ def print_entry(folder: Path, file: Path, format: str, name: str | None) -> None
         entry = {key: value for key, value in asdict(described).items() if value is not None}
     elif format == "edm":
         entry["model"] = model_of(checkpoint)
+    elif format == "dit":
+        entry |= {"method": "iddpm.IDDPM", "model": dit_model_of(checkpoint), "sample": {"clip": False}}
+        if "heads" not in entry["model"]:
+            say(f"{file}: no tensor shows the number of heads, and its width is none of the paper's: set model.heads")
     else:
         raise UserError(f"a checkpoint of {format} does not describe its network: pass --name with an entry that does")
     entry["train"] = {"imported": str(file), "format": format}

@@ -51,8 +51,14 @@ class Case:
     def spec(self) -> DataSpec:
         return DATA[self.data]
 
+    def label_of(self, seed: int) -> int | list[int]:
+        """The class of a seed's image, or its caption."""
+        label = seed % self.spec.classes
+        return [2, 3 + label, 0] if self.spec.tokens else label
+
 
 DATA = {"points": DataSpec((2,), 3, 1.0), "images": DataSpec((1, 8, 8), 3, 0.5), "tiny": DataSpec((1, 4, 4), 3, 0.5)}
+DATA["captions"] = DATA["tiny"]._replace(vocabulary=6, tokens=3)
 UNET = {"width": 16, "depth": 1, "channel_mult": (1, 2), "attention": (4,), "dropout": 0.0}
 MLP = {"net": "mlp", "width": 16, "depth": 1}
 NCSNPP = {"net": "ncsnpp", "width": 8, "depth": 1, "channel_mult": (1, 2), "attention": (4,), "latent": 4}
@@ -64,12 +70,16 @@ SMALL_MLP: dict[str, Any] = MLP | {"steps": 50}
 SMALL_UNET: dict[str, Any] = {
     "steps": 50, "width": 32, "depth": 1, "channel_mult": (1, 2), "attention": (4,), "head_width": 16,
 }  # fmt: skip
+DIT: dict[str, Any] = {"net": "dit", "width": 16, "depth": 1, "heads": 2}
+TEXT: dict[str, Any] = {"text": True, "label_dropout": 0.2}
 TINY_UNET: dict[str, Any] = SMALL_UNET | {"channel_mult": (1, 1), "attention": ()}
 
 # A method that is not named here is tried with its defaults on points.
 SMALL = (
     Case("edm.EDM", MLP | {"lr_rampup_images": 100}, sampling={"steps": 4}, variant="mlp"),
     Case("edm.EDM", UNET | {"augment": 0.2, "lr_rampup_images": 100}, "images", {"steps": 3}, "unet"),
+    Case("edm.EDM", DIT | {"lr_rampup_images": 100}, "tiny", {"steps": 3}, "dit"),
+    Case("edm.EDM", DIT | TEXT | {"lr_rampup_images": 100}, "captions", {"steps": 3, "cfg_weight": 1.0}, "dit-text"),
     Case("discriminator_guidance.Discriminator", {"body": "mlp", "width": 16, "depth": 1}, variant="mlp"),
     Case("discriminator_guidance.Discriminator", {"width": 16, "depth": 1}, "images", variant="conv"),
     Case("discriminator_guidance.Discriminator", HEAD | {"trunk": Classifier(**SMALL_MLP)}, variant="mlp-head"),
@@ -80,6 +90,9 @@ SMALL = (
     Case("ddpm.DDPM", UNET | {"steps": 50, "width": 32}, "images", {"spacing": "2"}, "unet"),
     Case("iddpm.IDDPM", MLP | {"steps": 50}, sampling={"spacing": "5"}, variant="mlp"),
     Case("iddpm.IDDPM", UNET | {"steps": 50, "width": 32, "heads": 2}, "images", {"spacing": "2"}, "unet"),
+    Case("iddpm.IDDPM", DIT | {"steps": 50, "conditional": True}, "tiny", {"spacing": "2"}, "dit"),
+    Case("iddpm.IDDPM", DIT | TEXT | {"steps": 50, "cross_attention": True}, "captions", {"spacing": "2"}, "dit-text"),
+    Case("iddpm.IDDPM", WIDE_UNET | TEXT | {"steps": 50}, "captions", {"spacing": "2", "cfg_weight": 1.0}, "unet-text"),
     Case("ddgan.DDGAN", {"net": "mixture-mlp"}),
     Case("ddgan.DDGAN", NCSNPP | {"steps": 2, "conditional": True}, "images", variant="ncsnpp"),
     Case("ddgan.DDGAN", MLP | RELATIVISTIC, "tiny", variant="relativistic"),
@@ -118,6 +131,8 @@ def batches(case: Case, step: int) -> Batch:
     """[BATCH] of a few labelled points or pictures that the classes separate; fakes are slightly shifted."""
     images, labels = _data(case.spec)
     index = batch_indices(IMAGES, BATCH, 0, step)
+    if case.spec.tokens:
+        labels = torch.tensor([case.label_of(label) for label in labels.tolist()])
     batch = Batch(images[index], labels[index])
     if case.method.startswith("discriminator") or (case in CHOSEN and hasattr(case.make(), "guide")):
         return Batch(*batch[:2], 0.8 * images[index.flip(0)] + 0.1, labels[index.flip(0)])

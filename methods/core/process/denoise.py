@@ -153,11 +153,18 @@ class Preconditioned(nn.Module):
 
     body(c_in x, c_noise [B], one-hot labels [B, classes] or None, augmentation labels or None) gives F; where F has
     more channels than x the first are used. `shape` is that of one image; `classes` 0 if the body is unconditional.
+    has_text: captions take the place of labels, [B, L] tokens or encoded, and the body's `text` encodes them.
     """
 
-    def __init__(self, body: nn.Module, shape: tuple[int, ...], scheme: Scheme, classes: int = 0) -> None:
+    def __init__(
+        self, body: nn.Module, shape: tuple[int, ...], scheme: Scheme, classes: int = 0, has_text: bool = False
+    ) -> None:
         super().__init__()
-        self.body, self.shape, self.scheme, self.classes = body, shape, scheme, classes
+        self.body, self.shape, self.scheme, self.classes, self.has_text = body, shape, scheme, classes, has_text
+
+    @property
+    def is_conditional(self) -> bool:
+        return self.has_text or self.classes > 0
 
     def forward(
         self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, augment_labels: Tensor | None = None
@@ -167,13 +174,15 @@ class Preconditioned(nn.Module):
         x: [B, *shape] any float; sigma: [B]; labels: [B] int64, -1 for no class, or None for an unconditional body
         or unlabelled images of a conditional one.
         """
-        if labels is not None and self.classes == 0:
+        if labels is not None and not self.is_conditional:
             raise ValueError("labels for a network without classes: pass None, or build it with the number of classes")
         inner = next((p.dtype for p in self.body.parameters()), torch.float32)
         outer = torch.float64 if inner == torch.float64 else torch.float32
         x, sigma = x.to(outer), sigma.to(outer)
         c = self.scheme.coefficients(sigma)
-        hot = None if labels is None else one_hot(labels + 1, self.classes + 1)[:, 1:].to(inner)
+        hot = labels
+        if labels is not None and not self.has_text:
+            hot = one_hot(labels + 1, self.classes + 1)[:, 1:].to(inner)
         hints = None if augment_labels is None else augment_labels.to(inner)
         raw = self.body((per_sample(c.into, x) * x).to(inner), c.time.to(inner), hot, hints)
         return per_sample(c.skip, x) * x + per_sample(c.out, x) * raw[:, : x.shape[1]].to(outer)

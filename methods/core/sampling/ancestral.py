@@ -32,14 +32,26 @@ class StepNet(nn.Module):
     """A network conditioned on the step of the chain it was trained on.
 
     body(x_vp [B, *shape], time [B] = time_scale * step, labels [B] int64 or None); classes 0 if it is unconditional.
-    has_null: the body has one class more, for no class.
+    has_null: the body has one class more, for no class. has_text: captions take the place of labels, [B, L] tokens or
+    encoded, and the body's `text` encodes them.
     """
 
     def __init__(
-        self, body: nn.Module, shape: tuple[int, ...], classes: int = 0, time_scale: float = 1.0, has_null: bool = False
+        self,
+        body: nn.Module,
+        shape: tuple[int, ...],
+        classes: int = 0,
+        time_scale: float = 1.0,
+        has_null: bool = False,
+        has_text: bool = False,
     ) -> None:
         super().__init__()
-        self.body, self.shape, self.classes, self.time_scale, self.has_null = body, shape, classes, time_scale, has_null
+        self.body, self.shape, self.classes, self.time_scale = body, shape, classes, time_scale
+        self.has_null, self.has_text = has_null, has_text
+
+    @property
+    def is_conditional(self) -> bool:
+        return self.has_text or self.classes > 0
 
     def forward(self, x: Tensor, step: Tensor, labels: Tensor | None = None) -> Tensor:
         """x: [B, *shape] any float; step: [B] int64; labels: [B], -1 or None for no class, unused without classes."""
@@ -50,7 +62,7 @@ class StepNet(nn.Module):
             raise ValueError("a conditional network needs the images' classes: pass their labels")
         dtype = next(self.body.parameters()).dtype
         time = step.to(dtype) * self.time_scale
-        return self.body(x.to(dtype), time, labels if self.classes else None)
+        return self.body(x.to(dtype), time, labels if self.is_conditional else None)
 
 
 class Reading(NamedTuple):

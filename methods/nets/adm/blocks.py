@@ -7,10 +7,12 @@ from typing import Literal, TypeAlias, TypedDict
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.core.captions import Caption
 from methods.core.dropout import Dropout
 from methods.core.shapes import per_channel
 from methods.nets.layers import Conv1d, Conv2d, GroupNorm, Linear, attend, zeros
 from methods.nets.resample import Resample, Resampling
+from methods.nets.transformer import CrossAttention
 
 AttentionOrder: TypeAlias = Literal["heads-first", "qkv-first"]
 GROUPS = 32  # every width is a multiple
@@ -30,6 +32,7 @@ class BlockStyle:
     conv_resample: bool = True  # or else: with a convolution
     use_new_attention_order: bool = False  # see `split_heads`
     skip_scale: float = 1.0  # of residual sums; sqrt(1/2) is the ablation "rescale residual connections"
+    text_width: int = 0  # of the words of captions that attention blocks attend to; 0: none
 
 
 class StyleOptions(TypedDict, total=False):
@@ -52,11 +55,14 @@ def adm_norm(channels: int) -> GroupNorm:
 
 
 class Stage(nn.ModuleList):
-    """Layers in sequence; residual blocks also take the embedding."""
+    """Layers in sequence; residual blocks also take the embedding, attention blocks the caption."""
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, caption: Caption | None = None) -> Tensor:
         for layer in self:
-            x = layer(x, emb) if isinstance(layer, ResBlock) else layer(x)
+            if isinstance(layer, ResBlock):
+                x = layer(x, emb)
+            else:
+                x = layer(x, caption) if isinstance(layer, AttentionBlock) else layer(x)
         return x
 
 
@@ -117,7 +123,7 @@ def resample_layer(channels: int, style: BlockStyle, resample: Literal["up", "do
 
 
 class AttentionBlock(nn.Module):
-    """x [B, C, H, W] plus multi-head self-attention over its pixels."""
+    """x [B, C, H, W] plus multi-head self-attention over its pixels, then attention to a caption's words, if any."""
 
     def __init__(self, channels: int, style: BlockStyle) -> None:
         super().__init__()
@@ -126,10 +132,16 @@ class AttentionBlock(nn.Module):
         self.norm = adm_norm(channels)
         self.qkv = Conv1d(channels, 3 * channels)
         self.proj_out = Conv1d(channels, channels, weight=zeros, bias=zeros)
+        text_width = style.text_width
+        self.cross_norm = adm_norm(channels) if text_width else None
+        self.cross = CrossAttention(channels, text_width, self.heads) if text_width else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, caption: Caption | None = None) -> Tensor:
         q, k, v = split_heads(self.qkv(self.norm(x).flatten(2)), self.heads, self.heads_first)
-        return x + self.proj_out(attend(q, k, v).flatten(1, 2)).reshape(x.shape)
+        x = x + self.proj_out(attend(q, k, v).flatten(1, 2)).reshape(x.shape)
+        if self.cross is None or self.cross_norm is None or caption is None:
+            return x
+        return x + self.cross(self.cross_norm(x).flatten(2).mT, caption).mT.reshape(x.shape)
 
 
 def head_count(channels: int, num_heads: int, num_head_channels: int | None) -> int:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from methods.core.captions import Caption
 from methods.nets.adm.blocks import AttentionBlock, BlockStyle, ResBlock, Stage, resample_layer
 from methods.nets.embeddings import cos_sin_embedding
 from methods.nets.layers import Conv2d, Linear
@@ -89,17 +90,19 @@ def middle_block(channels: int, style: BlockStyle) -> Stage:
     return Stage([first, AttentionBlock(channels, style), last])
 
 
-def descend(input_blocks: nn.ModuleList, x: Tensor, emb: Tensor) -> list[Tensor]:
+def descend(input_blocks: nn.ModuleList, x: Tensor, emb: Tensor, caption: Caption | None = None) -> list[Tensor]:
     """The outputs of all input blocks."""
     outputs = []
     for block in input_blocks:
-        x = block(x, emb)
+        x = block(x, emb, caption)
         outputs.append(x)
     return outputs
 
 
-def ascend(output_blocks: nn.ModuleList, h: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
+def ascend(
+    output_blocks: nn.ModuleList, h: Tensor, skips: list[Tensor], emb: Tensor, caption: Caption | None = None
+) -> Tensor:
     """The last block's output; h: of the middle; each block takes the last of `skips`, those of `descend`."""
     for block in output_blocks:
-        h = block(torch.cat([h, skips.pop()], dim=1), emb)
+        h = block(torch.cat([h, skips.pop()], dim=1), emb, caption)
     return h

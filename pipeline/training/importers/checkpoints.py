@@ -3,6 +3,7 @@
 The entry's method and model build the networks; their parameters must be exactly those of the file.
 """
 
+import argparse
 import io
 import re
 import warnings
@@ -23,18 +24,21 @@ from pipeline.data.foreign_files import check_unpacked, wrong_file
 from pipeline.errors import UserError
 from pipeline.training.importers.module_pickle import Pickled, read_module
 
-Format = Literal["edm", "adm", "iddpm", "ddgan", "dg"]
+Format = Literal["edm", "adm", "iddpm", "ddgan", "dg", "dit"]
 NETS: dict[str, tuple[str, ...]] = {  # the network that the file holds, by format
     "edm": ("denoiser",),
     "adm": ("denoiser", "classifier"),
     "iddpm": ("denoiser",),
     "ddgan": ("generator",),
     "dg": ("discriminator",),
+    "dit": ("denoiser",),
 }
 ENTRIES = ("ema", "netG_dict", "state_dict", "model_state_dict", "model_ema", "ema_model", "model", "net", "module")
 WRAPPED = re.compile(r"^(?:module\.)+|(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.(?:module\.)*")
 PREFIX, OFFICIAL_PREFIX = "body.", {"edm": "model."}  # of parameter names
 CLASSES = f"{PREFIX}label_emb.weight"
+HARMLESS = [argparse.Namespace]  # plain values by name; DiT's training keeps its arguments beside the networks
+DIT_HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # by width: S, B, L, XL
 RECOMPUTED = ("resample_filter", "u")  # buffers of official networks that these compute
 ADM_ORDERS: dict[tuple[int, int], AttentionOrder] = {  # by channels of the first layer and number of input blocks
     (192, 16): "qkv-first",  # 64x64_diffusion.pt: guided-diffusion's use_new_attention_order
@@ -61,7 +65,7 @@ def read_checkpoint(file: Path, format: Format) -> Pickled:
     if is_zip:
         _check_zip(content, file)
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch's own advice
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(HARMLESS):  # torch's own advice
             loaded = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     except Exception as error:  # a hostile file may raise anything; nothing of it was executed
         raise UserError(f"{file} is not a readable checkpoint of tensors alone: {_reason(error)}") from None
@@ -163,6 +167,28 @@ def _check_order(order: AttentionOrder | None, official: AttentionOrder | None, 
     used = order or "heads-first"
     if official is not None and used != official:
         raise UserError(f"{where}: model.attention_order {used!r} came, {official!r} was wanted: the file has it")
+
+
+def dit_model_of(read: Pickled) -> Block:
+    """The `model` block of iddpm.IDDPM for a DiT, from the shapes of its parameters; all but `heads` follows from them.
+
+    The chain and the loss are those of the released networks.
+    """
+    shapes = {name: list(value.shape) for name, value in read.tensors.items()}
+    depth = sum(name.endswith(".attn.qkv.weight") for name in shapes)
+    try:
+        width, channels, patch, _ = shapes["x_embedder.proj.weight"]
+        outputs = shapes["final_layer.linear.weight"][0]
+    except (KeyError, ValueError):
+        raise UserError(
+            "no x_embedder.proj.weight and final_layer.linear.weight of a DiT: is it another format?"
+        ) from None
+    model: Block = {"net": "dit", "steps": 1000, "schedule": "linear", "objective": "mse"}
+    model |= {} if outputs == 2 * channels * patch**2 else {"variance": "large"}
+    if "y_embedder.embedding_table.weight" in shapes:
+        model |= {"conditional": True, "label_dropout": 0.1}
+    heads = {"heads": DIT_HEADS[width]} if width in DIT_HEADS else {}
+    return model | {"width": width, "depth": depth, "patch": patch} | heads
 
 
 def model_of(read: Pickled) -> Block:

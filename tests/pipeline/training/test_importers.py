@@ -1,5 +1,6 @@
 """Official checkpoints become runs; hostile ones are refused in one line, and nothing in them is executed."""
 
+import argparse
 import io
 import os
 import pickle
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ruamel.yaml import YAML
 from torch import nn
 from torch._utils import _rebuild_tensor_v2
 
@@ -170,6 +172,53 @@ def test_every_released_network_of_adm_has_a_known_order(name: str) -> None:
     assert first.heads_first == (name != "64x64_diffusion.pt")
 
 
+DIT: dict[str, Any] = {"net": "dit", "steps": 1000, "schedule": "linear", "objective": "mse", "conditional": True}
+DIT |= {"label_dropout": 0.1, "width": 384, "depth": 1, "heads": 6, "patch": 2}
+LATENTS = DataSpec((4, 8, 8), 10, 1.0)
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+def test_a_dit_is_imported_and_described_from_its_tensors_alone(
+    is_training: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Released files hold one network, the official training's two, its optimiser and its arguments."""
+    nets = IDDPM(**DIT).build(LATENTS)
+    ema = OrderedDict((name.removeprefix("body."), v) for name, v in nets["denoiser"].state_dict().items())
+    other = {name: torch.zeros_like(value) for name, value in ema.items()}
+    saved = {"model": other, "ema": ema, "opt": {"step": 3}, "args": argparse.Namespace(model="DiT-S/2", lr=1e-4)}
+    file = tmp_path / "dit.pt"
+    torch.save(saved if is_training else ema, file)
+    print_entry(tmp_path, file, "dit", None)
+    entry = YAML(typ="safe").load(capsys.readouterr().out)["runs"]["dit"]
+    assert entry["method"] == "iddpm.IDDPM"
+    assert entry["model"] == DIT
+    method = build_method(entry["method"], entry["model"])
+    loaded = fit(read_checkpoint(file, "dit"), "dit", method.build(LATENTS), None, "file")["denoiser"]
+    assert all(torch.equal(loaded[name], value) for name, value in nets["denoiser"].state_dict().items())
+    deeper = IDDPM(**DIT | {"depth": 2}).build(LATENTS)
+    with pytest.raises(TrilemmaError, match=r"file has no body\.blocks\.1\..*does the entry's model fit the file"):
+        fit(read_checkpoint(file, "dit"), "dit", deeper, None, "file")
+    with pytest.raises(
+        TrilemmaError, match=r"embedding_table\.weight has shape \[11, 384\], but the entry's model \[4, 384"
+    ):
+        fit(read_checkpoint(file, "dit"), "dit", IDDPM(**DIT).build(LATENTS._replace(classes=3)), "file")
+
+
+def test_what_no_tensor_of_a_dit_shows_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nets = IDDPM(**DIT | {"width": 48, "heads": 3, "variance": "large", "conditional": False, "label_dropout": 0.0})
+    net = nets.build(LATENTS)["denoiser"].get_submodule("body")
+    torch.save(net.state_dict(), tmp_path / "small.pt")
+    print_entry(tmp_path, tmp_path / "small.pt", "dit", None)
+    printed = capsys.readouterr()
+    assert "set model.heads" in printed.err
+    model = YAML(typ="safe").load(printed.out)["runs"]["small"]["model"]
+    assert model["variance"] == "large"
+    assert not {"heads", "conditional"} & model.keys()
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pt")
+    with pytest.raises(TrilemmaError, match=r"no x_embedder\.proj\.weight .* of a DiT"):
+        print_entry(tmp_path, tmp_path / "other.pt", "dit", None)
+
+
 def test_a_network_of_another_size_is_named_by_its_first_difference(tmp_path: Path) -> None:
     file, _ = edm_file(tmp_path)
     wider = EDM(width=32, depth=1, channel_mult=(1, 2), attention=(4,), dropout=0.1, augment=0.12).build(DATA)
@@ -241,7 +290,7 @@ def hostile(folder: Path) -> dict[str, bytes]:
     return files
 
 
-@pytest.mark.parametrize("format", ["edm", "adm"])
+@pytest.mark.parametrize("format", ["edm", "adm", "dit"])
 def test_hostile_files_are_refused_and_execute_nothing(format: Any, tmp_path: Path) -> None:
     files = hostile(tmp_path)
     assert len(files) >= 40
