@@ -201,7 +201,7 @@ def test_a_dit_is_imported_and_described_from_its_tensors_alone(
     with pytest.raises(
         TrilemmaError, match=r"embedding_table\.weight has shape \[11, 384\], but the entry's model \[4, 384"
     ):
-        fit(read_checkpoint(file, "dit"), "dit", IDDPM(**DIT).build(LATENTS._replace(classes=3)), "file")
+        fit(read_checkpoint(file, "dit"), "dit", IDDPM(**DIT).build(LATENTS._replace(classes=3)), None, "file")
 
 
 def test_what_no_tensor_of_a_dit_shows_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
