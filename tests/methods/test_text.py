@@ -121,33 +121,35 @@ def test_settings_that_do_not_fit_are_named() -> None:
 
 
 def test_a_small_model_learns_the_ink_that_a_caption_states() -> None:
-    """After 100 steps on glyphs, 12 CPU seconds; the paper's level, read from the border, is exact on real pictures."""
+    """After 100 steps on glyphs, 20 CPU seconds. A picture's border is paper, so that the ink can be read exactly."""
     source = Source()
-    train, held_out = source.glyphs("train", range(2048)), source.glyphs("held_out", range(192))
+    train, held_out = source.glyphs("train", range(4096)), source.glyphs("held_out", range(256))
     images, tokens = torch.from_numpy(train.images).float() / 127.5 - 1, torch.from_numpy(train.tokens).long()
     method = EDM(
-        net="dit", text=True, width=48, depth=2, heads=4, patch=4, label_dropout=0.1, lr=2e-3, lr_rampup_images=2000,
-        ema_halflife_images=1500,
+        net="dit", text=True, width=64, depth=2, heads=4, patch=4, label_dropout=0.1, lr=2e-3, lr_rampup_images=3000,
+        ema_halflife_images=3000,
     )  # fmt: skip
     data = DataSpec((1, 16, 16), 10, float(images.std()), vocabulary=len(VOCABULARY), tokens=tokens.shape[1])
     state = TrainState.fresh(method, data, seed=0)
 
     def batches(step: int) -> Batch:
-        index = batch_indices(len(images), 96, 0, step)
+        index = batch_indices(len(images), 128, 0, step)
         return Batch(images[index], tokens[index])
 
-    for _ in train_steps(method, state, batches, seed=0, batch=96, steps=100):
+    for _ in train_steps(method, state, batches, seed=0, batch=128, steps=100):
         pass
     state.nets["denoiser"].load_state_dict(state.weights(method.players())["denoiser"])
-    wanted, sampling = torch.from_numpy(held_out.tokens).long(), EDM.Sampling(steps=8, cfg_weight=2.0)
+    state.nets["denoiser"].eval()
+    wanted, sampling = torch.from_numpy(held_out.tokens).long(), EDM.Sampling(steps=10, cfg_weight=2.0)
     made = method.sample(state.nets, sampling, wanted, SeededRng(range(len(wanted))))
     names = source.attribute_names
     facts = {"words": list(VOCABULARY), "attribute_values": [list(values) for values in names.values()]}
     ink = stated(held_out.tokens, held_out.attributes, facts)[:, list(names).index("ink")]
 
     def accuracy(pictures: Tensor) -> float:
-        black = pictures[:, 0, [0, -1]].flatten(1).median(dim=1).values > 0  # ink on white paper
-        read = torch.where(black, 0, 1).numpy()
+        sides = [pictures[:, 0, 0], pictures[:, 0, -1], pictures[:, 0, :, 0], pictures[:, 0, :, -1]]
+        is_paper_white = torch.cat(sides, 1).median(dim=1).values > 0
+        read = torch.where(is_paper_white, 0, 1).numpy()  # black ink, white ink
         return float((read == ink)[ink != UNSTATED].mean())
 
     assert accuracy(torch.from_numpy(held_out.images).float() / 127.5 - 1) == 1.0

@@ -1,5 +1,8 @@
 """`text: true` through prepare, pretrain and sample; `trilemma draw`; captions that cannot be used."""
 
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,7 @@ from pipeline.data.datasets.glyphs import VOCABULARY
 from pipeline.data.shards import read_pictures
 from pipeline.errors import ConfigError, UserError
 from pipeline.metrics.values import attribute_accuracy
-from tests.support.stages import run_stage_alone
+from tests.support.stages import RecordingWatch, run_stage_alone
 from tests.support.toy_study import ROOT
 
 DIT = "net: dit, width: 16, depth: 1, heads: 2, patch: 4, label_dropout: 0.1"
@@ -35,6 +38,18 @@ runs:
 """
 
 
+class TrainingWatch(RecordingWatch):
+    """Accepts what a training and a sampling log."""
+
+    @contextmanager
+    def opened(self) -> Iterator["TrainingWatch"]:
+        yield self
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None: ...
+
+    def path(self, states: np.ndarray) -> None: ...
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two trained runs, and samples of the one with captions."""
@@ -44,7 +59,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stage, name in (("prepare", "g"), ("pretrain", "text"), ("pretrain", "class"), ("sample", "text")):
         call = STAGES[stage].call(study, name)
         inputs = {role: read_artifact(path) for role, path in call.inputs.items()}
-        run_stage_alone(stage, call.config, inputs, call.out)
+        run_stage_alone(stage, call.config, inputs, call.out, TrainingWatch())
+        shutil.rmtree(call.out.parent / "store")  # the saved state, whose key is the same for all
     return folder
 
 
