@@ -149,6 +149,21 @@ def why(
     print_json(explanation) if as_json else print_why(explanation)
 
 
+@app.command()
+def draw(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="a trained run or guided entry")],
+    out: Annotated[Path, typer.Argument(help="FILE.png")],
+    caption: Annotated[str | None, typer.Option(help='of a run with captions, such as "a bold slanted seven"')] = None,
+    label: Annotated[str | None, typer.Option(help="a class, by name or number")] = None,
+    n: Annotated[int, typer.Option(help="pictures", min=1)] = 16,
+    seed: Annotated[int, typer.Option(help="of the first picture", min=0)] = 0,
+) -> None:
+    """Draw a few pictures of a trained run."""
+    from pipeline.cli.draw import draw
+
+    draw(Path.cwd(), name, out, caption, label, n, seed)
+
+
 app.command()(measure)
 
 

@@ -159,6 +159,8 @@ def _check_references(study: Study) -> None:
                 pick(study.datasets, entry.dataset, "dataset")
                 method_modules(entry.method, study.root, study.folder)
                 _check_train(entry.train)
+                if kind == "stacks" and entry.model.get("text"):
+                    raise ConfigError("model.text: the models of a stack are given classes: leave it out")
                 if isinstance(entry, DerivedEntry):
                     _check_derived(study, name, entry)
     for name, guide in study.guides.items():
@@ -182,6 +184,8 @@ def _check_references(study: Study) -> None:
         with naming(f"translations.{name}"):
             if isinstance(pick(study.guided, translation.guided, "guided entry"), AutoguidedEntry):
                 raise ConfigError("guided: an autoguided entry cannot translate: name one of `guided`")
+            if study.runs[study.guided[translation.guided].run].model.get("text"):
+                raise ConfigError("guided: its run needs captions, which a translation does not give: name another")
 
 
 def _check_derived(study: Study, name: str, entry: DerivedEntry) -> None:

@@ -226,6 +226,8 @@ def _inception(wanted: object, dataset: str) -> str | None:
 def _sample_call(study: Study, stage: str, name: str, config: dict[str, Any]) -> Call:
     base, sampler = run_of(study, name), config["sampler"]
     inputs = {"run": _out(study, "pretrain", base)}
+    if sampler["model"].get("text"):  # samples take captions of the data
+        inputs["captions"] = _out(study, "prepare", study.runs[base].dataset)
     for use in sampler["guides"]:
         inputs |= {name: taught(study, name) for name in (use["guide"], use["trunk"]) if name is not None}
     parts = [sampler, *sampler["guides"]]

@@ -96,8 +96,11 @@ def sample_task(task: SamplingTask) -> SampleCounts:
     if bad.any():
         raise TrilemmaError(f"sampling gave NaN or infinity, first at seed {task.seeds[int(bad.int().argmax())]}")
     classes, seeds = sampler.data.classes, np.array(task.seeds, np.int64)
-    labels = seeds % classes if classes else np.full_like(seeds, -1)
-    task.state.save(task.file, encode(Pictures(as_stored(images, sampler.data), labels, seeds)))
+    labels, stated = seeds % classes if classes else np.full_like(seeds, -1), {}
+    if sampler.captions is not None:
+        captions = sampler.captions.take(task.seeds)
+        labels, stated = captions.labels, {"attributes": captions.attributes, "tokens": captions.tokens}
+    task.state.save(task.file, encode(Pictures(as_stored(images, sampler.data), labels, seeds, **stated)))
     cost = SampleCounts({name: value / (tiles * TILE) for name, value in rows.items()}, seconds)
     task.state.save(f"{task.file}.json", json.dumps(cost).encode())
     return cost

@@ -1,7 +1,7 @@
 """Sampling from a trained run, guided or not: networks in memory, one image per seed."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -19,11 +19,15 @@ from methods.core.rng import TILE, ImageRng, SeededRng, sample_tiles
 from methods.core.types import At, Denoiser, Diffusion, Prediction, Trainable, Wrap, unwrapped
 from pipeline.config.build import Block, build, build_method
 from pipeline.data.artifacts import Artifact, facts_of
+from pipeline.data.captions import Captions
 from pipeline.errors import ConfigError, TrilemmaError
 from pipeline.sampling.counting import counting
 from pipeline.training.averages import load_average
-from pipeline.training.networks import data_spec, load_networks
+from pipeline.training.networks import data_spec, is_captioned, load_networks
 
+LabelOf = Callable[[int], int | Sequence[int]]  # of a seed
+
+CAPTIONS = "captions"  # the role of the prepared data whose captions a run takes
 TASKS_PER_WORKER = 4
 MAX_TILES_PER_TASK = 8  # a kill loses at most the tasks that are running
 
@@ -70,6 +74,7 @@ class SamplerSpec:
     guides: tuple[Path, ...]
     trunks: tuple[Path | None, ...]  # one per guide
     weaker: Path | None = None
+    captions: Path | None = None  # prepared data, whose held-out captions the samples take
 
 
 class TrainedGuide(NamedTuple):
@@ -81,7 +86,7 @@ class TrainedGuide(NamedTuple):
     nets: dict[str, nn.Module]
 
     def guide(self, labels: Tensor | None) -> Guide:
-        return self.method.guide(self.nets, labels, self.use)
+        return self.method.guide(self.nets, condition(self.method, labels), self.use)
 
 
 class WeakerRun(NamedTuple):
@@ -92,7 +97,7 @@ class WeakerRun(NamedTuple):
     nets: dict[str, nn.Module]
 
     def wrap(self, labels: Tensor | None) -> Wrap:
-        weaker = self.method.denoiser(self.nets["denoiser"], labels)
+        weaker = self.method.denoiser(self.nets["denoiser"], condition(self.method, labels))
         return lambda denoise: autoguidance.autoguided(denoise, weaker, self.use)
 
 
@@ -106,6 +111,7 @@ class GuidedSampler:
         self.data = data_spec(settings["facts"])
         self.method = build_method(settings["method"], settings["model"])
         self.sampling = build(self.method.Sampling, settings["sample"], f"{settings['method']}: sample")
+        self.captions = None if spec.captions is None else Captions.of(spec.captions)
         self.nets = load_networks(spec.run, self.method, self.data, self.device)
         if settings["ema"] is not None:
             load_average(self.nets, spec.run, settings["facts"], settings["ema"])
@@ -117,24 +123,28 @@ class GuidedSampler:
             raise ConfigError(f"{settings['method']} does not sample through a denoiser: it cannot be guided")
         self._check_windows()
 
-    def sample(self, seeds: range, wrap: Wrap = unwrapped) -> Iterator[Tensor]:
-        """Samples [n, *shape], tile by tile. Seed s has class s modulo the number of classes."""
-        classes = self.data.classes
+    def sample(self, seeds: range, wrap: Wrap = unwrapped, label_of: LabelOf | None = None) -> Iterator[Tensor]:
+        """Samples [n, *shape], tile by tile.
+
+        label_of: the class of a seed, or class and tokens for a run with captions. None: seed s has class s modulo the
+        number of classes, or class and caption of held-out picture s modulo their number.
+        """
 
         def sample_tile(labels: Tensor | None, rng: ImageRng) -> Tensor:
+            own = condition(self.method, labels)
             if not isinstance(self.method, Diffusion):
-                return self.method.sample(self.nets, self.sampling, labels, rng)
+                return self.method.sample(self.nets, self.sampling, own, rng)
             guidance = self.guidance(labels, rng)
 
             def wrapped(denoise: Denoiser) -> Denoiser:
                 return wrap(guidance(finite(denoise, rng, "the network")))
 
-            return self.method.sample(self.nets, self.sampling, labels, rng, wrap=wrapped)
+            return self.method.sample(self.nets, self.sampling, own, rng, wrap=wrapped)
 
-        return sample_tiles(sample_tile, seeds, (lambda seed: seed % classes) if classes else None, self.device)
+        return sample_tiles(sample_tile, seeds, label_of or self._label_of, self.device)
 
     def guidance(self, labels: Tensor | None, rng: ImageRng) -> Wrap:
-        """The weaker run and the guides, for images of these labels [B]; nothing without any."""
+        """The weaker run and the guides, for images of these labels, see `condition`; nothing without any."""
         guides = [trained.guide(labels) for trained in self.guides]
         apart = unwrapped if self.weaker is None else self.weaker.wrap(labels)
         if not guides and self.weaker is None:
@@ -149,6 +159,13 @@ class GuidedSampler:
         parts = [*self.guides, *([] if self.weaker is None else [self.weaker])]
         guides = dict.fromkeys(net for part in parts for net in part.nets.values())
         return counting({"nfe": list(self.nets.values()), "guide_calls": list(guides)})
+
+    @property
+    def _label_of(self) -> LabelOf | None:
+        classes = self.data.classes
+        if self.captions is not None:
+            return self.captions.row
+        return (lambda seed: seed % classes) if classes else None
 
     def _check_windows(self) -> None:
         """ConfigError for a guide that is outside its window at every evaluation of the sampler.
@@ -166,8 +183,9 @@ class GuidedSampler:
 
             return zeros
 
-        labels = torch.zeros(1, dtype=torch.int64, device=self.device) if self.data.classes else None
-        self.method.sample(self.nets, self.sampling, labels, SeededRng([0], self.device), wrap=recording)
+        labels = None if self._label_of is None else torch.tensor([self._label_of(0)], device=self.device)
+        own = condition(self.method, labels)
+        self.method.sample(self.nets, self.sampling, own, SeededRng([0], self.device), wrap=recording)
         if self.weaker is not None and self.weaker.use.interval is not None:
             law = within(constant(1.0), interval := self.weaker.use.interval)
             if not any(law(at, at.sigma).any() for at in evaluations):
@@ -209,6 +227,13 @@ class GuidedSampler:
         return self._loaded[folder]
 
 
+def condition(method: Trainable, labels: Tensor | None) -> Tensor | None:
+    """What a method is conditioned on: labels [B] are classes, [B, 1 + L] class and caption of each image."""
+    if labels is None or labels.ndim == 1:
+        return labels
+    return labels[:, 1:] if is_captioned(method) else labels[:, 0]
+
+
 def finite(denoise: Denoiser, rng: ImageRng, source: str) -> Denoiser:
     """The same denoiser; TrilemmaError with step and seed at its first NaN or infinity. source: for the message."""
 
@@ -235,7 +260,8 @@ def sampler_spec(inputs: Mapping[str, Artifact], config: SamplerConfig) -> Sampl
     guides = tuple(inputs[guide.guide].path for guide in config.guides)
     trunks = tuple(None if guide.trunk is None else inputs[guide.trunk].path for guide in config.guides)
     weaker = None if config.weaker is None else inputs["weaker"].path
-    return SamplerSpec(json.dumps(settings), inputs["run"].path, guides, trunks, weaker)
+    captions = inputs[CAPTIONS].path if CAPTIONS in inputs else None
+    return SamplerSpec(json.dumps(settings), inputs["run"].path, guides, trunks, weaker, captions)
 
 
 def images_per_task(images: int, workers: int) -> int:

@@ -1,6 +1,6 @@
 """pretrain: train a generator on prepared data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,12 +15,13 @@ from methods.core.types import DataSpec, Generator, Nets
 from pipeline.config.build import Block, build_method
 from pipeline.context import RunContext
 from pipeline.data.artifacts import Artifact, Draft
+from pipeline.data.captions import Captions
 from pipeline.data.loader import Prepared, checked
 from pipeline.data.row_index import open_rows
 from pipeline.errors import UserError
 from pipeline.training.averages import snapshot_steps, write_averages
 from pipeline.training.loop import DrawsOn, Job, Precision, outcome_of, train, write_trained
-from pipeline.training.networks import data_spec, load_run
+from pipeline.training.networks import data_spec, is_captioned, load_run
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,11 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
     if block.flip and len(data.shape) != 3:
         raise UserError(f"train.flip: these data have shape {list(data.shape)}: leave it out")
 
+    captions = Captions.of(inputs["data"].path) if is_captioned(method) else None
+
     def batches(split: str) -> Prepared:
-        return Prepared(open_rows(inputs["data"].path, split), data.classes > 0, block.batch, block.seed, block.flip)
+        rows, is_text = open_rows(inputs["data"].path, split), captions is not None
+        return Prepared(rows, data.classes > 0, block.batch, block.seed, block.flip, is_text)
 
     check_roles(method, config.method, config.roles)
     train_batches = checked(batches("train"), context.launch.workers)
@@ -74,7 +78,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
     if config.roles:
         job = replace(job, parent=load_run(inputs["from"], data), roles=config.roles)
     if len(data.shape) == 3:
-        job = replace(job, preview=Preview(method, data))
+        job = replace(job, preview=Preview(method, data, captions))
     context.launch.fit(train, job, context.state, context.watch)
     outcome = outcome_of(context.state)
     outcome.weights.pop(TEACHER, None)  # it is stored already
@@ -89,14 +93,19 @@ class Preview:
 
     method: Generator
     data: DataSpec
+    captions: Captions | None = None  # of which the first are used, in place of classes
 
     @torch.no_grad()
     def __call__(self, nets: Nets) -> np.ndarray:
-        classes = self.data.classes
+        classes, captions = self.data.classes, self.captions
+
+        def label_of(seed: int) -> int | Sequence[int]:
+            return seed % classes if captions is None else captions.row(seed)[1:]
+
         tiles = sample_tiles(
             lambda labels, rng: self.method.sample(nets, self.method.Sampling(), labels, rng),
             range(TILE),
-            (lambda seed: seed % classes) if classes else None,
+            label_of if classes or captions else None,
             next(next(iter(nets.values())).parameters()).device,
         )
         return to_uint8(torch.cat(list(tiles))).cpu().numpy()

@@ -52,6 +52,11 @@ def load_run(artifact: Artifact, data: DataSpec) -> Parent:
     return Parent(method, load_networks(artifact.path, method, data, torch.device("cpu")))
 
 
+def is_captioned(method: Trainable) -> bool:
+    """Whether it is conditioned on captions, in place of classes."""
+    return bool(getattr(method, "text", False))
+
+
 def _check_shapes(saved: Mapping[str, Tensor], built: Mapping[str, Tensor], where: str) -> None:
     for name in sorted(saved.keys() | built.keys()):
         came, needed = (list(of[name].shape) if name in of else "nothing" for of in (saved, built))
