@@ -16,12 +16,13 @@ from methods.core.devices import current_device
 from methods.core.guidance import Guide, constant, guided, within
 from methods.core.numbers import Positive
 from methods.core.rng import TILE, ImageRng, SeededRng, sample_tiles
-from methods.core.types import At, Denoiser, Diffusion, Prediction, Trainable, Wrap, unwrapped
+from methods.core.types import At, DataSpec, Denoiser, Diffusion, Prediction, Trainable, Wrap, unwrapped
 from pipeline.config.build import Block, build, build_method
 from pipeline.data.artifacts import Artifact, facts_of
 from pipeline.errors import ConfigError, TrilemmaError
 from pipeline.sampling.counting import counting
 from pipeline.training.averages import load_average
+from pipeline.training.latents import AUTOENCODER, Decoder, check_encoder
 from pipeline.training.networks import data_spec, load_networks
 
 TASKS_PER_WORKER = 4
@@ -50,6 +51,14 @@ class Weaker:
 
 
 @dataclass(frozen=True)
+class AutoencoderOf:
+    """The autoencoder of the latents that a run makes."""
+
+    method: str
+    model: Block
+
+
+@dataclass(frozen=True)
 class SamplerConfig:
     """How to sample: a run's method and settings, and its guides."""
 
@@ -59,6 +68,7 @@ class SamplerConfig:
     guides: list[Guidance]
     ema: Positive | None = None  # relative length of the average of weights to sample with; None: the method's own
     weaker: Weaker | None = None
+    decoder: AutoencoderOf | None = None  # None: what the run makes is what is wanted
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,7 @@ class SamplerSpec:
     guides: tuple[Path, ...]
     trunks: tuple[Path | None, ...]  # one per guide
     weaker: Path | None = None
+    decoder: Path | None = None
 
 
 class TrainedGuide(NamedTuple):
@@ -113,15 +124,21 @@ class GuidedSampler:
         guides = zip(settings["guides"], spec.guides, spec.trunks)
         self.guides = [self._load_guide(block, folder, trunk) for block, folder, trunk in guides]
         self.weaker = None if spec.weaker is None else self._load_weaker(settings["weaker"], spec.weaker)
+        self.decode = None if spec.decoder is None else self._load_decoder(settings["decoder"], spec.decoder)
         if (self.guides or self.weaker) and not isinstance(self.method, Diffusion):
             raise ConfigError(f"{settings['method']} does not sample through a denoiser: it cannot be guided")
         self._check_windows()
 
     def sample(self, seeds: range, wrap: Wrap = unwrapped) -> Iterator[Tensor]:
-        """Samples [n, *shape], tile by tile. Seed s has class s modulo the number of classes."""
+        """Samples [n, *shape], tile by tile; images, where there is a decoder. Seed s has class s modulo the number of
+        classes."""
         classes = self.data.classes
 
         def sample_tile(labels: Tensor | None, rng: ImageRng) -> Tensor:
+            samples = sample_undecoded(labels, rng)
+            return samples if self.decode is None else self.decode(samples)
+
+        def sample_undecoded(labels: Tensor | None, rng: ImageRng) -> Tensor:
             if not isinstance(self.method, Diffusion):
                 return self.method.sample(self.nets, self.sampling, labels, rng)
             guidance = self.guidance(labels, rng)
@@ -202,6 +219,15 @@ class GuidedSampler:
             load_average(nets, folder, facts_of(folder), block["ema"])
         return WeakerRun(method, use, nets)
 
+    def _load_decoder(self, block: Block, folder: Path) -> Decoder:
+        assert self.data.latents is not None
+        return Decoder.load(folder, block, self.data.latents, self.device)
+
+    @property
+    def stored(self) -> DataSpec:
+        """What is stored: data, or images where there is a decoder."""
+        return self.data if self.decode is None else self.data._replace(shape=self.decode.shape, latents=None)
+
     def _load(self, folder: Path, method: Trainable, ready: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         """A guide's networks; guides share those of one folder."""
         if folder not in self._loaded:
@@ -229,13 +255,15 @@ def finite(denoise: Denoiser, rng: ImageRng, source: str) -> Denoiser:
 
 
 def sampler_spec(inputs: Mapping[str, Artifact], config: SamplerConfig) -> SamplerSpec:
-    """inputs: the run, and its guides by name."""
+    """inputs: the run, its guides by name, and the autoencoder of its latents; UserError if it is another one's."""
+    check_encoder(inputs)
     settings = asdict(config) | {"facts": inputs["run"].manifest.facts}
     settings["digests"] = [inputs[role].digest for role in sorted(inputs)]  # other weights make another sampler
     guides = tuple(inputs[guide.guide].path for guide in config.guides)
     trunks = tuple(None if guide.trunk is None else inputs[guide.trunk].path for guide in config.guides)
     weaker = None if config.weaker is None else inputs["weaker"].path
-    return SamplerSpec(json.dumps(settings), inputs["run"].path, guides, trunks, weaker)
+    decoder = None if config.decoder is None else inputs[AUTOENCODER].path
+    return SamplerSpec(json.dumps(settings), inputs["run"].path, guides, trunks, weaker, decoder)
 
 
 def images_per_task(images: int, workers: int) -> int:
