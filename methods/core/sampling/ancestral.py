@@ -32,13 +32,20 @@ class StepNet(nn.Module):
     """A network conditioned on the step of the chain it was trained on.
 
     body(x_vp [B, *shape], time [B] = time_scale * step, labels [B] int64 or None); classes 0 if it is unconditional.
-    has_null: the body has one class more, for no class.
+    has_null: the body has one class more, for no class. clips: samplers keep predicted images in [-1, 1].
     """
 
     def __init__(
-        self, body: nn.Module, shape: tuple[int, ...], classes: int = 0, time_scale: float = 1.0, has_null: bool = False
+        self,
+        body: nn.Module,
+        shape: tuple[int, ...],
+        classes: int = 0,
+        time_scale: float = 1.0,
+        has_null: bool = False,
+        clips: bool = True,
     ) -> None:
         super().__init__()
+        self.clips = clips
         self.body, self.shape, self.classes, self.time_scale, self.has_null = body, shape, classes, time_scale, has_null
 
     def forward(self, x: Tensor, step: Tensor, labels: Tensor | None = None) -> Tensor:
