@@ -58,6 +58,12 @@ runs:
     model: {{net: mlp, width: 16, depth: 1, conditional: false}}
     train: {{steps: 20, batch: 32}}
     sample: {{steps: 3}}
+  truncated:
+    dataset: small-latents
+    method: tdpm.TDPM
+    model: {{schedule: latent, kept: 150, net: mlp, width: 16, depth: 1}}
+    train: {{steps: 20, batch: 32, collapse: null}}
+    sample: {{spacing: "3", eta: 0.0}}
 guides:
   dg:
     run: latent
@@ -105,8 +111,15 @@ def test_a_run_on_latents_is_decoded_and_measured_as_images(study: Study) -> Non
     path = np.load(study.out / "sample" / "latent" / "path.npy")
     assert (path.dtype, path.shape[2:]) == (np.uint8, (1, 16, 16))
     assert facts_of(study.out / "sample" / "latent")["shape"] == [1, 16, 16]
-    assert entries_on(study, "glyphs") == ["latent", "latent-dg"]
+    assert entries_on(study, "glyphs") == ["latent", "latent-dg", "truncated"]
     assert entries(study)["check-metrics"] == ["glyphs"]
+
+
+def test_a_truncated_chain_of_latents_takes_one_call_more_than_it_visits_states(study: Study, tmp_path: Path) -> None:
+    own = copied(study, tmp_path)
+    sampled = computed(own, "sample", "truncated")
+    assert sampled.manifest.facts["nfe"] == 4
+    assert read_pictures(sampled.path, "samples-0").images.shape == (96, 1, 16, 16)
 
 
 def test_every_card_has_the_encoders_digest_beside_the_images_own_real_vs_real_value(study: Study) -> None:
