@@ -5,7 +5,7 @@ parts are kept in the state, so that a killed preparation resumes after the last
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +18,7 @@ from methods.core.pixels import from_uint8
 from methods.core.rng import TILE, SeededRng, fold
 from methods.core.types import Autoencoder, Latents, Nets
 from pipeline.config.build import Block, build_method
-from pipeline.context import RunContext
+from pipeline.context import RunContext, State
 from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.row_index import ShardedRows, open_rows
 from pipeline.data.shards import Pictures, decode, encode_arrow, rows_per_shard
@@ -44,6 +44,14 @@ class Config:
     scaling: Literal["channel", "single"] | Positive
 
 
+class Shard(NamedTuple):
+    """A file of latents, and the rows of its split that it holds."""
+
+    split: str
+    name: str
+    rows: range
+
+
 class Part(NamedTuple):
     """Images that were encoded together, not scaled yet; noise: the mean posterior standard deviation by channel."""
 
@@ -57,62 +65,63 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
     spec = data_spec(images)
     nets = load_networks(inputs["autoencoder"].path, method, spec, current_device())
     shape = method.latent_shape(spec.shape)
-    size = -(-rows_per_shard(shape, np.dtype(np.float32)) // TILE) * TILE
-    splits = [split for split in images["rows"] if split != CLASSIFIER]
-    rows = {split: open_rows(data.path, split) for split in splits}
-    names = {split: [f"{split}-{k:05d}.arrow" for k in range(-(-len(rows[split]) // size))] for split in splits}
-    total, done = sum(map(len, rows.values())), 0
+    rows = {split: open_rows(data.path, split) for split in images["rows"] if split != CLASSIFIER}
+    wanted = list(_shards(rows, -(-rows_per_shard(shape, np.dtype(np.float32)) // TILE) * TILE))
     moments, noise = np.zeros((2, shape[0])), np.zeros(shape[0])
-    for split in splits:
-        for number, name in enumerate(names[split]):
-            wanted = range(number * size, min((number + 1) * size, len(rows[split])))
-            part = _load_or_encode(name, split, rows[split], wanted, method, nets, context)
-            if split == "train":
-                values = part.pictures.images.astype(np.float64)
-                moments += np.stack([values.sum((0, 2, 3)), np.square(values).sum((0, 2, 3))])
-                noise += np.array(part.noise) * len(part.pictures)
-            context.watch.progress(done := done + len(part.pictures), total)
+    for number, shard in enumerate(wanted, 1):
+        part = _load_or_encode(shard, rows[shard.split], method, nets, context.state)
+        if shard.split == "train":
+            values = part.pictures.images.astype(np.float64)
+            moments += np.stack([values.sum((0, 2, 3)), np.square(values).sum((0, 2, 3))])
+            noise += np.array(part.noise) * len(part.pictures)
+        context.watch.progress(number, len(wanted))
     count = len(rows["train"])
     mean, std = _scale(moments / (count * int(np.prod(shape[1:]))), config.scaling)
-    by_split = {split: SplitFacts() for split in splits}
-    for split in splits:
-        for name in names[split]:
-            raw = decode(context.state.load(name) or b"")
-            scaled = ((raw.images - mean[:, None, None]) / std[:, None, None]).astype(np.float32)
-            pictures = Pictures(scaled, *raw[1:])
-            (out.path / name).write_bytes(encode_arrow(pictures))
-            by_split[split].add(pictures)
+    by_split = {split: SplitFacts() for split in rows}
+    for shard in wanted:
+        raw = decode(context.state.load(shard.name) or b"")
+        scaled = ((raw.images - mean[:, None, None]) / std[:, None, None]).astype(np.float32)
+        pictures = Pictures(scaled, *raw[1:])
+        (out.path / shard.name).write_bytes(encode_arrow(pictures))
+        by_split[shard.split].add(pictures)
     latents = Latents(encoder_of(inputs["autoencoder"]), tuple(mean.tolist()), tuple(std.tolist()))
     out.facts.update(_facts(images, shape, by_split, latents, noise / count))
 
 
-def _load_or_encode(
-    name: str, split: str, rows: ShardedRows, part: range, method: Autoencoder, nets: Nets, context: RunContext
-) -> Part:
-    """The part with these rows; from the state if it was made before, else it is kept there."""
-    content, about = context.state.load(name), context.state.load(f"{name}.json")
+def _shards(rows: Mapping[str, ShardedRows], size: int) -> Iterator[Shard]:
+    for split, of_split in rows.items():
+        for number, start in enumerate(range(0, len(of_split), size)):
+            yield Shard(split, f"{split}-{number:05d}.arrow", range(start, min(start + size, len(of_split))))
+
+
+def _load_or_encode(shard: Shard, rows: ShardedRows, method: Autoencoder, nets: Nets, state: State) -> Part:
+    """rows: of the split. From the state if it was made before, else it is kept there."""
+    content, about = state.load(shard.name), state.load(f"{shard.name}.json")
     if content is None or about is None:
-        encoded = _encoded(split, rows, part, method, nets)
-        context.state.save(name, content := encode_arrow(encoded.pictures))
-        context.state.save(f"{name}.json", about := json.dumps(encoded.noise).encode())
+        encoded = _encoded(shard, rows, method, nets)
+        state.save(shard.name, content := encode_arrow(encoded.pictures))
+        state.save(f"{shard.name}.json", about := json.dumps(encoded.noise).encode())
     return Part(decode(content), json.loads(about))
 
 
 @torch.no_grad()
-def _encoded(split: str, rows: ShardedRows, part: range, method: Autoencoder, nets: Nets) -> Part:
+def _encoded(shard: Shard, rows: ShardedRows, method: Autoencoder, nets: Nets) -> Part:
     """Tile by tile; the last one is filled up with the first rows."""
-    known, latents, noise = rows.take(np.array(part)).read(), list[torch.Tensor](), list[torch.Tensor]()
-    for start in range(0, len(part), TILE):
-        index = np.arange(start, start + TILE) % len(part)
+    known, latents, noise = rows.take(np.array(shard.rows)).read(), list[torch.Tensor](), list[torch.Tensor]()
+    for start in range(0, len(known), TILE):
+        index = np.arange(start, start + TILE) % len(known)
         images = from_uint8(torch.from_numpy(known.images[index])).to(device := current_device())
         mean, std = method.encode(nets, images)
-        draws = SeededRng([fold("latents", split, part[i]) for i in index], device).normal(*mean.shape[1:])
-        kept = min(TILE, len(part) - start)
+        seeds = [fold("latents", shard.split, shard.rows[i]) for i in index]
+        draws = SeededRng(seeds, device).normal(*mean.shape[1:])
+        kept = len(known) - start
         latents.append((mean + std * draws)[:kept].cpu())
         noise.append(std[:kept].double().mean((2, 3)).cpu())
     encoded = torch.cat(latents).float().numpy()
     if not np.isfinite(encoded).all():
-        raise UserError(f"{split}: latents are NaN or infinite: the autoencoder's weights are broken; train it again")
+        raise UserError(
+            f"{shard.name}: latents are NaN or infinite: the autoencoder's weights are broken; train it again"
+        )
     return Part(Pictures(encoded, *known[1:]), torch.cat(noise).mean(0).tolist())
 
 
