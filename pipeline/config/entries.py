@@ -44,7 +44,7 @@ class DatasetEntry:
 class RunEntry:
     """A generator: its method, training and sampling."""
 
-    dataset: str  # an entry of `datasets`
+    dataset: str  # an entry of `datasets` or `latents`
     method: str  # "edm.EDM": class EDM of methods/edm.py
     model: Block  # fields of that class
     train: Block  # fields of `Train` of the stage pretrain
@@ -77,7 +77,7 @@ class DerivedEntry(RunEntry):
 class ClassifierEntry:
     """A guide that is trained on real images and their labels alone."""
 
-    dataset: str  # an entry of `datasets`
+    dataset: str  # an entry of `datasets` or `latents`
     method: str  # such as classifier_guidance.Classifier
     model: Block  # fields of that class
     train: Block  # fields of `GuideTrain`
