@@ -76,9 +76,10 @@ class Encoder(nn.Module):
         super().__init__()
         self.conv_in = Conv2d(inputs, channels[0], 3)
         widths = zip((channels[0], *channels), channels)
-        self.down_blocks = nn.ModuleList([Level(*pair, layers, groups) for pair in widths])
-        for level, width in zip(list(self.down_blocks)[:-1], channels):
+        levels = [Level(*pair, layers, groups) for pair in widths]
+        for level, width in zip(levels[:-1], channels):
             level.downsamplers.append(Downsample(width))
+        self.down_blocks = nn.ModuleList(levels)
         self.mid_block = Middle(channels[-1], groups, attention)
         self.conv_norm_out = GroupNorm(groups, channels[-1], EPS)
         self.conv_out = Conv2d(channels[-1], outputs, 3)
@@ -99,9 +100,10 @@ class Decoder(nn.Module):
         self.conv_in = Conv2d(inputs, coarse_first[0], 3)
         self.mid_block = Middle(coarse_first[0], groups, attention)
         widths = zip((coarse_first[0], *coarse_first), coarse_first)
-        self.up_blocks = nn.ModuleList([Level(*pair, layers + 1, groups) for pair in widths])
-        for level, width in zip(list(self.up_blocks)[:-1], coarse_first):
+        levels = [Level(*pair, layers + 1, groups) for pair in widths]
+        for level, width in zip(levels[:-1], coarse_first):
             level.upsamplers.append(Upsample(width))
+        self.up_blocks = nn.ModuleList(levels)
         self.conv_norm_out = GroupNorm(groups, channels[0], EPS)
         self.conv_out = Conv2d(channels[0], outputs, 3)
 

@@ -38,4 +38,4 @@ def kl_autoencoder(fixture: Fixture) -> None:
         close(net.decode(posterior.mean), fixture["mode_reconstruction"], TOLERANCE)
         close(posterior.kl(), fixture["kl"], TOLERANCE, TOLERANCE)
         loss, _ = method.loss("autoencoder", {"autoencoder": net}, Batch(x), {"noise": noise}, 0)
-        close(loss, np.mean(fixture["l1_sum"] + 0.01 * fixture["kl"]), TOLERANCE, TOLERANCE)
+        close(loss, float(np.mean(fixture["l1_sum"] + 0.01 * fixture["kl"])), TOLERANCE, TOLERANCE)
