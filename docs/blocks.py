@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 import methods as methods_package
 from pipeline.config.entries import KINDS, LaunchEntry
 from pipeline.data import datasets as datasets_package
+from pipeline.stages.autoencode import Train as AutoencoderTrain
 from pipeline.stages.features import Config as FeaturesConfig
 from pipeline.stages.prepare import Config as PrepareConfig
 from pipeline.stages.pretrain import Train
@@ -48,6 +49,7 @@ TRAIN: dict[str, tuple[type, ...]] = {  # the `train` block of each kind of entr
     "classifiers": (GuideTrain, Imported),
     "guides": (GuideTrain, Imported),
     "stacks": (StackTrain,),
+    "autoencoders": (AutoencoderTrain, Imported),
 }
 ON_BAD_RECORD = "on_bad_record"  # a key of `options` that every source has
 

@@ -74,7 +74,8 @@ def _entry(kind: str, entry: type) -> Schema:
         properties["features"] = features
         schema["allOf"] = _choices(schema, "source", {name: {"options": f"{name}.options"} for name in sources()})
     if "method" in properties:
-        fitting = {name: cls for name, cls in methods().items() if hasattr(cls, "Sampling") == ("sample" in properties)}
+        part = "decode" if kind == "autoencoders" else "Sampling" if "sample" in properties else "Use"
+        fitting = {name: cls for name, cls in methods().items() if hasattr(cls, part)}
         parts = {"model": "model", "sample": "sample"} if "sample" in properties else {"model": "model"}
         choices = {name: {key: f"{name}.{part}" for key, part in parts.items()} for name in fitting}
         if "members" in properties:

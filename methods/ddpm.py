@@ -26,7 +26,7 @@ class Sampling:
     spacing: str | None = None  # "250": evenly; "90,60,20": by section; "ddim50": one stride; None: all
     eta: NotNegative | None = None  # None: ancestral; else DDIM, 0 deterministic
     variance: Literal["small", "large"] = "large"  # of ancestral steps: the posterior's, or beta
-    clip: bool = True  # the predicted image, to [-1, 1]
+    clip: bool | None = None  # the predicted image, to [-1, 1]; None: yes, unless the data are latents
     cfg_weight: Number = 0.0  # classifier-free guidance: 0 none (Ho and Salimans' w; DiT's and DG's scale is 1 + w)
     cfg_interval: tuple[NotNegative, NotNegative] | None = (
         None  # guide only steps that begin at noise levels (low, high]
@@ -43,7 +43,7 @@ class DDPM(ChainModel):
     """Predicts the noise of every state of a fixed chain. Defaults: CIFAR-10."""
 
     steps: Count = 1000  # T
-    schedule: Literal["linear", "cosine"] = "linear"  # of the noise levels
+    schedule: Literal["linear", "cosine", "latent"] = "linear"  # of the noise levels
     net: Literal["unet", "mlp"] = "unet"  # ADM's U-Net for square images; mlp for points too
     conditional: bool = False  # on the classes, where the data have any
     label_dropout: Fraction = 0.0  # probability that an image's class is hidden, for classifier-free guidance (0.1)
@@ -60,7 +60,8 @@ class DDPM(ChainModel):
     def build(self, data: DataSpec) -> dict[str, nn.Module]:
         classes = data.classes if self.conditional else 0
         hides = bool(classes) and self.label_dropout > 0
-        return {"denoiser": StepNet(self._body(data.shape, classes + hides), data.shape, classes, has_null=hides)}
+        body, clips = self._body(data.shape, classes + hides), data.latents is None
+        return {"denoiser": StepNet(body, data.shape, classes, has_null=hides, clips=clips)}
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:
         draws = {"index": rng.integers(self.steps, len(batch.images)), "noise": rng.normal(*batch.images.shape)}

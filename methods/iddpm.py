@@ -33,7 +33,7 @@ class Sampling:
 
     spacing: str | None = None  # as DDPM's; None: 250 states, or all if fewer
     eta: NotNegative | None = None  # None: ancestral; else DDIM, 0 deterministic
-    clip: bool = True  # the predicted image, to [-1, 1]
+    clip: bool | None = None  # the predicted image, to [-1, 1]; None: yes, unless the data are latents
     cfg_weight: Number = 0.0  # classifier-free guidance: 0 none (Ho and Salimans' w; DiT's and DG's scale is 1 + w)
     cfg_interval: tuple[NotNegative, NotNegative] | None = (
         None  # guide only steps that begin at noise levels (low, high]
@@ -63,7 +63,7 @@ class IDDPM(ChainModel):
     """
 
     steps: Count = 4000  # T
-    schedule: Literal["linear", "cosine"] = "cosine"  # of the noise levels
+    schedule: Literal["linear", "cosine", "latent"] = "cosine"  # of the noise levels
     objective: Objective = "rescaled-mse"  # see `losses`
     predicts: Predicts = "noise"  # the network's output
     variance: Variance = "learned"  # of a step back: the posterior's, beta, or between the two
@@ -99,9 +99,9 @@ class IDDPM(ChainModel):
         classes = data.classes if self.conditional and not self.text else 0
         hides = bool(classes) and self.label_dropout > 0
         time_scale = 1000 / self.steps if self.rescale_times else 1.0
-        nets: dict[str, nn.Module] = {
-            "denoiser": StepNet(self._body(data, classes + hides), data.shape, classes, time_scale, hides, self.text)
-        }
+        body, clips = self._body(data, classes + hides), data.latents is None
+        denoiser = StepNet(body, data.shape, classes, time_scale, hides, self.text, clips)
+        nets: dict[str, nn.Module] = {"denoiser": denoiser}
         return nets | ({"history": LossHistory(self.steps)} if self.times == "loss-aware" else {})
 
     def draw(self, player: str, batch: Batch, rng: StepRng) -> Draws:

@@ -36,7 +36,7 @@ class Sampling:
     spacing: str | None = None  # of the kept states; "5": evenly; None: all
     eta: NotNegative | None = None  # None: ancestral; else DDIM, 0 deterministic
     variance: Literal["small", "large"] = "large"  # of ancestral steps: the posterior's, or beta
-    clip: bool | None = None  # the predicted image, to [-1, 1]; None: in ancestral steps only (official code)
+    clip: bool | None = None  # the predicted image, to [-1, 1]; None: in ancestral steps (official code), latents never
 
     def __post_init__(self) -> None:
         check_steps_back(self.eta, self.variance)
@@ -105,7 +105,8 @@ class TDPM:
         classes = data.classes if self.conditional else 0
         names = {"denoiser", self.prior_net} if self.kept else {self.prior_net}
         nets: dict[str, nn.Module] = {
-            name: StepNet(self._body(data.shape, classes), data.shape, classes) for name in sorted(names)
+            name: StepNet(self._body(data.shape, classes), data.shape, classes, clips=data.latents is None)
+            for name in sorted(names)
         }
         return nets | {"discriminator": self._discriminator(data.shape, classes)}
 
@@ -169,7 +170,7 @@ class TDPM:
             return x.float()
         chain = self.kept_chain.spaced(sampling.spacing)
         denoise = wrap(self.denoiser(nets["denoiser"], labels))
-        clip = sampling.eta is None if sampling.clip is None else sampling.clip
+        clip = net.clips and sampling.eta is None if sampling.clip is None else sampling.clip
         return walk(denoise, x, chain, rng, sampling.eta, sampling.variance, clip)
 
     @property

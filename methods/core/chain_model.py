@@ -18,7 +18,7 @@ class ChainModel(ABC):
     """Subclasses are frozen dataclasses that have these fields and build a `StepNet`."""
 
     steps: int
-    schedule: Literal["linear", "cosine"]
+    schedule: Literal["linear", "cosine", "latent"]
     conditional: bool
     text: bool = False
     label_dropout: float
@@ -63,4 +63,5 @@ class ChainModel(ABC):
         guidance = (self.label_dropout, sampling.cfg_weight, sampling.cfg_interval, sampling.cfg_channels)
         denoise = wrap(classifier_free_denoiser(self.denoiser, net, labels, *guidance))
         x, chain = rng.normal(*net.shape), self.chain.spaced(spacing)
-        return walk(denoise, x, chain, rng, sampling.eta, variance, sampling.clip, source)
+        clip = net.clips if sampling.clip is None else sampling.clip
+        return walk(denoise, x, chain, rng, sampling.eta, variance, clip, source)

@@ -42,6 +42,14 @@ def unwrapped(denoise: Denoiser) -> Denoiser:
     return denoise
 
 
+class Latents(NamedTuple):
+    """The data are latents of images: as encoded, with `mean` subtracted and divided by `std`."""
+
+    encoder: str  # SHA-256 of the autoencoder's weights
+    mean: tuple[float, ...]  # by channel
+    std: tuple[float, ...]
+
+
 class DataSpec(NamedTuple):
     """Facts about the data from which a method builds its networks."""
 
@@ -51,6 +59,7 @@ class DataSpec(NamedTuple):
     attributes: tuple[int, ...] = ()  # the number of values of each attribute
     vocabulary: int = 0  # words; 0 without captions
     tokens: int = 0  # length of a caption, padded with token 0
+    latents: Latents | None = None  # None: images or points
 
 
 class Batch(NamedTuple):
@@ -182,6 +191,22 @@ class Starting(Trainable, Protocol):
 
     def start(self, nets: Nets, parent: Parent) -> None:
         """Set the weights of fresh `nets`. ValueError, with what to do, if the other run does not fit."""
+        ...
+
+
+class Autoencoder(Trainable, Protocol):
+    """A method that turns images into latents and back, trained by itself before the runs on its latents."""
+
+    def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Of images of this shape."""
+        ...
+
+    def encode(self, nets: Nets, images: Tensor) -> tuple[Tensor, Tensor]:
+        """images [B, C, H, W] in [-1, 1] -> mean and standard deviation of their latents, [B, *latent_shape] each."""
+        ...
+
+    def decode(self, nets: Nets, latents: Tensor) -> Tensor:
+        """latents [B, *latent_shape], as encoded -> images, about in [-1, 1]."""
         ...
 
 

@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.training.importers.checkpoints import NETS, Format, dit_model_of, fit, model_of, read_checkpoint
 from pipeline.training.networks import data_spec
 
-TRAINED = ("runs", "classifiers", "guides")
+TRAINED = ("runs", "classifiers", "guides", "autoencoders")
 
 
 def print_entry(folder: Path, file: Path, format: str, name: str | None) -> None:

@@ -49,7 +49,7 @@ def reference(
 
 def import_checkpoint(
     file: Annotated[Path, typer.Argument(help="an official checkpoint")],
-    format: Annotated[str, typer.Option("--as", help="edm, adm, iddpm, ddgan, dg or dit")],
+    format: Annotated[str, typer.Option("--as", help="edm, adm, iddpm, ddgan, dg, dit or kl")],
     name: Annotated[str | None, typer.Option(help="a run, classifier or guide with this network")] = None,
 ) -> None:
     """Check a checkpoint, and print the params.yaml entry that loads it."""

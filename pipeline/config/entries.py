@@ -44,7 +44,7 @@ class DatasetEntry:
 class RunEntry:
     """A generator: its method, training and sampling."""
 
-    dataset: str  # an entry of `datasets`
+    dataset: str  # an entry of `datasets` or `latents`
     method: str  # "edm.EDM": class EDM of methods/edm.py
     model: Block  # fields of that class
     train: Block  # fields of `Train` of the stage pretrain
@@ -77,10 +77,29 @@ class DerivedEntry(RunEntry):
 class ClassifierEntry:
     """A guide that is trained on real images and their labels alone."""
 
-    dataset: str  # an entry of `datasets`
+    dataset: str  # an entry of `datasets` or `latents`
     method: str  # such as classifier_guidance.Classifier
     model: Block  # fields of that class
     train: Block  # fields of `GuideTrain`
+
+
+@dataclass(frozen=True)
+class AutoencoderEntry:
+    """Images to latents and back, for runs on the latents."""
+
+    dataset: str  # an entry of `datasets`
+    method: str  # autoencoder.KLAutoencoder
+    model: Block  # fields of that class
+    train: Block  # fields of `Train` of the stage autoencode
+
+
+@dataclass(frozen=True)
+class LatentsEntry:
+    """The latents of a dataset's images, a dataset for runs and guides; runs on it are measured as images."""
+
+    of: str  # an entry of `autoencoders`
+    source: Literal["latents"] = "latents"
+    scaling: Literal["channel", "single"] | Positive = "channel"  # mean 0 and std 1 of each; one std; or a factor
 
 
 @dataclass(frozen=True)
@@ -142,6 +161,8 @@ class LaunchEntry:
 
 KINDS: dict[str, type] = {
     "datasets": DatasetEntry,
+    "autoencoders": AutoencoderEntry,
+    "latents": LatentsEntry,
     "runs": RunEntry,
     "derived": DerivedEntry,
     "classifiers": ClassifierEntry,

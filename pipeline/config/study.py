@@ -13,12 +13,14 @@ from typing import Any
 from pipeline.config.build import Block, as_block, build, check_keys, nearest, pick, shown
 from pipeline.config.entries import (
     KINDS,
+    AutoencoderEntry,
     AutoguidedEntry,
     ClassifierEntry,
     DatasetEntry,
     DerivedEntry,
     GuidedEntry,
     GuideEntry,
+    LatentsEntry,
     LaunchEntry,
     RunEntry,
     StackEntry,
@@ -42,6 +44,8 @@ class Study:
     launch: LaunchEntry
     sweeps: dict[str, Block]  # see pipeline/sweeps/entry.py
     datasets: dict[str, DatasetEntry]
+    autoencoders: dict[str, AutoencoderEntry]
+    latents: dict[str, LatentsEntry]  # datasets too, wherever an entry names one to train on
     runs: dict[str, RunEntry]  # those of `derived` too
     classifiers: dict[str, ClassifierEntry]
     guides: dict[str, GuideEntry]
@@ -57,6 +61,10 @@ class Study:
     def name(self) -> str:
         return self.folder.name if self.root != self.folder else "root"
 
+    def measured_as(self, dataset: str) -> str:
+        """The dataset whose images or points samples are compared with: of latents, that of the autoencoder."""
+        return self.autoencoders[self.latents[dataset].of].dataset if dataset in self.latents else dataset
+
 
 def load_study(file: Path) -> Study:
     """Read and check everything that can be checked without importing a method."""
@@ -66,6 +74,9 @@ def load_study(file: Path) -> Study:
     for name, entry in blocks["runs"].items():
         if "from" in entry:
             raise ConfigError(f"{file.name}: runs.{name}: a run with `from` belongs under `derived`: move it there")
+    for name, entry in blocks["datasets"].items():
+        if entry.get("source") == "latents":
+            raise ConfigError(f"{file.name}: datasets.{name}: latents belong under `latents`: move it there")
     entries = {
         kind: {name: build(entry_type, entry, f"{file.name}: {kind}.{name}") for name, entry in blocks[kind].items()}
         for kind, entry_type in KINDS.items()
@@ -153,10 +164,21 @@ def _check_references(study: Study) -> None:
             raise ConfigError(
                 f"datasets.{name}.source: no pipeline/data/datasets/{dataset.source}.py{near}; there are {there}"
             )
+    for name, encoder in study.autoencoders.items():
+        with naming(f"autoencoders.{name}"):
+            pick(study.datasets, encoder.dataset, "dataset")
+            _check_encodes(encoder.method, study)
+            _check_train(encoder.train)
+    for name, latents in study.latents.items():
+        with naming(f"latents.{name}"):
+            pick(study.autoencoders, latents.of, "autoencoder")
+            if name in study.datasets:
+                raise ConfigError("a dataset has the same name: rename one of them")
+    every = {**study.datasets, **study.latents}
     for kind, trained in (("runs", study.runs), ("classifiers", study.classifiers), ("stacks", study.stacks)):
         for name, entry in trained.items():
             with naming(f"{'derived' if isinstance(entry, DerivedEntry) else kind}.{name}"):
-                pick(study.datasets, entry.dataset, "dataset")
+                pick(study.datasets if kind == "stacks" else every, entry.dataset, "dataset")
                 method_modules(entry.method, study.root, study.folder)
                 _check_train(entry.train)
                 if kind == "stacks" and entry.model.get("text"):
@@ -186,6 +208,8 @@ def _check_references(study: Study) -> None:
                 raise ConfigError("guided: an autoguided entry cannot translate: name one of `guided`")
             if study.runs[study.guided[translation.guided].run].model.get("text"):
                 raise ConfigError("guided: its run needs captions, which a translation does not give: name another")
+            if study.runs[study.guided[translation.guided].run].dataset in study.latents:
+                raise ConfigError("guided: its run is on latents, and images are translated: name one on images")
 
 
 def _check_derived(study: Study, name: str, entry: DerivedEntry) -> None:
@@ -229,16 +253,26 @@ def _check_guide(study: Study, name: str, guide: GuideEntry) -> None:
 
 def _check_guides(method: str, module: str, cls: str, root: Path) -> None:
     """ConfigError for a class that generates and does not guide: the discriminator of a GAN is no density ratio."""
-    ours = root.joinpath(*module.split(".")).with_suffix(".py")
-    file = ours if module.startswith("methods.") else locate(module)
-    assert file is not None  # `method_modules` read it
-    classes = {node.name: node.body for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)}
-    defined = {node.name for node in classes[cls] if isinstance(node, ast.FunctionDef)}
+    defined = _functions(module, cls, root)
     if "sample" in defined and "guide" not in defined:
         raise ConfigError(
             f"method {shown(method)}: it generates images and guides no run (the discriminator of a GAN is no density "
             "ratio): name discriminator_guidance.Discriminator, or another method with `guide`"
         )
+
+
+def _check_encodes(method: str, study: Study) -> None:
+    if not {"encode", "decode"} <= _functions(*method_modules(method, study.root, study.folder), study.root):
+        raise ConfigError(f"method {shown(method)}: it has no encode and decode: name autoencoder.KLAutoencoder")
+
+
+def _functions(module: str, cls: str, root: Path) -> set[str]:
+    """Those that a method's class defines itself."""
+    ours = root.joinpath(*module.split(".")).with_suffix(".py")
+    file = ours if module.startswith("methods.") else locate(module)
+    assert file is not None  # `method_modules` read it
+    classes = {node.name: node.body for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)}
+    return {node.name for node in classes[cls] if isinstance(node, ast.FunctionDef)}
 
 
 def _check_dataset(study: Study, classifier: str, dataset: str) -> None:

@@ -14,7 +14,13 @@ from pipeline.data.artifacts import OUTSIDE, canonical
 from pipeline.errors import UserError
 
 FOLDER = "check"  # in `out`
-READING_OUTSIDE = ("prepare", "pretrain", "classify", "discriminate")  # stages that may read data outside the study
+READING_OUTSIDE = (
+    "prepare",
+    "autoencode",
+    "pretrain",
+    "classify",
+    "discriminate",
+)  # stages that may read data outside the study
 
 
 def check_study(folder: Path) -> None:
@@ -41,6 +47,9 @@ def _blocks(study: Study) -> dict[Path, str]:
     files = {Path(f"{kind}.json"): entries for kind, entries in blocks.items()}
     for name, entry in blocks["datasets"].items():
         files |= {Path("datasets", name, f"{block}.json"): value for block, value in entry.items()}
+    for name in study.latents:
+        like = blocks["datasets"][study.measured_as(name)]
+        files |= {Path("datasets", name, f"{block}.json"): like[block] for block in ("evaluate", "options")}
     return {file: f"{canonical(value)}\n" for file, value in files.items()}
 
 

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.config.build import Block, pick
-from pipeline.config.entries import AutoguidedEntry, ClassifierEntry, DerivedEntry, GuideEntry, RunEntry
+from pipeline.config.entries import (
+    AutoencoderEntry,
+    AutoguidedEntry,
+    ClassifierEntry,
+    DerivedEntry,
+    GuideEntry,
+    RunEntry,
+)
 from pipeline.config.study import Study, method_modules
 from pipeline.dag.code_version import code_version
 from pipeline.dag.entry_settings import model_of, run_of, sampler_of
@@ -18,6 +25,8 @@ from pipeline.data.artifacts import OUTSIDE, key_of
 from pipeline.errors import ConfigError
 from pipeline.metrics.features.weights import INCEPTION, KNOWN, verified_path, weights_folder
 from pipeline.store.external import locate
+
+Trained = AutoencoderEntry | RunEntry | ClassifierEntry | GuideEntry
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,9 @@ class Call:
 
 
 def prepare(study: Study, name: str) -> Call:
+    if name in study.latents:
+        inputs = {"data": _out(study, "prepare", study.measured_as(name))}
+        return _of_latents(study, "prepare-latents", "prepare", name, inputs, {"scaling": study.latents[name].scaling})
     dataset = pick(study.datasets, name, "dataset")
     options = dict(dataset.options)
     path, on_bad_record = options.pop("path", None), options.pop("on_bad_record", None)
@@ -61,7 +73,14 @@ def prepare(study: Study, name: str) -> Call:
 
 
 def features(study: Study, name: str) -> Call:
-    """The downloaded weights of a feature network are no file of the study: their digest is a setting of this call."""
+    """The downloaded weights of a feature network are no file of the study: their digest is a setting of this call.
+
+    Latents have no features of their own: their images are reconstructed, and measured as the images of a run would be.
+    """
+    if name in study.latents:
+        inputs = _real(study, measured_as := study.measured_as(name)) | {"latents": _out(study, "prepare", name)}
+        config = {"images": study.datasets[measured_as].evaluate.images}
+        return _of_latents(study, "reconstruct", "features", name, inputs, config)
     dataset = pick(study.datasets, name, "dataset")
     config = dataset.features | {"images": dataset.evaluate.images}
     if "inception" in config:
@@ -74,6 +93,11 @@ def check_metrics(study: Study, name: str) -> Call:
     dataset = pick(study.datasets, name, "dataset")
     inputs = {"data": _out(study, "prepare", name), "features": _out(study, "features", name)}
     return _call(study, "check-metrics", name, name, inputs, {"images": dataset.evaluate.images})
+
+
+def autoencode(study: Study, name: str) -> Call:
+    encoder = pick(study.autoencoders, name, "autoencoder")
+    return _training(study, "autoencode", name, encoder, encoder.dataset, encoder.model)
 
 
 def pretrain(study: Study, name: str) -> Call:
@@ -94,7 +118,8 @@ def generate(study: Study, name: str) -> Call:
     Guides of one run have one key, so their fakes are sampled once.
     """
     run = pick(study.guides, name, "guide").run
-    config = {"sampler": sampler_of(study, run), "images": study.datasets[study.runs[run].dataset].fakes}
+    dataset = study.measured_as(study.runs[run].dataset)
+    config = {"sampler": sampler_of(study, run), "images": study.datasets[dataset].fakes}
     return replace(_sample_call(study, "generate", run, config), name=name, out=_out(study, "generate", name))
 
 
@@ -115,13 +140,21 @@ def discriminate(study: Study, name: str) -> Call:
 
 
 def sample(study: Study, name: str) -> Call:
-    """The images to evaluate, of a run or a guided entry; both use the same seeds."""
-    evaluation = study.datasets[study.runs[run_of(study, name)].dataset].evaluate
-    return _sample_call(study, "sample", name, {"sampler": sampler_of(study, name)} | asdict(evaluation))
+    """The images to evaluate, of a run or a guided entry; both use the same seeds. Latents are decoded."""
+    dataset = study.runs[run_of(study, name)].dataset
+    evaluation = study.datasets[study.measured_as(dataset)].evaluate
+    sampler = sampler_of(study, name)
+    if dataset not in study.latents:
+        return _sample_call(study, "sample", name, {"sampler": sampler} | asdict(evaluation))
+    decoder = study.autoencoders[of := study.latents[dataset].of]
+    sampler |= {"decoder": {"method": decoder.method, "model": decoder.model}}
+    call = _sample_call(study, "sample", name, {"sampler": sampler} | asdict(evaluation))
+    inputs = call.inputs | {"autoencoder": _out(study, "autoencode", of)}
+    return replace(call, inputs=inputs, modules=(*call.modules, _module(study, decoder.method)))
 
 
 def evaluate(study: Study, name: str) -> Call:
-    dataset = study.runs[run_of(study, name)].dataset
+    dataset = study.measured_as(study.runs[run_of(study, name)].dataset)
     inputs = _real(study, dataset) | {"samples": _out(study, "sample", name)}
     return _call(study, "evaluate", name, dataset, inputs, {})
 
@@ -162,15 +195,17 @@ class Stage(NamedTuple):
     fans_out: bool = True  # over workers, if there are any
 
 
+PREPARE = "Check a dataset's records, or encode its images, and write them as shards."
 FEATURES = "Train the dataset's feature network; precompute statistics and real-vs-real values."
 CHECK_METRICS = "Check that the dataset's metrics detect seeded faults with known answers."
 DISCRIMINATE = "Train a guide to discriminate real images from fakes."
 TRANSLATE = "Translate corrupted images, with and without guides, and write reports/translations/NAME."
 
 STAGES: dict[str, Stage] = {
-    "prepare": Stage(prepare, "Check a dataset's records and write them as shards.", ("datasets",), fans_out=False),
-    "features": Stage(features, FEATURES, ("datasets",), fans_out=False),
+    "prepare": Stage(prepare, PREPARE, ("datasets", "latents"), fans_out=False),
+    "features": Stage(features, FEATURES, ("datasets", "latents"), fans_out=False),
     "check-metrics": Stage(check_metrics, CHECK_METRICS, ("datasets",), fans_out=False),
+    "autoencode": Stage(autoencode, "Train an autoencoder of images.", ("autoencoders",), "steps", trains=True),
     "pretrain": Stage(pretrain, "Train a run's generator.", ("runs",), "steps", trains=True),
     "generate": Stage(generate, "Sample the fakes that a guide trains against.", ("guides",)),
     "classify": Stage(classify, "Train a guide to classify noisy images.", ("classifiers",), "steps", trains=True),
@@ -238,9 +273,18 @@ def _sample_call(study: Study, stage: str, name: str, config: dict[str, Any]) ->
     return _call(study, stage, name, study.runs[base].dataset, inputs, config, *modules)
 
 
-def _training(
-    study: Study, stage: str, name: str, entry: RunEntry | ClassifierEntry | GuideEntry, dataset: str, model: Block
+def _of_latents(
+    study: Study, stage: str, verb: str, name: str, inputs: dict[str, Path], config: dict[str, Any]
 ) -> Call:
+    """A stage that uses the autoencoder of latents, in place of the one that `verb` names for images."""
+    encoder = study.autoencoders[of := study.latents[name].of]
+    inputs |= {"autoencoder": _out(study, "autoencode", of)}
+    config |= {"method": encoder.method, "model": encoder.model}
+    call = _call(study, stage, name, name, inputs, config, _module(study, encoder.method))
+    return replace(call, out=_out(study, verb, name))
+
+
+def _training(study: Study, stage: str, name: str, entry: Trained, dataset: str, model: Block) -> Call:
     """The call that trains an entry's networks; or, with `train.imported`, the one that imports them.
 
     An import leaves its artifact where the training would, so that all stages that read it find it there. The content

@@ -87,7 +87,7 @@ def run_call(study: Study, call: Call, workers: int = 0, address: str | None = N
     if done.cost is None:
         store.note(key, circumstances(call) | {"event": "reused"})
         say(f"{call.stage} {call.name}: from the store ({key[:12]})")
-    if call.stage == "prepare":
+    if call.verb == "prepare":
         for line in data_summary(done.manifest.facts):
             say(f"{call.name}: {line}")
 

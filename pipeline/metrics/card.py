@@ -93,7 +93,8 @@ class Card:
     def __str__(self) -> str:
         """For a table cell, e.g. `small-cnn@1a2b3c4d held-out n=500/500 k=3`."""
         n = f"n={self.n_generated}/{'?' if self.n_real is None else self.n_real}"
-        settings = (f"{name}={value}" for name, value in self.settings)
+        short = ((name, str(value)[:8] if name.endswith("sha256") else value) for name, value in self.settings)
+        settings = (f"{name}={value}" for name, value in short)
         return " ".join([f"{self.extractor}@{self.extractor_digest[:8]}", self.reference, n, *settings])
 
     def _measure(self) -> dict[str, object]:

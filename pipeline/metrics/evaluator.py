@@ -3,7 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -79,9 +79,14 @@ def read_real_vs_real(features: Path) -> dict[Card, float]:
 
 
 def result_rows(
-    by_set: Sequence[Mapping[Card, MetricValue]], real_vs_real: Mapping[Card, float]
+    by_set: Sequence[Mapping[Card, MetricValue]], real_vs_real: Mapping[Card, float], encoder: str | None = None
 ) -> list[dict[str, Any]]:
-    """Rows of metrics.json, one per card; by_set: values of each set of samples of one network."""
+    """Rows of metrics.json, one per card; by_set: values of each set of samples of one network.
+
+    encoder: SHA-256 of the weights of the autoencoder that decoded the samples, for their cards.
+    """
+    settings = () if encoder is None else (("vae_sha256", encoder),)
+    written = {card: replace(card, settings=(*card.settings, *settings)) for card in by_set[0]}
     for card in by_set[0]:
         if real_vs_real and card not in real_vs_real:
             known = sorted({card.n_generated for card in real_vs_real})
@@ -93,10 +98,10 @@ def result_rows(
     return [
         {
             "metric": card.metric,
-            "card": asdict(card) | {"id": card.id, "text": str(card)},
+            "card": asdict(own) | {"id": own.id, "text": str(own)},
             "values": [measured[card].value for measured in by_set],
             "real_vs_real": real_vs_real.get(card),
             "warnings": sorted({*missing, *(warning for measured in by_set for warning in measured[card].warnings)}),
         }
-        for card in by_set[0]
+        for card, own in written.items()
     ]

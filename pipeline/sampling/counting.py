@@ -11,8 +11,9 @@ from methods.core.types import DataSpec
 
 
 def as_stored(samples: Tensor, data: DataSpec) -> np.ndarray:
-    """samples: float [n, *shape]. Images in [-1, 1] become uint8, points float32."""
-    return (to_uint8(samples) if len(data.shape) == 3 else samples.float()).numpy()
+    """samples: float [n, *shape]. Images in [-1, 1] become uint8; points and latents float32."""
+    is_image = len(data.shape) == 3 and data.latents is None
+    return (to_uint8(samples) if is_image else samples.float()).numpy()
 
 
 @contextmanager

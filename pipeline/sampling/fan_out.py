@@ -61,12 +61,14 @@ def sample_sets(
         context.watch.samples(name, decode(shard_files(out.path, name)[0]).images, 0)
     if isinstance(sampler.method, Diffusion):
         first_seed = next(iter(sets.values())).start
-        path = as_stored(denoising_path(sampler, first_seed), sampler.data)
+        path = as_stored(denoising_path(sampler, first_seed), sampler.stored)
         np.save(out.path / "path.npy", path)
         context.watch.path(path)
         write_log_ratios(sampler, first_seed, out.path)
     facts = inputs["run"].manifest.facts
-    out.facts.update(counts, shape=facts["shape"], classes=facts["classes"], images=images)
+    out.facts.update(counts, shape=list(sampler.stored.shape), classes=facts["classes"], images=images)
+    if latents := sampler.data.latents:
+        out.facts.update({"vae_sha256": latents.encoder} if sampler.decode else {"latents": latents._asdict()})
     out.seeds.update({name: [seeds.start, seeds.stop] for name, seeds in sets.items()})
 
 
@@ -100,7 +102,7 @@ def sample_task(task: SamplingTask) -> SampleCounts:
     if sampler.captions is not None:
         captions = sampler.captions.take(task.seeds)
         labels, stated = captions.labels, {"attributes": captions.attributes, "tokens": captions.tokens}
-    task.state.save(task.file, encode(Pictures(as_stored(images, sampler.data), labels, seeds, **stated)))
+    task.state.save(task.file, encode(Pictures(as_stored(images, sampler.stored), labels, seeds, **stated)))
     cost = SampleCounts({name: value / (tiles * TILE) for name, value in rows.items()}, seconds)
     task.state.save(f"{task.file}.json", json.dumps(cost).encode())
     return cost

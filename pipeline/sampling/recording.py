@@ -28,7 +28,8 @@ def denoising_path(sampler: "GuidedSampler", seed: int) -> Tensor:
         def recorded(x: Tensor, at: At) -> Prediction:
             prediction = denoise(x, at)
             if at.order == 1:
-                states.append(prediction.x0[:RECORDED_PATHS])
+                x0 = prediction.x0[:RECORDED_PATHS]
+                states.append(x0 if sampler.decode is None else sampler.decode(x0.float()))
             return prediction
 
         return recorded

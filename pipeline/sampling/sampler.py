@@ -16,13 +16,14 @@ from methods.core.devices import current_device
 from methods.core.guidance import Guide, constant, guided, within
 from methods.core.numbers import Positive
 from methods.core.rng import TILE, ImageRng, SeededRng, sample_tiles
-from methods.core.types import At, Denoiser, Diffusion, Prediction, Trainable, Wrap, unwrapped
+from methods.core.types import At, DataSpec, Denoiser, Diffusion, Prediction, Trainable, Wrap, unwrapped
 from pipeline.config.build import Block, build, build_method
 from pipeline.data.artifacts import Artifact, facts_of
 from pipeline.data.captions import Captions
 from pipeline.errors import ConfigError, TrilemmaError
 from pipeline.sampling.counting import counting
 from pipeline.training.averages import load_average
+from pipeline.training.latents import AUTOENCODER, Decoder, check_encoder
 from pipeline.training.networks import data_spec, is_captioned, load_networks
 
 LabelOf = Callable[[int], int | Sequence[int]]  # of a seed
@@ -54,6 +55,14 @@ class Weaker:
 
 
 @dataclass(frozen=True)
+class AutoencoderOf:
+    """The autoencoder of the latents that a run makes."""
+
+    method: str
+    model: Block
+
+
+@dataclass(frozen=True)
 class SamplerConfig:
     """How to sample: a run's method and settings, and its guides."""
 
@@ -63,6 +72,7 @@ class SamplerConfig:
     guides: list[Guidance]
     ema: Positive | None = None  # relative length of the average of weights to sample with; None: the method's own
     weaker: Weaker | None = None
+    decoder: AutoencoderOf | None = None  # None: what the run makes is what is wanted
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,7 @@ class SamplerSpec:
     trunks: tuple[Path | None, ...]  # one per guide
     weaker: Path | None = None
     captions: Path | None = None  # prepared data, whose held-out captions the samples take
+    decoder: Path | None = None
 
 
 class TrainedGuide(NamedTuple):
@@ -119,18 +130,23 @@ class GuidedSampler:
         guides = zip(settings["guides"], spec.guides, spec.trunks)
         self.guides = [self._load_guide(block, folder, trunk) for block, folder, trunk in guides]
         self.weaker = None if spec.weaker is None else self._load_weaker(settings["weaker"], spec.weaker)
+        self.decode = None if spec.decoder is None else self._load_decoder(settings["decoder"], spec.decoder)
         if (self.guides or self.weaker) and not isinstance(self.method, Diffusion):
             raise ConfigError(f"{settings['method']} does not sample through a denoiser: it cannot be guided")
         self._check_windows()
 
     def sample(self, seeds: range, wrap: Wrap = unwrapped, label_of: LabelOf | None = None) -> Iterator[Tensor]:
-        """Samples [n, *shape], tile by tile.
+        """Samples [n, *shape], tile by tile; images, where there is a decoder.
 
         label_of: the class of a seed, or class and tokens for a run with captions. None: seed s has class s modulo the
         number of classes, or class and caption of held-out picture s modulo their number.
         """
 
         def sample_tile(labels: Tensor | None, rng: ImageRng) -> Tensor:
+            samples = sample_undecoded(labels, rng)
+            return samples if self.decode is None else self.decode(samples)
+
+        def sample_undecoded(labels: Tensor | None, rng: ImageRng) -> Tensor:
             own = condition(self.method, labels)
             if not isinstance(self.method, Diffusion):
                 return self.method.sample(self.nets, self.sampling, own, rng)
@@ -220,6 +236,15 @@ class GuidedSampler:
             load_average(nets, folder, facts_of(folder), block["ema"])
         return WeakerRun(method, use, nets)
 
+    def _load_decoder(self, block: Block, folder: Path) -> Decoder:
+        assert self.data.latents is not None
+        return Decoder.load(folder, block, self.data.latents, self.device)
+
+    @property
+    def stored(self) -> DataSpec:
+        """What is stored: data, or images where there is a decoder."""
+        return self.data if self.decode is None else self.data._replace(shape=self.decode.shape, latents=None)
+
     def _load(self, folder: Path, method: Trainable, ready: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         """A guide's networks; guides share those of one folder."""
         if folder not in self._loaded:
@@ -254,14 +279,16 @@ def finite(denoise: Denoiser, rng: ImageRng, source: str) -> Denoiser:
 
 
 def sampler_spec(inputs: Mapping[str, Artifact], config: SamplerConfig) -> SamplerSpec:
-    """inputs: the run, and its guides by name."""
+    """inputs: the run, its guides by name, and the autoencoder of its latents; UserError if it is another one's."""
+    check_encoder(inputs)
     settings = asdict(config) | {"facts": inputs["run"].manifest.facts}
     settings["digests"] = [inputs[role].digest for role in sorted(inputs)]  # other weights make another sampler
     guides = tuple(inputs[guide.guide].path for guide in config.guides)
     trunks = tuple(None if guide.trunk is None else inputs[guide.trunk].path for guide in config.guides)
     weaker = None if config.weaker is None else inputs["weaker"].path
     captions = inputs[CAPTIONS].path if CAPTIONS in inputs else None
-    return SamplerSpec(json.dumps(settings), inputs["run"].path, guides, trunks, weaker, captions)
+    decoder = None if config.decoder is None else inputs[AUTOENCODER].path
+    return SamplerSpec(json.dumps(settings), inputs["run"].path, guides, trunks, weaker, captions, decoder)
 
 
 def images_per_task(images: int, workers: int) -> int:

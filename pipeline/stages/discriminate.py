@@ -9,6 +9,7 @@ from pipeline.data.artifacts import Artifact, Draft
 from pipeline.data.loader import Pairs, Prepared, checked
 from pipeline.data.row_index import open_rows
 from pipeline.training.early_stopping import GuideTrain, split_validation, train_guide, validation_batch
+from pipeline.training.latents import check_encoder
 from pipeline.training.loop import Job
 from pipeline.training.networks import data_spec, load_weights
 
@@ -22,6 +23,7 @@ class Config:
 
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
     """A trunk among the inputs is a classifier: its weights are frozen, and not saved again."""
+    check_encoder(inputs)
     method, block = build_method(config.method, config.model), config.train
     data = data_spec(inputs["data"].manifest.facts)
     real, real_held_out = split_validation(open_rows(inputs["data"].path, "train"), block.held_out)

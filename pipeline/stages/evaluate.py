@@ -54,7 +54,8 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
         text = json.dumps([[asdict(card), *value] for card, value in values.items()])
         context.state.save(f"{name}.json", text.encode())
         context.watch.progress(done, len(sets))
-    rows = result_rows([measured[name] for name in sets], read_real_vs_real(features.path))
+    encoder = samples.manifest.facts.get("vae_sha256")
+    rows = result_rows([measured[name] for name in sets], read_real_vs_real(features.path), encoder)
     counts = {name: samples.manifest.facts[name] for name in ("nfe", "guide_calls")}
     content = {"sets": sets, "counts": counts, "metrics": rows}
     (out.path / METRICS_FILE).write_text(json.dumps(content, indent=1) + "\n")

@@ -20,6 +20,7 @@ from pipeline.data.loader import Prepared, checked
 from pipeline.data.row_index import open_rows
 from pipeline.errors import UserError
 from pipeline.training.averages import snapshot_steps, write_averages
+from pipeline.training.latents import check_encoder
 from pipeline.training.loop import DrawsOn, Job, Precision, outcome_of, train, write_trained
 from pipeline.training.networks import data_spec, is_captioned, load_run
 
@@ -56,8 +57,10 @@ class Config:
 def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: RunContext) -> None:
     method, block = build_method(config.method, config.model), config.train
     data = data_spec(inputs["data"].manifest.facts)
-    if block.flip and len(data.shape) != 3:
-        raise UserError(f"train.flip: these data have shape {list(data.shape)}: leave it out")
+    check_encoder(inputs)
+    if block.flip and (len(data.shape) != 3 or data.latents):
+        what = "are latents" if data.latents else f"have shape {list(data.shape)}"
+        raise UserError(f"train.flip: these data {what}: leave it out")
 
     captions = Captions.of(inputs["data"].path) if is_captioned(method) else None
 
@@ -77,7 +80,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, out: Draft, context: Run
         job = replace(job, unseen=batches("held_out"), collapse=block.collapse)
     if config.roles:
         job = replace(job, parent=load_run(inputs["from"], data), roles=config.roles)
-    if len(data.shape) == 3:
+    if len(data.shape) == 3 and data.latents is None:
         job = replace(job, preview=Preview(method, data, captions))
     context.launch.fit(train, job, context.state, context.watch)
     outcome = outcome_of(context.state)

@@ -115,7 +115,7 @@ def find_sweep(
 
 
 def _usual_metric(study: Study, of: str) -> str:
-    source = study.datasets[trained_entry(study, of).dataset].source
+    source = study.datasets[study.measured_as(trained_entry(study, of).dataset)].source
     has_known_distribution = hasattr(import_module(f"pipeline.data.datasets.{source}").Source, "facts")
     return "mode_kl" if has_known_distribution else "fd"
 

@@ -87,7 +87,7 @@ def _target(study: Study, of: str, field: str) -> tuple[str, str, list[str]]:
     run = study.guided[of].run if of in study.guided else of
     match head, rest:
         case "dataset", [_, *_]:
-            return "datasets", study.runs[run].dataset, rest
+            return "datasets", study.measured_as(study.runs[run].dataset), rest
         case "run", [_, *_]:
             return "runs", run, rest
         case "guides", [number, setting, *_] if of in study.guided and setting in GUIDE_SETTINGS:

@@ -77,7 +77,7 @@ class Difference(NamedTuple):
 def entries_on(study: Study, dataset: str) -> list[str]:
     """Names of runs on a dataset, each followed by its guided entries."""
     pick(study.datasets, dataset, "dataset")
-    runs = [name for name, run in study.runs.items() if run.dataset == dataset]
+    runs = [name for name, run in study.runs.items() if study.measured_as(run.dataset) == dataset]
     return [name for run in runs for name in (run, *(g for g, entry in study.guided.items() if entry.run == run))]
 
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from methods.core.types import DataSpec, Parent, Trainable
+from methods.core.types import DataSpec, Latents, Parent, Trainable
 from pipeline.config.build import build_method
 from pipeline.data.artifacts import Artifact
 from pipeline.errors import TrilemmaError
@@ -69,11 +69,15 @@ def _check_shapes(saved: Mapping[str, Tensor], built: Mapping[str, Tensor], wher
 def data_spec(facts: Mapping[str, Any]) -> DataSpec:
     """facts: of prepared data, or of a run trained on them."""
     text = facts.get("vocabulary", 0), facts.get("tokens", 0)
-    return DataSpec(tuple(facts["shape"]), facts["classes"], facts["std"], tuple(facts.get("attributes", ())), *text)
+    of = facts.get("latents")
+    latents = None if of is None else Latents(of["encoder"], tuple(of["mean"]), tuple(of["std"]))
+    attributes = tuple(facts.get("attributes", ()))
+    return DataSpec(tuple(facts["shape"]), facts["classes"], facts["std"], attributes, *text, latents)
 
 
 def data_facts(data: DataSpec) -> dict[str, Any]:
-    """The facts that `data_spec` reads; without those of attributes and captions, where there are none."""
+    """The facts that `data_spec` reads; without those of attributes, captions and latents, where there are none."""
     optional = {"attributes": list(data.attributes), "vocabulary": data.vocabulary, "tokens": data.tokens}
+    optional |= {"latents": data.latents and data.latents._asdict()}
     required = {"shape": list(data.shape), "classes": data.classes, "std": data.std}
     return required | {name: value for name, value in optional.items() if value}

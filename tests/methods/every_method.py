@@ -72,6 +72,8 @@ SMALL_UNET: dict[str, Any] = {
 }  # fmt: skip
 DIT: dict[str, Any] = {"net": "dit", "width": 16, "depth": 1, "heads": 2}
 TEXT: dict[str, Any] = {"text": True, "label_dropout": 0.2}
+AUTOENCODER: dict[str, Any] = {"latent_channels": 2, "channels": (8, 16), "layers": 1, "groups": 4, "lr": 1e-3}
+ANNEALED = {"kl_weight": 0.01, "kl_anneal_steps": 5, "error": "l2", "attention": False, "lr_decay": "cosine"}
 TINY_UNET: dict[str, Any] = SMALL_UNET | {"channel_mult": (1, 1), "attention": ()}
 
 # A method that is not named here is tried with its defaults on points.
@@ -103,6 +105,8 @@ SMALL = (
     Case("tdpm.TDPM", WIDE_UNET | {"steps": 50, "kept": 3}, "tiny", {"spacing": "2"}, "unet"),
     Case("consistency.Consistency", MLP | {"stage_steps": 10, "lr": 1e-3}, variant="ect"),
     Case("consistency.Consistency", MLP | {"pairs": "ict", "total_steps": 64, "lr": 1e-3}, variant="ict"),
+    Case("autoencoder.KLAutoencoder", AUTOENCODER, "images"),
+    Case("autoencoder.KLAutoencoder", AUTOENCODER | ANNEALED, "tiny", variant="annealed"),
     Case("gan.GAN", {"width": 16}),
     Case("gan.GAN", MLP | {"conditional": True, "latent": 4}, "tiny", variant="mlp"),
     Case("gan.GAN", RELATIVISTIC | {"width": 16}, variant="relativistic"),

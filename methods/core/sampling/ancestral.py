@@ -33,7 +33,7 @@ class StepNet(nn.Module):
 
     body(x_vp [B, *shape], time [B] = time_scale * step, labels [B] int64 or None); classes 0 if it is unconditional.
     has_null: the body has one class more, for no class. has_text: captions take the place of labels, [B, L] tokens or
-    encoded, and the body's `text` encodes them.
+    encoded, and the body's `text` encodes them. clips: samplers keep predicted images in [-1, 1].
     """
 
     def __init__(
@@ -44,10 +44,11 @@ class StepNet(nn.Module):
         time_scale: float = 1.0,
         has_null: bool = False,
         has_text: bool = False,
+        clips: bool = True,
     ) -> None:
         super().__init__()
         self.body, self.shape, self.classes, self.time_scale = body, shape, classes, time_scale
-        self.has_null, self.has_text = has_null, has_text
+        self.has_null, self.has_text, self.clips = has_null, has_text, clips
 
     @property
     def is_conditional(self) -> bool:

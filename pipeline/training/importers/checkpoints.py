@@ -24,7 +24,7 @@ from pipeline.data.foreign_files import check_unpacked, wrong_file
 from pipeline.errors import UserError
 from pipeline.training.importers.module_pickle import Pickled, read_module
 
-Format = Literal["edm", "adm", "iddpm", "ddgan", "dg", "dit"]
+Format = Literal["edm", "adm", "iddpm", "ddgan", "dg", "dit", "kl"]
 NETS: dict[str, tuple[str, ...]] = {  # the network that the file holds, by format
     "edm": ("denoiser",),
     "adm": ("denoiser", "classifier"),
@@ -32,6 +32,7 @@ NETS: dict[str, tuple[str, ...]] = {  # the network that the file holds, by form
     "ddgan": ("generator",),
     "dg": ("discriminator",),
     "dit": ("denoiser",),
+    "kl": ("autoencoder",),
 }
 ENTRIES = ("ema", "netG_dict", "state_dict", "model_state_dict", "model_ema", "ema_model", "model", "net", "module")
 WRAPPED = re.compile(r"^(?:module\.)+|(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.(?:module\.)*")
@@ -39,6 +40,9 @@ PREFIX, OFFICIAL_PREFIX = "body.", {"edm": "model."}  # of parameter names
 CLASSES = f"{PREFIX}label_emb.weight"
 HARMLESS = [argparse.Namespace]  # plain values by name; DiT's training keeps its arguments beside the networks
 DIT_HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # by width: S, B, L, XL
+NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # in older files of "kl"
+OLD_ATTENTION = re.compile(rf"(?<=\.)({'|'.join(NEW_ATTENTION)})(?=\.(?:weight|bias)$)")
+LINEAR = tuple(f"{name}.weight" for name in NEW_ATTENTION.values())  # once convolutions of 1 x 1
 RECOMPUTED = ("resample_filter", "u")  # buffers of official networks that these compute
 ADM_ORDERS: dict[tuple[int, int], AttentionOrder] = {  # by channels of the first layer and number of input blocks
     (192, 16): "qkv-first",  # 64x64_diffusion.pt: guided-diffusion's use_new_attention_order
@@ -126,6 +130,9 @@ def fit(
     prefix = PREFIX if all(name.startswith(PREFIX) for name in wanted) else ""
     official = OFFICIAL_PREFIX.get(format, "")
     given = {f"{prefix}{name.removeprefix(official)}": value for name, value in read.tensors.items()}
+    if format == "kl":
+        given = {OLD_ATTENTION.sub(lambda found: NEW_ATTENTION[found[1]], name): value for name, value in given.items()}
+        given = {name: value.flatten(1) if name.endswith(LINEAR) else value for name, value in given.items()}
     if format == "dg" and CLASSES in given and CLASSES in wanted:  # released heads have a row for each of 1000 classes
         given[CLASSES] = given[CLASSES][: len(wanted[CLASSES])]
     surplus = [name for name in given if name not in wanted and name.rpartition(".")[2] not in RECOMPUTED]
