@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.core.checks import check_channels, require, require_at_least, require_fraction
-from methods.core.numbers import Count, Fraction, NotNegative, Positive
+from methods.core.numbers import Count, CountOrZero, Fraction, NotNegative, Positive
 from methods.core.process.chains import Chain, Schedule, chain_of, look_up
 from methods.core.process.posterior import diffuse
 from methods.core.rng import BLOCK, ImageRng, StepRng
@@ -47,7 +47,7 @@ class TDPM:
     """Defaults: the official CIFAR-10 recipe except the networks, which for images are `net: unet` and
     `discriminator: stylegan2` with discriminator_lr 2.5e-3."""
 
-    kept: Count = 500  # states that are denoised; 0: a plain GAN
+    kept: CountOrZero = 500  # states that are denoised; 0: a plain GAN
     steps: Count = 1000  # of the fine chain
     schedule: Schedule = "linear"  # of the fine chain's noise levels
     prior: Literal["shared", "separate"] = "shared"  # by the denoising network, or by a network of its own

@@ -52,8 +52,9 @@ def repro(
 ) -> None:
     """Run what changed, as `dvc repro`, with independent stages side by side."""
     from pipeline.dag.repro import reproduce
+    from pipeline.sweeps.parts import parts_of
 
-    reproduce(targets or [], jobs, workers, address)
+    reproduce(targets or [], jobs, workers, address, parts_of)
 
 
 @app.command(rich_help_panel=STAGE_PANEL)
@@ -106,6 +107,7 @@ def sweep(
     address: Address = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would run")] = False,
     as_json: Json = False,
+    trials: Annotated[str | None, typer.Option(hidden=True, help="numbers; into the store alone")] = None,
 ) -> None:
     """Vary a setting; run what is not stored yet; write table, figure and verdict."""
     from pipeline.cli.display import print_done, print_sweep_plan
@@ -115,6 +117,11 @@ def sweep(
     if dry_run:
         calls = list_calls(planned.study, planned.trials)
         print_json(calls) if as_json else print_sweep_plan(calls)
+        return
+    if trials is not None:
+        from pipeline.sweeps.run import run_trials
+
+        run_trials(planned, [int(number) for number in trials.split(",")])
         return
     from pipeline.report.sweep_page import write  # imports pandas and matplotlib
     from pipeline.sweeps.run import run_sweep

@@ -1,4 +1,4 @@
-"""The command of a DVC stage as a child of `trilemma repro`."""
+"""The command of a DVC stage, or of a part of one, as a child of `trilemma repro`."""
 
 import multiprocessing
 import os
@@ -21,20 +21,33 @@ from dvc.rwlock import rwlock
 from dvc.stage import Stage
 from dvc.stage.run import prepare_kwargs
 
+from pipeline.dag.resolve import Part
+
 FORKS = multiprocessing.get_context("forkserver")  # commands are forked from a process that has imported LIBRARIES
-LIBRARIES = ["torch", "pyarrow.parquet", "mlflow", "pandas"]  # they start no thread; our own code may be edited
+LIBRARIES = [
+    "torch",
+    "pyarrow.parquet",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "pandas",
+    "scipy.stats",
+    "sklearn.svm",
+]
 PLAIN_COMMAND = re.compile(r"trilemma [\w@.,:='\" /+-]+")  # no shell is needed for it
 
 
 class Child:
-    """The command of a stage, in a session of its own, so that Ctrl-C reaches `trilemma repro` alone."""
+    """A command in a session of its own, so that Ctrl-C reaches `trilemma repro` alone."""
 
-    def __init__(self, stage: Stage, slot: int, environment: Mapping[str, str]) -> None:
-        self.stage, self.slot, self.name, self.command = stage, slot, str(stage.addressing), str(stage.cmd)
+    def __init__(self, stage: Stage, part: Part | None, slot: int, environment: Mapping[str, str]) -> None:
+        """part: of the stage, in its environment; it touches no file that DVC knows."""
+        self.stage, self.slot, self.is_part = stage, slot, part is not None
+        self.name, self.command = (part.name, part.command) if part else (str(stage.addressing), str(stage.cmd))
         self.began, self.reason = time.monotonic(), ""
         with ExitStack() as locks:
-            files = [[item.fs_path for item in items] for items in (stage.deps, stage.outs)]
-            locks.enter_context(rwlock(stage.repo.tmp_dir, stage.repo.fs, " ".join(sys.argv), *files, hardlink=False))
+            if part is None:
+                files = [[item.fs_path for item in items] for items in (stage.deps, stage.outs)]
+                lock = rwlock(stage.repo.tmp_dir, stage.repo.fs, " ".join(sys.argv), *files, hardlink=False)
+                locks.enter_context(lock)
             self.output, output = multiprocessing.Pipe(duplex=False)
             self.process = _start(self.command, prepare_kwargs(stage, environment), output)
             output.close()

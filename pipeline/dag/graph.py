@@ -239,10 +239,16 @@ def chain(study: Study, stage: str, name: str) -> list[Call]:
 
 def entries(study: Study) -> dict[str, list[str]]:
     """The names each stage is called with, in the order of params.yaml."""
-    return {
+    names = {
         name: [entry for section in stage.entries for entry in getattr(study, section)]
         for name, stage in STAGES.items()
     }
+    return names | {"generate": [guide for guide in names["generate"] if not is_imported(study, guide)]}
+
+
+def is_imported(study: Study, guide: str) -> bool:
+    """Such a guide needs no fakes."""
+    return "imported" in study.guides[guide].train
 
 
 def taught(study: Study, name: str) -> Path:

@@ -27,6 +27,16 @@ class Cost(NamedTuple):
     peak_mib: int
 
 
+class Part(NamedTuple):
+    """A part of a stage's work that a command of its own leaves in the store, before or beside other parts."""
+
+    name: str
+    command: str
+    needs: frozenset[Path]  # outs of stages
+    after: frozenset[str]  # names of parts
+    cost: Cost
+
+
 def identities(study: Study, calls: list[Call]) -> dict[Path, str]:
     """By out: a name of the call's result that follows from settings and code alone."""
     names: dict[Path, str] = {}
@@ -61,9 +71,12 @@ def key_if_known(study: Study, call: Call, inputs: Mapping[str, Manifest | None]
 
 
 def past_costs(store: Store) -> dict[tuple[str, ...], Cost]:
-    """Costs of unresumed computations in the ledger: the last one by (stage, entry), the median by (stage,)."""
+    """Costs of unresumed computations in the ledger: the last one by (stage, entry), the median by (stage,).
+
+    An entry's own computations count before those of sweeps, whose settings differ.
+    """
     notes = [note for note in store.ledger() if note["event"] == "computed" and not note.get("resumed")]
-    notes.sort(key=lambda note: note["time"])
+    notes.sort(key=lambda note: ("sweep" not in note, note["time"]))
     costs: dict[tuple[str, ...], Cost] = {
         (note["stage"], note["name"]): Cost(float(note["seconds"]), int(note["peak_memory_mib"])) for note in notes
     }

@@ -13,7 +13,7 @@ from pipeline.console import say
 from pipeline.context import Launch, RunContext
 from pipeline.dag.code_version import CODE, Code, keep_sources
 from pipeline.dag.data_summary import data_summary
-from pipeline.dag.graph import STAGES, Call, stage_module
+from pipeline.dag.graph import STAGES, Call, is_imported, stage_module
 from pipeline.dag.usage import Meter, circumstances
 from pipeline.data.artifacts import OUTSIDE, Artifact, Manifest, read_artifact
 from pipeline.errors import UserError
@@ -52,6 +52,11 @@ def run_stage(verb: str, name: str, workers: int | None = None, address: str | N
     """The command `trilemma VERB NAME` in a study's folder. workers: None for the study's own number."""
     on_sigterm()
     study = own_study(Path.cwd())
+    if verb == "generate" and name in study.guides and is_imported(study, name):
+        folder = study.out / verb / name  # DVC wants one
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "README").write_text("An imported guide needs no fakes.\n")
+        return
     run_call(study, STAGES[verb].call(study, name), study.launch.workers if workers is None else workers, address)
 
 

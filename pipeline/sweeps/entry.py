@@ -40,6 +40,7 @@ class Sweep:
     method: str = ""  # only runs of this method can be swept
     values: list[Value] = dataclasses.field(default_factory=list)  # empty: those of `changes`
     changes: dict[str, Block] = dataclasses.field(default_factory=dict)  # by value: fields set in place of `field`
+    fixed: Block = dataclasses.field(default_factory=dict)  # fields set at all points
     also: dict[str, list[Value]] = dataclasses.field(default_factory=dict)  # further axes: field -> values
     seeds: Count = 3  # trainings per point where it changes what is trained, else sets of images
     metric: str = ""  # by which points are compared; empty: fd, or mode_kl where the distribution is known
@@ -65,7 +66,7 @@ class Sweep:
         points = []
         for of, (first, *others) in product(self.entries, product(*self.axes.values())):
             changes = self.changes.get(written(first), {self.field: first}) | dict(zip(self.also, others))
-            points.append(Point(of, dict(zip(self.axes, [first, *others])), changes))
+            points.append(Point(of, dict(zip(self.axes, [first, *others])), self.fixed | changes))
         return points
 
     def paper_value(self, point: "Point") -> float | None:
@@ -79,7 +80,7 @@ class Point(NamedTuple):
 
     of: str
     values: dict[str, Value]  # by column
-    changes: Block  # field of the entry -> its value
+    changes: Block  # field of the entry -> its value, or {times: FACTOR} of it
 
     @property
     def label(self) -> str:

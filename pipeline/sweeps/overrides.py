@@ -9,13 +9,15 @@ from importlib import import_module
 from typing import Any
 
 from methods import autoguidance
-from pipeline.config.build import build, build_method
+from pipeline.config.build import Block, build, build_method
 from pipeline.config.study import Study
 from pipeline.dag.graph import Call, chain, stage_module
+from pipeline.data.artifacts import OUTSIDE
 from pipeline.errors import ConfigError
 from pipeline.sweeps.entry import Point, is_stacked
 
 GUIDE_SETTINGS = ("method", "model", "train", "trunk")  # of `guides.0`: of the guide itself; others: of its use
+MODEL = "model."  # in which the members of a stack may differ
 GUIDANCE = "guidance"  # the strength of the entry's first guide; methods have different names for it
 
 
@@ -23,12 +25,21 @@ def changed(study: Study, of: str, field: str, value: Any) -> Study:
     """The study with one field of an entry, or of an entry that it needs, set to a value.
 
     field: of a run `model.*`, `train.*`, `sample.*`, `method`; of a guided entry `sample.*`, `guides.0.*` (how a guide
-    is used, or its own `model.*`, `train.*`, `method`) and `run.*`; of both `dataset.*`.
+    is used, or its own `model.*`, `train.*`, `method`) and `run.*`; of STACK.MEMBER `train.*` and `sample.*` of the
+    stack; of all `dataset.*`. value: {times: FACTOR} multiplies a whole number.
     """
     kind, name, parts = _target(study, of, field)
     entries = getattr(study, kind)
     where = f"{kind}.{name}"
-    block = _with(asdict(entries[name]), parts, value, where)
+    before = asdict(entries[name])
+    if parts == ["trunk"] and value is None and before["trunk"] is None:
+        raise ConfigError(
+            f"{where} has no trunk, so without one it is the same: leave this point out (--values), or sweep a guided "
+            "entry whose guide has a trunk"
+        )
+    if isinstance(value, dict) and value.keys() == {"times"}:
+        value = round(_whole_number(before, parts, where) * value["times"])
+    block = _with(before, parts, value, where)
     entry = build(type(entries[name]), block, where)
     return replace(study, **{kind: entries | {name: entry}})
 
@@ -44,15 +55,12 @@ def with_seed(study: Study, number: int, stages: set[tuple[str, str]]) -> Study:
 
 
 def stacked(study: Study, of: str, points: list[Point], seeds: int) -> Study:
-    """The study with all points of STACK.MEMBER as the members of that stack; they may differ in `model.*`."""
+    """The study with all points of STACK.MEMBER as the members of that stack, with their `model.*`."""
     name, _, member = of.partition(".")
     entry, members = study.stacks[name], {}
     for point in points:
-        for field in point.changes:
-            if not field.startswith("model."):
-                raise ConfigError(f"members of a stack train as one and differ in model.* alone, but {field!r} came")
-        changes = {field.removeprefix("model."): value for field, value in point.changes.items()}
-        members[point.label] = entry.members[member] | changes
+        model = {field.removeprefix(MODEL): value for field, value in point.changes.items() if field.startswith(MODEL)}
+        members[point.label] = entry.members[member] | model
         build_method(entry.method, entry.model | members[point.label])
     return replace(study, stacks={name: replace(entry, members=members, train=entry.train | {"seeds": seeds})})
 
@@ -61,6 +69,10 @@ def check(calls: list[Call]) -> None:
     """Check every setting of these calls against its dataclass, before any of them runs."""
     for call in calls:
         build(import_module(stage_module(call.stage)).Config, call.config, call.stage)
+        if call.stage == "prepare":
+            outside = {"path": str(call.inputs[OUTSIDE])} if OUTSIDE in call.inputs else {}
+            source = import_module(f"pipeline.data.datasets.{call.config['source']}").Source
+            build(source, call.config["options"] | outside, f"datasets.{call.name}.options")
         if "sampler" in call.config:
             sampler = call.config["sampler"]
             method = build_method(sampler["method"], sampler["model"])
@@ -84,6 +96,16 @@ def _target(study: Study, of: str, field: str) -> tuple[str, str, list[str]]:
     if of in study.guided and field == GUIDANCE:
         field = f"guides.0.{_strength(study, of)}"
     head, *rest = field.split(".")
+    if is_stacked(study, of):
+        stack = of.partition(".")[0]
+        if head not in ("dataset", "train", "sample") or not rest:
+            raise ConfigError(
+                f"a member of a stack such as {of} has no field {field!r}: it has model.*, and the stack "
+                "train.*, sample.*, dataset.*"
+            )
+        return (
+            ("datasets", study.stacks[stack].dataset, rest) if head == "dataset" else ("stacks", stack, [head, *rest])
+        )
     run = study.guided[of].run if of in study.guided else of
     match head, rest:
         case "dataset", [_, *_]:
@@ -123,6 +145,16 @@ def _strength(study: Study, of: str) -> str:
     guide = getattr(study, _kind(study, name))[name]
     names = [field.name for field in dataclasses.fields(build_method(guide.method, guide.model).Use)]
     return next(name for name in ("scale", "weight") if name in names)
+
+
+def _whole_number(block: Block, parts: list[str], where: str) -> int:
+    for part in parts:
+        block = block.get(part, {})
+    if not isinstance(block, int):
+        raise ConfigError(
+            f"{where}.{'.'.join(parts)} is not written in params.yaml: write it, so that it can be multiplied"
+        )
+    return block
 
 
 def _with(block: Any, parts: list[str], value: Any, where: str) -> Any:

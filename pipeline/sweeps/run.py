@@ -1,7 +1,7 @@
 """`trilemma sweep`: every point and seed of a sweep that is not stored yet; its table, figure and verdict."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -32,16 +32,13 @@ SWEEP, PLAN = "trilemma.sweep", "trilemma.plan"  # tags of the parent run: the s
 def run_sweep(planned: PlannedSweep, concurrent: int, address: str | None, write: Write) -> dict[str, Any]:
     """Run the trials; the sweep's verdict and files. write: writes the table, the figure and the page."""
     study, name, sweep, trials, races = planned
-    folder = study.root / ".trilemma" / "sweeps" / study.name / name
     with ExitStack() as stack:
-        stack.enter_context(_locked(folder, name))
+        stack.enter_context(_locked(_folder(planned), name))
         stack.callback(connect, study.root)  # closes the runs of trials whose process was killed, or ended with Ray
         execute = stack.enter_context(_executor(concurrent, address))
         execute = _racing(sweep, execute) if races else execute
-        tracker, results = connect(study.root), dict[str, TrialResult]()
-        with _parent_run(tracker, planned) as run:
-            store, code = open_store(study).uri, code_of(trials)
-            context = SweepContext(name, tracker, run.spec.run_id, store, folder / "results", code)
+        results = dict[str, TrialResult]()
+        with _opened(planned) as (run, context):
             execute(trials, context, partial(_note, results, f"sweep {name}", len(trials)))
             summary = _summarise(planned, context, results, run, write)
             shutil.rmtree(context.results, ignore_errors=True)
@@ -51,6 +48,33 @@ def run_sweep(planned: PlannedSweep, concurrent: int, address: str | None, write
                     f"others are in {study.folder / summary['files'][0]}; run it again"
                 )
     return summary
+
+
+def run_trials(planned: PlannedSweep, numbers: Collection[int]) -> None:
+    """Compute these trials into the store, beside other processes that compute others; `run_sweep` finds them there.
+
+    It tries those that fail here again.
+    """
+    results = dict[str, TrialResult]()
+    with _opened(planned) as (_, context):
+        chosen = [planned.trials[number] for number in numbers]
+        _one_by_one(chosen, context, partial(_note, results, f"sweep {planned.name}", len(chosen)))
+
+
+def _folder(planned: PlannedSweep) -> Path:
+    return planned.study.root / ".trilemma" / "sweeps" / planned.study.name / planned.name
+
+
+@contextmanager
+def _opened(planned: PlannedSweep) -> Iterator[tuple[Run, SweepContext]]:
+    """The parent run, and what the trials share."""
+    study, folder, tracker = planned.study, _folder(planned), connect(planned.study.root)
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        with FileLock(folder / ".parent.lock"):  # otherwise two processes could make two parents
+            run = stack.enter_context(_parent_run(tracker, planned))
+        store, code = open_store(study).uri, code_of(planned.trials)
+        yield run, SweepContext(planned.name, tracker, run.spec.run_id, store, folder / "results", code)
 
 
 def _parent_run(tracker: Tracker, planned: PlannedSweep) -> AbstractContextManager[Run]:

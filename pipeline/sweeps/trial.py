@@ -107,8 +107,8 @@ def _run_once(trial: Trial, context: SweepContext, launch: Launch) -> TrialResul
             assert key is not None, "all inputs are finished"
             finished[call.out] = finish(call, key, execution)
         evaluation, costs = finished[calls[-1].out].key, [one.cost for one in finished.values() if one.cost]
-        _log_once(run, metrics_of(trial, context.artifact(evaluation).path), costs)
-        run.tag("reused", ", ".join(f"{call.stage} {call.name}" for call in calls if finished[call.out].cost is None))
+        reused = ", ".join(f"{call.stage} {call.name}" for call in calls if finished[call.out].cost is None)
+        _log_once(run, metrics_of(trial, context.artifact(evaluation).path), costs, reused)
     return TrialResult(trial.id, evaluation)
 
 
@@ -128,9 +128,10 @@ def _child_run(trial: Trial, context: SweepContext, calls: list[Call]) -> Abstra
     )
 
 
-def _log_once(run: Run, content: dict[str, Any], costs: list[dict[str, Any]]) -> None:
+def _log_once(run: Run, content: dict[str, Any], costs: list[dict[str, Any]], reused: str) -> None:
     if any(name.startswith("eval/") for name in run.has):
         return
     values = {f"{row['metric']} {row['card']['extractor']}": fmean(row["values"]) for row in content["metrics"]}
     run.log({f"eval/{name}": value for name, value in (values | content["counts"]).items()}, 0)
     run.log({f"cost/{name}": sum(cost[name] or 0.0 for cost in costs) for name in ("seconds", "cpu_seconds")}, 0)
+    run.tag("reused", reused)

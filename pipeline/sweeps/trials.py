@@ -1,6 +1,7 @@
 """The trials of a sweep, which of their stages are stored, and which are left to run."""
 
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,11 +10,12 @@ from pipeline.dag.code_version import Code, code_version
 from pipeline.dag.graph import STAGES, Call
 from pipeline.dag.resolve import identities, past_costs, planned_calls
 from pipeline.dag.run import own_study
+from pipeline.data.artifacts import canonical
 from pipeline.errors import ConfigError, naming
 from pipeline.launch.signals import on_sigterm
 from pipeline.store.open import open_store
 from pipeline.sweeps.entry import Point, Sweep, find_sweep, is_stacked
-from pipeline.sweeps.overrides import changed, check, evaluated, stacked, with_seed
+from pipeline.sweeps.overrides import MODEL, changed, check, evaluated, stacked, with_seed
 
 RACE_SEEDS = 3  # times `seeds`: the most that a race gives to one point
 TRAINED = tuple(name for name, stage in STAGES.items() if stage.trains)
@@ -64,12 +66,22 @@ def trials_of(study: Study, sweep: Sweep, where: str, races: bool = False) -> li
 
 
 def _stacked(study: Study, points: list[Point], sweep: Sweep, where: str, races: bool) -> list[Trial]:
-    """One study for all: the first trial that runs trains every point."""
+    """One study for all points that differ in `model.*` alone: the first trial that runs trains every point."""
     if races:
         raise ConfigError(f"{where}: --race is for trials that train apart; a stack trains all at once: leave it out")
+    together: dict[str, Study] = {}
     with naming(where):
-        together = stacked(study, points[0].of, points, sweep.seeds)
-    return [Trial(point, seed, together, True) for point in points for seed in range(sweep.seeds)]
+        for _, group in groupby(sorted(points, key=_around_stack), _around_stack):
+            same, own = list(group), study
+            for field, value in same[0].changes.items():
+                own = own if field.startswith(MODEL) else changed(own, same[0].of, field, value)
+            together |= dict.fromkeys((point.label for point in same), stacked(own, same[0].of, same, sweep.seeds))
+    return [Trial(point, seed, together[point.label], True) for point in points for seed in range(sweep.seeds)]
+
+
+def _around_stack(point: Point) -> str:
+    """The fields in which the members of one stack are equal."""
+    return canonical({field: value for field, value in point.changes.items() if not field.startswith(MODEL)})
 
 
 def _separate(study: Study, points: list[Point], sweep: Sweep, where: str, races: bool) -> list[Trial]:

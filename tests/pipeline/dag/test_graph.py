@@ -13,6 +13,8 @@ from ruamel.yaml import YAML
 
 from pipeline.config.study import load_study
 from pipeline.dag.graph import STAGES, Call, entries
+from pipeline.dag.run import run_stage
+from tests.support.toy_study import PARAMS as TOY
 
 ROOT = Path(__file__).parents[3]
 CHECKED = re.compile(r"out/check/(.*)\.json")  # a block, written by the stage `check`
@@ -105,3 +107,14 @@ def test_fakes_and_evaluated_pictures_never_share_a_seed() -> None:
     for dataset in load_study(ROOT / "params.yaml").datasets.values():
         assert dataset.evaluate.images <= SEEDS_BETWEEN_SETS
         assert dataset.evaluate.sample_seeds * SEEDS_BETWEEN_SETS < FIRST_SEED
+
+
+def test_an_imported_guide_needs_no_fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = YAML(typ="safe", pure=True).load(TOY) | {"root": str(ROOT)}
+    params["guides"]["dg-toy"]["train"] = {"imported": "weights.pt", "format": "edm"}
+    with (tmp_path / "params.yaml").open("w") as file:
+        YAML().dump(params, file)
+    assert entries(load_study(tmp_path / "params.yaml"))["generate"] == ["dg-trunk"]
+    monkeypatch.chdir(tmp_path)
+    run_stage("generate", "dg-toy")
+    assert [file.name for file in (tmp_path / "out" / "generate" / "dg-toy").iterdir()] == ["README"]

@@ -12,8 +12,10 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.config.study import load_study
+from pipeline.dag.repro import is_read
 from tests.support.children import ROOT, wait_for
-from tests.support.toy_study import ToyStudy
+from tests.support.toy_study import PARAMS, ToyStudy
 
 STUDY = """\
 stages:
@@ -183,6 +185,14 @@ def test_a_command_that_cannot_run_raises_an_error_of_one_line(study: ShellStudy
     assert err.startswith("trilemma: DVC: ")
     assert "nothing" in err
     assert len(err.splitlines()) == 1
+
+
+def test_fakes_and_training_of_a_guide_that_no_entry_uses_are_left_out(tmp_path: Path) -> None:
+    unused = PARAMS.replace("guides: [{guide: cg-digits, scale: 1.0}, {guide: dg-trunk, weight: 1.0}]", "guides: []")
+    (tmp_path / "params.yaml").write_text(unused.replace("../..", str(ROOT)))
+    study = load_study(tmp_path / "params.yaml")
+    commands = ["generate dg-toy", "discriminate dg-trunk", "generate dg-trunk", "pretrain dg-trunk", "report"]
+    assert [is_read(f"trilemma {command}", study) for command in commands] == [True, False, False, True, True]
 
 
 @pytest.mark.slow

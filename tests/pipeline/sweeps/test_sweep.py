@@ -69,7 +69,8 @@ def test_in_repro_only_what_a_sweep_changes_is_computed_and_to_the_same_bits(
     shutil.copy(reproduced.folder / "dvc.lock", toy.folder)
     with (toy.folder / "params.yaml").open("a") as params:
         params.write("sweeps: {dg-weight: {of: toy-dg, table: dg-weight, values: [0, 1, 4], seeds: 2}}\n")
-    toy.run("repro", "sweep")
+    printed = toy.run("repro", "sweep", "--jobs", "2").stdout
+    assert "sweep@dg-weight: toy-dg weight=0 s0 ... | > trilemma sweep dg-weight --trials 0,2" in printed
     assert computed(toy) == ["evaluate", "evaluate", "sample", "sample"]  # weight 1 is the study's own
     for file in FILES:
         assert (toy.folder / "reports" / file).read_bytes() == (swept.folder / "reports" / file).read_bytes(), file
