@@ -46,4 +46,5 @@ def cost_page(cost: pd.DataFrame) -> str:
     ]
     table = markdown_table(SHOWN, [["" if cell == "nan" else cell for cell in row] for row in rows])
     total = f"Together {cost['seconds'].sum():.0f} seconds; CPU seconds in Ray's processes are not known."
-    return f"# What it cost\n\nEvery stage when it was last computed.\n\n{table}\n\n{total}\n"
+    about = "Every stage when it was last computed; of one that was killed and resumed, all attempts together."
+    return f"# What it cost\n\n{about}\n\n{table}\n\n{total}\n"
