@@ -57,6 +57,11 @@ class Study:
     def name(self) -> str:
         return self.folder.name if self.root != self.folder else "root"
 
+    @property
+    def analogues(self) -> Path:
+        """Which measured rows answer printed values: beside the printed ones for the root study; may be missing."""
+        return (self.root / "reports" / "papers" if self.folder == self.root else self.folder) / "analogues.csv"
+
 
 def load_study(file: Path) -> Study:
     """Read and check everything that can be checked without importing a method."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.context import Launch
+from pipeline.dag.energy import EnergyMeter
 from pipeline.dag.graph import Call
 from pipeline.errors import StoreError
 from pipeline.store.store import State
@@ -28,19 +29,22 @@ MACHINE = ("cpu", "device", "workers", "python", *LIBRARIES)  # fields of the le
 class Usage(NamedTuple):
     seconds: float
     cpu_seconds: float | None  # None: unknown, as that of Ray's processes
+    joules: float | None  # None: unknown to this machine, or used by others too
 
 
 class Meter:
     """What this process uses from the construction of the meter on, and what killed attempts before it used."""
 
     def __init__(self) -> None:
-        self._started, self._cpu, self._before = time.perf_counter(), _cpu_seconds(), Usage(0.0, 0.0)
+        self._started, self._cpu, self._energy = time.perf_counter(), _cpu_seconds(), EnergyMeter()
+        self._before = Usage(0.0, 0.0, 0.0)
 
     def used(self, launch: Launch) -> Usage:
         """By all attempts at the computation."""
-        is_known = launch.workers == 0 and self._before.cpu_seconds is not None
-        cpu = round((self._before.cpu_seconds or 0.0) + _cpu_seconds() - self._cpu, 3) if is_known else None
-        return Usage(round(self._before.seconds + time.perf_counter() - self._started, 3), cpu)
+        seconds = time.perf_counter() - self._started
+        cpu = _cpu_seconds() - self._cpu if launch.workers == 0 else None
+        joules = None if launch.description["backend"] == "ray-cluster" else self._energy.joules()
+        return Usage(*map(_sum, self._before, (seconds, cpu, joules)))
 
     @contextmanager
     def recording(self, state: State, launch: Launch) -> Iterator[None]:
@@ -78,6 +82,10 @@ class Meter:
             **{library: version(library) for library in LIBRARIES},
             **launch.description,
         }
+
+
+def _sum(before: float | None, now: float | None) -> float | None:
+    return None if before is None or now is None else round(before + now, 3)
 
 
 def is_resumable(state: State) -> bool:

@@ -21,7 +21,6 @@ from pipeline.report.values_section import DatasetValues, dataset_values
 from pipeline.store.files import temporary, write_file
 from pipeline.store.publish import publish_folder
 from pipeline.tables.aggregate import entries_on
-from pipeline.tables.analogues import analogues_file
 from pipeline.tables.cells import PAPERS, TRANSLATION_FILE
 from pipeline.tables.claims import LEDGER, claims_section, write_ledger
 from pipeline.tables.measured import measured_files
@@ -91,7 +90,7 @@ def _write_texts(
     if pages:
         sections.append(f"Further pages: {', '.join(f'[{title}]({file})' for file, title in pages.items())}.")
     sections += measured_sections(study.root) if _of_other_studies(study) else []
-    claims = write_ledger(reports, study.root / "reports" / "papers", analogues_file(study))
+    claims = write_ledger(reports, study.root / "reports" / "papers", study.analogues)
     sections.append(claims_section(claims))
     write_file(reports / "README.md", "\n\n".join(sections) + "\n")
     numbers = {

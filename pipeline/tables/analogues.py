@@ -1,4 +1,4 @@
-"""Which measured row answers a printed value: a study's `analogues.csv`, and the rows that it names.
+"""Which measured row answers a printed value: `Study.analogues`, and the rows that it names.
 
 Each line names printed values by shell patterns (an empty one fits any) and the row of a table to compare them with.
 The first line that covers a printed value answers it; `file` empty: not measured, `note` states what it needs. A study
@@ -11,7 +11,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.config.study import Study
 from pipeline.data.csv_files import read_rows
 from pipeline.errors import UserError
 from pipeline.metrics.intervals import Measured, by_seed_values, compared
@@ -62,11 +61,6 @@ class Tables:
             path = (self._committed if file.startswith(f"{FOLDER}/") else self._reports) / file
             self._read[file] = read_rows(path) if path.is_file() else None
         return self._read[file]
-
-
-def analogues_file(study: Study) -> Path:
-    """Beside params.yaml; of the root study beside the printed values."""
-    return (study.root / "reports" / "papers" if study.folder == study.root else study.folder) / ANALOGUES
 
 
 def read_analogues(file: Path) -> list[Row]:

@@ -11,7 +11,7 @@ from pipeline.data.csv_files import csv_text
 from pipeline.errors import UserError
 from pipeline.store.files import write_file
 from pipeline.tables.aggregate import entries_on
-from pipeline.tables.analogues import analogues_file, read_analogues
+from pipeline.tables.analogues import read_analogues
 from pipeline.tables.claims import LINE_COLUMNS, ledger, line, scales
 from pipeline.tables.markdown import markdown_table
 from pipeline.tables.stacks import write_stack_tables
@@ -25,12 +25,12 @@ def write_paper_table(study: Study, name: str, folder: Path) -> None:
 
     Tables of sweeps are those in the study's reports/.
     """
-    lines = read_analogues(analogues_file(study))
+    lines = read_analogues(study.analogues)
     with TemporaryDirectory() as scratch:
         for file in dict.fromkeys(line["file"] for line in lines if _name(line["paper"], line["table"]) == name):
             if file.startswith("tables/"):
                 _write_measured(study, Path(file), Path(scratch) / file)
-        claims = ledger(Path(scratch), study.root / "reports" / "papers", analogues_file(study))
+        claims = ledger(Path(scratch), study.root / "reports" / "papers", study.analogues)
     names = [_name(paper, table) for paper, table in zip(claims["paper"], claims["table"])]
     if name not in names:
         raise UserError(f"no printed table {name!r}; there are {', '.join(dict.fromkeys(names))}")

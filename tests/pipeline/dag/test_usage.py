@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.dag import usage
+from pipeline.dag.energy import EnergyMeter
 from pipeline.dag.usage import USAGE, Meter, is_resumable
 from pipeline.launch.launcher import InProcess
 from pipeline.store.store import State, Store
@@ -63,7 +64,24 @@ def test_a_computation_that_fails_without_a_checkpoint_leaves_nothing(state: Sta
 
 
 def test_cpu_seconds_stay_unknown_after_an_attempt_in_other_processes(state: State) -> None:
-    state.save(USAGE, json.dumps([5.0, None]).encode())
+    state.save(USAGE, json.dumps([5.0, None, 7.0]).encode())
     cost = attempt(state, dies=False).cost(InProcess())
     assert cost["seconds"] >= 5
     assert cost["cpu_seconds"] is None
+
+
+def test_energy_is_that_of_all_packages_and_counters_may_begin_again(tmp_path: Path) -> None:
+    def count(**microjoules: int) -> None:
+        for name, value in microjoules.items():
+            zone = tmp_path / f"intel-rapl:{name.replace('_', ':').removeprefix('z')}"
+            zone.mkdir(exist_ok=True)
+            (zone / "energy_uj").write_text(f"{value}\n")
+            (zone / "max_energy_range_uj").write_text("99999999\n")
+
+    assert EnergyMeter(tmp_path).joules() is None
+    count(z0=90_000_000, z1=0, z0_0=0)
+    meter = EnergyMeter(tmp_path)
+    count(z0=10_000_000, z1=5_000_000, z0_0=8_000_000)
+    assert meter.joules() == 25.0
+    (tmp_path / "intel-rapl:1" / "energy_uj").unlink()
+    assert meter.joules() is None

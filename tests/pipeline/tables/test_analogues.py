@@ -15,7 +15,7 @@ from pipeline.data.csv_files import read_rows
 from pipeline.metrics.card import Card
 from pipeline.sweeps.entry import find_sweep, is_stacked, trained_entry
 from pipeline.tables.addresses import fits
-from pipeline.tables.analogues import ANALOGUES, DELTA, KEY, MEASURED_AS, SAME, SMALL, analogues_file, covers
+from pipeline.tables.analogues import ANALOGUES, DELTA, KEY, MEASURED_AS, SAME, SMALL, covers
 from pipeline.tables.analogues import read_analogues as lines_of
 from pipeline.tables.claims import PRINTED_FILES
 from pipeline.tables.measured import origin_of
@@ -35,7 +35,7 @@ STUDIES = {file.parent.name: study_of(file) for file in sorted(ROOT.glob("studie
 STUDIES["root"] = study_of(ROOT / "params.yaml")
 LINES = [pytest.param(study, line, id=f"{name}-{number}")
     for name, study in STUDIES.items()
-    for number, line in enumerate(lines_of(analogues_file(study)), 2)
+    for number, line in enumerate(lines_of(study.analogues), 2)
 ]  # fmt: skip
 DATASETS = {  # printed -> the study's dataset
     "CIFAR-10": "cifar10", "CelebA-64": "celeba64", "CelebA-HQ-256": "celebahq256", "FFHQ-64": "ffhq64",
@@ -102,7 +102,7 @@ def test_an_analogue_is_of_the_quantity_that_was_printed(study: Study, line: dic
 @pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
 def test_no_cell_answers_printed_values_of_two_datasets_or_with_and_without_classes(study: Study) -> None:
     answers: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
-    lines = lines_of(analogues_file(study))
+    lines = lines_of(study.analogues)
     for printed in PRINTED:
         line = next((line for line in lines if covers(line, printed)), None)
         if line is not None and line["file"]:
@@ -113,7 +113,7 @@ def test_no_cell_answers_printed_values_of_two_datasets_or_with_and_without_clas
 
 def test_the_studies_at_the_papers_scale_repeat_the_experiments() -> None:
     for name in PAPER_SCALE:
-        scales = {line["scale"] for line in lines_of(analogues_file(STUDIES[name]))}
+        scales = {line["scale"] for line in lines_of(STUDIES[name].analogues)}
         assert SMALL not in scales
         assert SAME in scales or name == "celeba64"  # its score model is another one
 
