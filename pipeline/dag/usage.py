@@ -44,7 +44,9 @@ class Meter:
         seconds = time.perf_counter() - self._started
         cpu = _cpu_seconds() - self._cpu if launch.workers == 0 else None
         joules = None if launch.description["backend"] == "ray-cluster" else self._energy.joules()
-        return Usage(*map(_sum, self._before, (seconds, cpu, joules)))
+        before = self._before
+        total = round(before.seconds + seconds, 3)
+        return Usage(total, _sum(before.cpu_seconds, cpu), _sum(before.joules, joules))
 
     @contextmanager
     def recording(self, state: State, launch: Launch) -> Iterator[None]:

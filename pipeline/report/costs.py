@@ -1,5 +1,6 @@
 """What every stage of a study cost when it was last computed, from the ledger."""
 
+from collections.abc import Hashable, Mapping
 from math import exp, log, sqrt
 from typing import Any
 
@@ -49,8 +50,9 @@ def speed_page(cost: pd.DataFrame) -> str:
     parts = []
     timed = cost.loc[(cost["stage"] == "sample") & (cost["timings"] > 1)]
     for device, rows in timed.groupby("device", sort=False):
-        slowest = rows.loc[rows["seconds_per_image"].idxmax()]
-        lines = [[row["name"], _shown(row), _speed_up(row, slowest)] for _, row in rows.iterrows()]
+        entries: list[dict[Hashable, Any]] = rows.to_dict("records")
+        slowest = max(entries, key=lambda row: row["seconds_per_image"])
+        lines = [[row["name"], _shown(row), _speed_up(row, slowest)] for row in entries]
         header = ["entry", "seconds per image [95 %]", f"times faster than {slowest['name']} [95 %]"]
         about = f"On {device}, in one process and warmed up; repetitions are parts of the sampled sets."
         parts.append(f"{about}\n\n{markdown_table(header, lines)}")
@@ -66,12 +68,12 @@ def _bounds(row: dict[str, Any]) -> dict[str, float]:
     return {"seconds_per_image_low": mean - half, "seconds_per_image_high": mean + half}
 
 
-def _shown(row: pd.Series) -> str:
+def _shown(row: Mapping[Hashable, Any]) -> str:
     low, high = row["seconds_per_image_low"], row["seconds_per_image_high"]
     return f"{row['seconds_per_image']:.3g}{bounds(low, high, 3)}"
 
 
-def _speed_up(row: pd.Series, slowest: pd.Series) -> str:
+def _speed_up(row: Mapping[Hashable, Any], slowest: Mapping[Hashable, Any]) -> str:
     """The ratio of two means; its interval is that of the difference of their logarithms (delta method, Welch)."""
     if row["name"] == slowest["name"]:
         return "1"
@@ -79,7 +81,7 @@ def _speed_up(row: pd.Series, slowest: pd.Series) -> str:
     return f"{exp(ratio.difference):.3g}{bounds(exp(ratio.low), exp(ratio.high), 3)}"
 
 
-def _logarithm(row: pd.Series) -> Measured:
+def _logarithm(row: Mapping[Hashable, Any]) -> Measured:
     mean = row["seconds_per_image"]
     half = (row["seconds_per_image_high"] - mean) / mean
     return Measured(log(mean), log(mean) - half, log(mean) + half, int(row["timings"]))

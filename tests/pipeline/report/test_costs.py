@@ -1,6 +1,7 @@
 """Seconds per image with intervals, and speed-ups that follow from them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from pipeline.store.store import State
 SECONDS = {"slow": [4.0, 4.2, 3.8, 4.0], "quick": [0.1, 0.11, 0.09, 0.1], "once": [1.0]}
 
 
-def row(name: str) -> dict[str, object]:
+def row(name: str) -> dict[str, Any]:
     values = SECONDS[name]
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     timed = {"seconds_per_image": float(np.mean(values)), "seconds_per_image_sd": spread, "timings": len(values)}

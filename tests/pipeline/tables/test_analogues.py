@@ -101,7 +101,7 @@ def test_an_analogue_is_of_the_quantity_that_was_printed(study: Study, line: dic
 
 @pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
 def test_no_cell_answers_printed_values_of_two_datasets_or_with_and_without_classes(study: Study) -> None:
-    answers: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
+    answers: dict[tuple[str, str], set[tuple[str, bool | None]]] = defaultdict(set)
     lines = lines_of(study.analogues)
     for printed in PRINTED:
         line = next((line for line in lines if covers(line, printed)), None)
