@@ -65,6 +65,11 @@ class Study:
         """The dataset whose images or points samples are compared with: of latents, that of the autoencoder."""
         return self.autoencoders[self.latents[dataset].of].dataset if dataset in self.latents else dataset
 
+    @property
+    def analogues(self) -> Path:
+        """Which measured rows answer printed values: beside the printed ones for the root study; may be missing."""
+        return (self.root / "reports" / "papers" if self.folder == self.root else self.folder) / "analogues.csv"
+
 
 def load_study(file: Path) -> Study:
     """Read and check everything that can be checked without importing a method."""

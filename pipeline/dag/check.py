@@ -1,6 +1,7 @@
 """`trilemma check`, the first stage of a study: DVC hands no name of params.yaml to a shell before it succeeded.
 
-What it writes is for DVC to compare: blocks that params.yaml may leave out, and links to data outside the study.
+What it writes is for DVC to compare: blocks that params.yaml may leave out, and links to data outside the study and to
+its analogues.csv, if there is one.
 """
 
 import os
@@ -27,6 +28,7 @@ def check_study(folder: Path) -> None:
     """Read params.yaml, which refuses names that are unsafe in paths and shells, and write `out/check`."""
     study = load_study(folder / "params.yaml")
     wanted = {Path("README"): "For DVC to compare: see `trilemma check --help`.\n"} | _blocks(study) | _outside(study)
+    wanted[Path(study.analogues.name)] = study.analogues.absolute() if study.analogues.is_file() else "no analogues\n"
     place = study.out / FOLDER
     above = {folder for name in wanted for folder in (place / name).parents if folder.is_relative_to(study.out)}
     above |= set(study.out.glob("*"))  # the folders of stages

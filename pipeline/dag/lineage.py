@@ -9,7 +9,7 @@ from pipeline.dag.graph import Call, chain
 from pipeline.dag.run import external_inputs
 from pipeline.dag.usage import MACHINE
 from pipeline.data.artifacts import MANIFEST, Manifest, parse_manifest
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, UserError
 from pipeline.store.open import open_store
 from pipeline.store.store import Store
 
@@ -78,7 +78,7 @@ def provenance(study: Study, last: Call, store: Store | None = None) -> Provenan
     """Whether a result is of the present code, settings and inputs."""
     try:
         links = chain_links(study, last, store=store)
-    except ArtifactError:
+    except UserError:  # a missing result, or data outside the study, as where only its results were copied to
         return Provenance(UNKNOWN, "of unknown version: what it was computed from is not in out/")
     for kind, what in ((OTHER, "of another version of code, settings or inputs"), (UNKNOWN, "not known to this store")):
         if labels := [link.label for link in links if link.version == kind]:

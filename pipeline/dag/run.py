@@ -14,7 +14,7 @@ from pipeline.context import Launch, RunContext
 from pipeline.dag.code_version import CODE, Code, keep_sources
 from pipeline.dag.data_summary import data_summary
 from pipeline.dag.graph import STAGES, Call, is_imported, stage_module
-from pipeline.dag.usage import Meter, circumstances
+from pipeline.dag.usage import Meter, circumstances, is_resumable
 from pipeline.data.artifacts import OUTSIDE, Artifact, Manifest, read_artifact
 from pipeline.errors import UserError
 from pipeline.launch.signals import on_sigterm
@@ -166,11 +166,12 @@ def _compute(call: Call, key: str, execution: Execution) -> Finished:
     code.check()  # the key is of code that was read before the wait for the lease
     with reproducible(), execution.launch(call) as launch, execution.watch(call, key, launch) as watch:
         state = store.state(key)
-        resumed = bool(state.names())
+        resumed = is_resumable(state)
         words = {"resumed": resumed, **execution.ledger}
         store.note(key, circumstances(call) | {"event": "started"} | words)
         moved = call if execution.computed is None else replace(call, out=execution.computed / key)
-        artifact = execute(moved, config, execution.inputs(call), RunContext(launch, state, watch))
+        with meter.recording(state, launch):
+            artifact = execute(moved, config, execution.inputs(call), RunContext(launch, state, watch))
         code.check()
         watch.settle()  # before the result is stored: from then on no process computes or logs it again
         store.put(key, artifact)

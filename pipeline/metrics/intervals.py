@@ -1,17 +1,18 @@
 """Means with 95 % intervals, and verdicts on differences: a difference within the noise has no winner."""
 
-from collections.abc import Sequence
-from math import nan, sqrt
+from collections.abc import Mapping, Sequence
+from math import copysign, inf, isnan, nan, sqrt
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 from pipeline.metrics.card import Direction
 
 Verdict = Literal["better", "worse", "not resolvable", "different"]  # the last: where neither direction is better
 
 CONFIDENCE = 0.95
+ERROR = 1 - CONFIDENCE  # of a family of tests, after `holm`
 NORMAL_QUANTILE = 1.96  # of a two-sided 95 % interval, for a standard error from many values
 TRAINING_SEEDS_FOR_A_METHOD = 3  # with fewer, a verdict is about these trained networks
 
@@ -25,14 +26,25 @@ class Interval(NamedTuple):
     n: int
 
 
+class Measured(NamedTuple):
+    """A mean over n seeds and its interval, as a table has them; its values by training seed where they are known."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    by_seed: Mapping[int, float] = {}
+
+
 class Comparison(NamedTuple):
-    """Mean of a - b over shared seeds, its 95 % interval, and the verdict on a."""
+    """Mean of a - b, its 95 % interval, the verdict on a, and the two-sided p-value of equality (NaN for one seed)."""
 
     difference: float
     low: float
     high: float
     verdict: Verdict
     n: int
+    p: float
 
 
 def interval(values: Sequence[float] | np.ndarray) -> Interval:
@@ -47,6 +59,16 @@ def interval(values: Sequence[float] | np.ndarray) -> Interval:
     return Interval(mean, mean - half, mean + half, n)
 
 
+def by_seed_text(values: Mapping[int, float]) -> str:
+    """A cell of a table: "0=0.31 1=0.28", by training seed."""
+    return " ".join(f"{seed}={value:.6g}" for seed, value in values.items())
+
+
+def by_seed_values(text: str) -> dict[int, float]:
+    parts = (part.split("=") for part in text.split())
+    return {int(seed): float(value) for seed, value in parts}
+
+
 def exactly(value: float) -> Interval:
     """Of a number that has no error, such as a count."""
     return Interval(float(value), float(value), float(value), 1)
@@ -57,7 +79,7 @@ def half_width(values: np.ndarray, probability: float) -> float:
     return t_quantile(len(values) - 1, probability) * float(values.std(ddof=1)) / sqrt(len(values))
 
 
-def t_quantile(freedom: int, probability: float = (1 + CONFIDENCE) / 2) -> float:
+def t_quantile(freedom: float, probability: float = (1 + CONFIDENCE) / 2) -> float:
     """Of Student's t; by default for a two-sided 95 % interval."""
     return float(stdtrit(freedom, probability))
 
@@ -66,8 +88,40 @@ def paired(values_a: Sequence[float], values_b: Sequence[float], better: Directi
     """a against b; value i of both is of seed i, so that shared noise cancels. False alarms: 5 % of equal pairs."""
     if len(values_a) != len(values_b):
         raise ValueError(f"{len(values_a)} values against {len(values_b)}: pass one of each per shared seed")
-    difference = interval(np.subtract(values_a, values_b))
-    return Comparison(*difference[:3], _verdict(difference, better), difference.n)
+    values = np.subtract(values_a, values_b, dtype=np.float64)
+    difference = interval(values)
+    error = float(values.std(ddof=1)) / sqrt(len(values)) if len(values) > 1 else nan
+    p = _p_value(difference.mean, error, len(values) - 1)
+    return Comparison(*difference[:3], _verdict(difference, better), difference.n, p)
+
+
+def welch(a: Measured, b: Measured, better: Direction | None) -> Comparison:
+    """a against b from their intervals alone, as independent means of unequal variance (Welch 1947)."""
+    if min(a.n, b.n) < 2:
+        return Comparison(a.mean - b.mean, nan, nan, "not resolvable", 1, nan)
+    parts = [((one.high - one.low) / 2 / t_quantile(one.n - 1)) ** 2 for one in (a, b)]
+    error, mean = sqrt(sum(parts)), a.mean - b.mean
+    freedom = error**4 / sum(part**2 / (one.n - 1) for part, one in zip(parts, (a, b))) if error else min(a.n, b.n) - 1
+    half = t_quantile(freedom) * error
+    difference = Interval(mean, mean - half, mean + half, min(a.n, b.n))
+    return Comparison(*difference[:3], _verdict(difference, better), difference.n, _p_value(mean, error, freedom))
+
+
+def compared(a: Measured, b: Measured, better: Direction | None = None) -> Comparison:
+    """a against b: `paired` where both have values of the same training seeds, else `welch`."""
+    if len(a.by_seed) > 1 and a.by_seed.keys() == b.by_seed.keys():
+        return paired(list(a.by_seed.values()), [b.by_seed[seed] for seed in a.by_seed], better)
+    return welch(a, b, better)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values: those below 5 % contain a false alarm in at most 5 % of families (Holm 1979). NaN: no test."""
+    adjusted, highest = [nan] * len(p_values), 0.0
+    order = sorted((p, index) for index, p in enumerate(p_values) if not isnan(p))
+    for rank, (p, index) in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p))
+        adjusted[index] = highest
+    return adjusted
 
 
 def scope(training_seeds: int) -> str:
@@ -79,6 +133,14 @@ def scope(training_seeds: int) -> str:
     if training_seeds < TRAINING_SEEDS_FOR_A_METHOD:
         return f"for these {training_seeds} checkpoints"
     return f"for the method, {training_seeds} training seeds"
+
+
+def _p_value(mean: float, error: float, freedom: float) -> float:
+    """Two-sided, of Student's t; error: the standard error of the mean."""
+    if isnan(error):
+        return nan
+    t = mean / error if error else copysign(inf, mean) if mean else 0.0
+    return 2 * float(stdtr(freedom, -abs(t)))
 
 
 def _verdict(difference: Interval, better: Direction | None) -> Verdict:

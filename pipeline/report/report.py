@@ -90,7 +90,8 @@ def _write_texts(
     if pages:
         sections.append(f"Further pages: {', '.join(f'[{title}]({file})' for file, title in pages.items())}.")
     sections += measured_sections(study.root) if _of_other_studies(study) else []
-    sections.append(claims_section(write_ledger(reports, study.root / "reports" / "papers")))
+    claims = write_ledger(reports, study.root / "reports" / "papers", study.analogues)
+    sections.append(claims_section(claims))
     write_file(reports / "README.md", "\n\n".join(sections) + "\n")
     numbers = {
         values.dataset: {

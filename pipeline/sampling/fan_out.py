@@ -41,6 +41,14 @@ class SampleCounts(NamedTuple):
     seconds: float  # of sampling alone, in the process that sampled
 
 
+class Timing(NamedTuple):
+    """Seconds per image of sampling alone, in one process: mean and standard deviation over repetitions."""
+
+    seconds_per_image: float
+    seconds_per_image_sd: float
+    timings: int
+
+
 def sample_sets(
     inputs: Mapping[str, Artifact], config: SamplerConfig, sets: Mapping[str, range], out: Draft, context: RunContext
 ) -> None:
@@ -74,14 +82,23 @@ def sample_sets(
 
 def _sample(tasks: list[SamplingTask], context: RunContext) -> dict[str, float]:
     """Run all tasks; return the mean counts per image. Seconds depend on the machine: only the watch gets them."""
-    total, done, seconds, sums = sum(len(task.seeds) for task in tasks), 0, 0.0, Counter[str]()
+    total, done, costs, sums = sum(len(task.seeds) for task in tasks), 0, list[SampleCounts](), Counter[str]()
     for task, cost in zip(tasks, context.launch.map(sample_task, tasks)):
         done += len(task.seeds)
-        seconds += cost.seconds
+        costs.append(cost)
         context.watch.progress(done, total)
         sums.update({name: count * len(task.seeds) for name, count in cost.counts.items()})
-    context.watch.note_cost("seconds_per_image", seconds / total)
+    for name, value in timing(tasks, costs, context.launch.workers)._asdict().items():
+        context.watch.note_cost(name, value)
     return {name: count / total for name, count in sums.items()}
+
+
+def timing(tasks: list[SamplingTask], costs: list[SampleCounts], workers: int) -> Timing:
+    """Over the tasks of full size. The first of each process warms it up and is left out, if others remain."""
+    most = max(len(task.seeds) for task in tasks)
+    full = [cost.seconds / most for task, cost in zip(tasks, costs) if len(task.seeds) == most]
+    seconds = np.array(full[max(workers, 1) :] or full)
+    return Timing(seconds.mean(), seconds.std(ddof=1) if len(seconds) > 1 else 0.0, len(seconds))
 
 
 def sample_task(task: SamplingTask) -> SampleCounts:

@@ -9,8 +9,8 @@ import pandas as pd
 
 from pipeline.errors import UserError
 from pipeline.metrics.card import METRICS, Direction
-from pipeline.metrics.intervals import exactly, interval, paired, scope
-from pipeline.sweeps.entry import Point, Sweep, written
+from pipeline.metrics.intervals import by_seed_text, exactly, interval, paired, scope
+from pipeline.sweeps.entry import Point, Sweep, is_stacked, trained_entry, written
 from pipeline.sweeps.selection import best_of, best_of_shared
 from pipeline.sweeps.trials import Trial
 
@@ -29,9 +29,10 @@ class PointMetric(NamedTuple):
 
     row: dict[str, Any]  # of metrics.json
     values: list[float]  # one per training seed, or per set of pictures where there is one training
-    train_seeds: int
+    train_seeds: int  # independent trainings of the run: 1 where only its guides are trained again
     sample_seeds: int
     nfe: float
+    by_seed: dict[int, float]  # of independent trainings
 
 
 def table(sweep: Sweep, trials: list[Trial], contents: Mapping[str, Content]) -> pd.DataFrame:
@@ -60,6 +61,7 @@ def table(sweep: Sweep, trials: list[Trial], contents: Mapping[str, Content]) ->
                     "paper_metric": f"{sweep.paper.metric} ({sweep.paper.source})" if sweep.paper and compared else "",
                     "paper_value": sweep.paper_value(point) if compared else None,
                     "card": card["text"],
+                    "by_seed": by_seed_text(measured.by_seed),
                 }
             )
     return pd.DataFrame(rows)
@@ -73,8 +75,11 @@ def verdict(sweep: Sweep, trials: list[Trial], contents: Mapping[str, Content]) 
         return SweepVerdict(None, f"no winner by {sweep.metric} among {len(points)} points")
     values = {point.label: measured.values for point, measured in points}
     best, rivals = (best_of if trials[0].trains else best_of_shared)(values, better)
-    train_seeds = next(measured.train_seeds for point, measured in points if point.label == best)
-    about = f"{sweep.metric} {fmean(values[best]):.4g}, {scope(train_seeds)}"
+    trainings = next(measured.train_seeds for point, measured in points if point.label == best)
+    guides = (
+        f", {len(values[best])} trainings of its guide" if trials[0].trains and trainings < len(values[best]) else ""
+    )
+    about = f"{sweep.metric} {fmean(values[best]):.4g}, {scope(trainings)}{guides}"
     printed = _against_paper_best(sweep, points, better)
     if rivals:
         return SweepVerdict(None, f"not resolvable: {best} ({about}) is not resolved from {', '.join(rivals)}{printed}")
@@ -98,7 +103,7 @@ def _against_paper_best(sweep: Sweep, points: list[tuple[Point, PointMetric]], b
 
 def headline(sweep: Sweep, trial: Trial, content: Content) -> float:
     """The value by which a trial is compared."""
-    return fmean(_compared(_measured([content], trial.trains), sweep).values)
+    return fmean(_compared(_measured([trial], [content]), sweep).values)
 
 
 def _compared(metrics: Iterable[PointMetric], sweep: Sweep) -> PointMetric:
@@ -116,15 +121,26 @@ def _points(trials: list[Trial], contents: Mapping[str, Content]) -> Iterator[tu
         if trial.id in contents:
             by_label.setdefault(trial.point.label, []).append(trial)
     for same in by_label.values():
-        yield same[0].point, list(_measured([contents[trial.id] for trial in same], same[0].trains))
+        yield same[0].point, list(_measured(same, [contents[trial.id] for trial in same]))
 
 
-def _measured(contents: list[Content], trains: bool) -> Iterator[PointMetric]:
+def _measured(trials: list[Trial], contents: list[Content]) -> Iterator[PointMetric]:
+    """The metrics of trials of one point, which differ in their seeds."""
     sets, nfe = len(contents[0]["sets"]), contents[0]["counts"]["nfe"]
+    trainings = _trainings(trials)
+    are_independent = trials[0].trains and trainings == len(trials)
     for number, row in enumerate(contents[0]["metrics"]):
-        by_seed = [content["metrics"][number]["values"] for content in contents]
-        values = [float(np.mean(values)) for values in by_seed] if trains else by_seed[0]
-        yield PointMetric(row, values, len(contents), sets, nfe)
+        by_trial = [content["metrics"][number]["values"] for content in contents]
+        values = [float(np.mean(values)) for values in by_trial] if trials[0].trains else by_trial[0]
+        by_seed = dict(zip((trial.seed for trial in trials), values)) if are_independent else {}
+        yield PointMetric(row, values, trainings, sets, nfe, by_seed)
     for name, value in contents[0]["counts"].items():
         counted = {"metric": name, "real_vs_real": None, "card": {"id": COUNTED, "text": COUNTED}}
-        yield PointMetric(counted, [value], len(contents), sets, nfe)
+        yield PointMetric(counted, [value], trainings, sets, nfe, {})
+
+
+def _trainings(trials: list[Trial]) -> int:
+    """How many independent trainings of the run these trials have: the number of its seeds."""
+    if is_stacked(trials[0].study, trials[0].point.of):
+        return len({trial.seed for trial in trials})
+    return len({trained_entry(trial.study, trial.point.of).train.get("seed", 0) for trial in trials})

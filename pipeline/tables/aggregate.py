@@ -16,7 +16,7 @@ from pipeline.dag.lineage import OTHER, Provenance, provenance
 from pipeline.data.artifacts import canonical, read_artifact
 from pipeline.errors import UserError
 from pipeline.metrics.card import METRICS, METRICS_FILE
-from pipeline.metrics.intervals import interval, paired, scope
+from pipeline.metrics.intervals import by_seed_text, interval, paired, scope
 
 
 class Repetition(NamedTuple):
@@ -69,6 +69,7 @@ class Difference(NamedTuple):
     ci_low: float
     ci_high: float
     verdict: str  # on a
+    p_value: float  # of no difference; not corrected for further comparisons
     scope: str  # of the verdict: these checkpoints, or the method
     train_seeds: int
     sample_seeds: int
@@ -126,7 +127,8 @@ def metric_columns(arm: Arm, card: str) -> dict[str, Any]:
     metric = arm.repetitions[0].metrics[card]
     described = {name: metric["card"][name] for name in ("n_generated", "n_real")} | {"card": metric["card"]["text"]}
     own = {name: metric[name] for name in ("metric", "real_vs_real")}
-    return own | summarise(arm, card)._asdict() | described
+    by_seed = {one.train_seed: float(np.mean(one.metrics[card]["values"])) for one in arm.repetitions}
+    return own | summarise(arm, card)._asdict() | described | {"by_seed": by_seed_text(by_seed)}
 
 
 def differences(a: Arm, b: Arm) -> Iterator[Difference]:
@@ -150,7 +152,7 @@ def differences(a: Arm, b: Arm) -> Iterator[Difference]:
         compared = paired(values_a, values_b, METRICS[metric["metric"]].better)
         means = float(np.mean(values_a)), float(np.mean(values_b))
         seeds = scope(len(pairs)), len(pairs), len(sets)
-        yield Difference(metric["metric"], card, *means, *compared[:4], *seeds)
+        yield Difference(metric["metric"], card, *means, *compared[:4], compared.p, *seeds)
 
 
 def _pairs(a: Arm, b: Arm) -> list[tuple[Repetition, Repetition]]:

@@ -14,7 +14,7 @@ from pipeline.tables.aggregate import Arm, differences, entries_on, gather, metr
 
 COLUMNS = [
     "run", "guidance", "metric", "value", "ci_low", "ci_high", "sampling_spread", "train_seeds", "sample_seeds",
-    "n_generated", "n_real", "real_vs_real", "nfe", "card", "warnings",
+    "n_generated", "n_real", "real_vs_real", "nfe", "card", "warnings", "by_seed",
 ]  # fmt: skip
 COMPARED = [
     "run", "guidance", "metric", "unguided", "guided", "difference", "ci_low", "ci_high", "verdict", "scope",

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.metrics.intervals import interval, paired, scope
+from pipeline.metrics.intervals import (
+    Measured,
+    by_seed_text,
+    by_seed_values,
+    compared,
+    holm,
+    interval,
+    paired,
+    scope,
+    welch,
+)
 
 
 def test_the_interval_is_students_t() -> None:
@@ -82,3 +92,43 @@ def test_the_scope_of_a_verdict_grows_with_training_seeds() -> None:
     assert scope(3) == "for the method, 3 training seeds"
     with pytest.raises(ValueError, match="at least one"):
         scope(0)
+
+
+def measured(values: list[float], seeds: range | None = None) -> Measured:
+    return Measured(*interval(values), dict(zip(seeds, values)) if seeds else {})
+
+
+def test_welch_needs_only_the_intervals() -> None:
+    a, b = [1.0, 1.4, 0.8, 1.1], [2.0, 3.5, 1.5]
+    found, oracle = welch(measured(a), measured(b), "lower"), stats.ttest_ind(a, b, equal_var=False)
+    assert found.p == pytest.approx(oracle.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(oracle.confidence_interval()))
+    assert welch(measured([1.0]), measured(b), "lower").verdict == "not resolvable"
+    assert welch(measured([1.0, 1.0]), measured([2.0, 2.0]), "lower")[3:] == ("better", 2, 0.0)
+
+
+def test_the_p_value_of_a_pair_is_students() -> None:
+    a, b = [1.0, 1.4, 0.8, 1.1], [2.0, 3.5, 1.5, 2.2]
+    assert paired(a, b, "lower").p == pytest.approx(stats.ttest_rel(a, b)[1])
+    assert paired([1.0, 1.0], [1.0, 1.0], "lower").p == 1
+    assert math.isnan(paired([1.0], [2.0], "lower").p)
+
+
+def test_values_of_the_same_training_seeds_are_compared_pair_by_pair() -> None:
+    a, b = [1.0, 2.0, 3.0], [1.1, 2.09, 3.11]
+    assert compared(measured(a, range(3)), measured(b, range(3)), "lower").verdict == "better"
+    assert compared(measured(a, range(3)), measured(b, range(1, 4)), "lower").verdict == "not resolvable"
+    assert by_seed_values(by_seed_text({0: 0.25, 7: 1e-7})) == {0: 0.25, 7: 1e-7}
+
+
+def test_holm_multiplies_the_smallest_p_value_by_all_the_next_by_one_less() -> None:
+    assert holm([0.01, 0.04, math.nan, 0.03]) == pytest.approx([0.03, 0.06, math.nan, 0.06], nan_ok=True)
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_of_ten_comparisons_of_equals_one_in_twenty_families_raises_an_alarm() -> None:
+    rng = np.random.default_rng(2)
+    families = rng.normal(size=(1000, 10, 2, 4))
+    alarms = [min(holm([paired(a.tolist(), b.tolist(), None).p for a, b in family])) < 0.05 for family in families]
+    assert np.mean(alarms) == pytest.approx(0.05, abs=0.02)

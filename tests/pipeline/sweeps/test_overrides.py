@@ -14,7 +14,7 @@ from pipeline.config.study import Study, load_study
 from pipeline.errors import ConfigError
 from pipeline.sweeps.entry import Sweep, find_sweep, list_sweeps, shipped
 from pipeline.sweeps.overrides import changed, evaluated
-from pipeline.sweeps.summary import verdict
+from pipeline.sweeps.summary import table, verdict
 from pipeline.sweeps.trials import Trial, trials_of
 from tests.support.toy_study import PARAMS, ROOT
 
@@ -84,6 +84,31 @@ def test_trainings_that_are_equal_at_all_points_get_no_training_seeds(tmp_path: 
     assert [trial.seed for trial in fakes] == [0, 1, 0, 1]
     assert {configs(trial)["pretrain"]["train"].get("seed") for trial in fakes} == {None}
     assert [configs(trial)["discriminate"]["train"].get("seed") for trial in fakes] == [None, 1, None, 1]
+
+
+def test_a_verdict_over_one_score_network_is_on_that_network_however_often_its_guide_was_trained(
+    tmp_path: Path,
+) -> None:
+    sweep = find_sweep(study(tmp_path), "dg-epochs", "toy-dg", "0,100", 3)
+    found = trials(tmp_path, "dg-epochs", "toy-dg", "0,100", seeds=3)
+
+    def content(trial: Trial) -> dict[str, Any]:
+        value = float(trial.point.values["guide_steps"] == 0) + trial.seed / 100
+        row = {"metric": "fd", "values": [value], "real_vs_real": 0.1, "card": {"id": "x", "text": "x"}}
+        return {"sets": ["a"], "counts": {"nfe": 4}, "metrics": [row]}
+
+    contents = {trial.id: content(trial) for trial in found}
+    best = "best: toy-dg guide_steps=100 (fd 0.01, for this checkpoint, 3 trainings of its guide)"
+    assert verdict(sweep, found, contents).text == best
+    assert set(table(sweep, found, contents)["train_seeds"]) == {1}
+
+
+def test_a_table_has_the_value_of_every_training_seed(tmp_path: Path) -> None:
+    sweep = find_sweep(study(tmp_path), "afd-weight", "siddm", "1", 2)
+    found = trials(tmp_path, "afd-weight", "siddm", "1", seeds=2)
+    row = {"metric": "fd", "values": [1.0, 2.0], "real_vs_real": 0.1, "card": {"id": "x", "text": "x"}}
+    contents = {trial.id: {"sets": ["a", "b"], "counts": {"nfe": 4}, "metrics": [row]} for trial in found}
+    assert table(sweep, found, contents)["by_seed"].tolist() == ["0=1.5 1=1.5", ""] * 2
 
 
 def test_a_sweep_over_several_entries_has_each_of_them_at_every_value(tmp_path: Path) -> None:
