@@ -45,5 +45,25 @@ def cost_page(cost: pd.DataFrame) -> str:
         [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in cost[SHOWN].to_numpy(object)
     ]
     table = markdown_table(SHOWN, [["" if cell == "nan" else cell for cell in row] for row in rows])
-    total = f"Together {cost['seconds'].sum():.0f} seconds; CPU seconds in Ray's processes are not known."
-    return f"# What it cost\n\nEvery stage when it was last computed.\n\n{table}\n\n{total}\n"
+    return f"# What it cost\n\n{spent(cost)}\n\nEvery stage when it was last computed.\n\n{table}\n"
+
+
+def spent(cost: pd.DataFrame) -> str:
+    """What all stages took together, in words."""
+    known = cost.dropna(subset=["seconds"])
+    cpu = f"{known['cpu_seconds'].sum():,.0f} CPU seconds"
+    without = int(known["cpu_seconds"].isna().sum())
+    unknown = f" (without {without} stages on Ray, whose CPU time is not measured)" if without else ""
+    return f"{busy_minutes(known):.0f} minutes and {cpu}{unknown} for {len(known)} of {len(cost)} stages."
+
+
+def busy_minutes(cost: pd.DataFrame) -> float:
+    """Wall time in which at least one stage ran; cost: rows with `seconds` and `time`, when a stage ended."""
+    ends = pd.to_datetime(cost["time"]).astype("datetime64[ns, UTC]")
+    spans = sorted(zip(ends - pd.to_timedelta(cost["seconds"], unit="s"), ends))
+    total, until = pd.Timedelta(0), None
+    for start, end in spans:
+        begins = start if until is None else max(start, until)
+        if end > begins:
+            total, until = total + (end - begins), end
+    return total.total_seconds() / 60

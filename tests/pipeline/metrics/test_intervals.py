@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.metrics.intervals import interval, paired, scope
+from pipeline.metrics.intervals import ALPHA, POWER, holm, interval, paired, scope, seeds_for
 
 
 def test_the_interval_is_students_t() -> None:
@@ -82,3 +82,35 @@ def test_the_scope_of_a_verdict_grows_with_training_seeds() -> None:
     assert scope(3) == "for the method, 3 training seeds"
     with pytest.raises(ValueError, match="at least one"):
         scope(0)
+
+
+def test_corrected_p_values_are_those_of_holms_paper() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.5]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_a_family_of_equals_raises_an_alarm_once_in_twenty() -> None:
+    p = np.random.default_rng(0).uniform(size=(4000, 10))
+    assert np.mean([min(holm(family)) < ALPHA for family in p.tolist()]) == pytest.approx(0.05, abs=0.012)
+
+
+@pytest.mark.parametrize(("difference", "spread", "alpha"), [(1.0, 1.0, 0.05), (0.5, 1.0, 0.05), (2.0, 1.0, 0.005)])
+def test_the_seeds_that_it_would_take_resolve_the_difference_with_the_promised_power(
+    difference: float, spread: float, alpha: float
+) -> None:
+    seeds = seeds_for(difference, spread, alpha=alpha)
+    assert seeds is not None
+    rng = np.random.default_rng(0)
+    power = [
+        np.mean(stats.ttest_1samp(rng.normal(difference, spread, size=(4000, n)), 0.0, axis=1).pvalue < alpha)
+        for n in (seeds, seeds - 1)
+    ]
+    assert power[0] > POWER - 0.02
+    assert power[1] < POWER + 0.02
+
+
+def test_no_number_of_seeds_resolves_what_is_equal() -> None:
+    assert seeds_for(0.0, 1.0) is None
+    assert seeds_for(1e-6, 1.0) is None
+    assert seeds_for(1.0, 0.0) == 2
