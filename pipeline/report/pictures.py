@@ -19,6 +19,7 @@ from pipeline.report.verdicts import WORDS, Field, Method
 LOG_FROM = 5.0  # largest over smallest quality
 MOST_ROWS = 10  # of methods
 IMAGES = 10  # of a method
+WIDTH = 6.6  # inches, 792 pixels: narrow enough to be shrunk on a phone
 PLACES = [
     (6, 4),
     (6, -11),
@@ -36,7 +37,7 @@ PLACES = [
 @mpl.rc_context(STYLE)
 def trilemma_picture(of: Field) -> Figure:
     """Better is right and up; the colour is speed. Bars are 95 % intervals, dashed lines real against real."""
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     axes = figure.subplots()
     calls = [method.all_calls for method in of.methods]
     levels = sorted(set(calls))
@@ -110,7 +111,7 @@ def samples_picture(study: Study, of: Field) -> Figure | None:
             rows[f"{method.name}\n{method.calls_text}"] = read_pictures(folder, "samples-0").images[:IMAGES]
     if any(images.ndim != 4 for images in rows.values()):
         return None
-    figure = Figure(figsize=(7.2, 0.62 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.57 * len(rows)), layout="constrained")
     for (label, images), axes in zip(rows.items(), figure.subplots(len(rows), squeeze=False).flat):
         axes.imshow(grid(images, IMAGES), cmap="gray", vmin=0, vmax=255)
         axes.set_xticks([])
