@@ -1,5 +1,6 @@
 """What every stage of a study cost when it was last computed, from the ledger."""
 
+from datetime import datetime
 from typing import Any
 
 import pandas as pd
@@ -52,18 +53,16 @@ def spent(cost: pd.DataFrame) -> str:
     """What all stages took together, in words."""
     known = cost.dropna(subset=["seconds"])
     cpu = f"{known['cpu_seconds'].sum():,.0f} CPU seconds"
-    without = int(known["cpu_seconds"].isna().sum())
-    unknown = f" (without {without} stages on Ray, whose CPU time is not measured)" if without else ""
+    without = known["cpu_seconds"].isna().tolist().count(True)
+    unknown = f" (without {without} on Ray, whose CPU time is not measured)" if without else ""
     return f"{busy_minutes(known):.0f} minutes and {cpu}{unknown} for {len(known)} of {len(cost)} stages."
 
 
 def busy_minutes(cost: pd.DataFrame) -> float:
     """Wall time in which at least one stage ran; cost: rows with `seconds` and `time`, when a stage ended."""
-    ends = pd.to_datetime(cost["time"]).astype("datetime64[ns, UTC]")
-    spans = sorted(zip(ends - pd.to_timedelta(cost["seconds"], unit="s"), ends))
-    total, until = pd.Timedelta(0), None
-    for start, end in spans:
-        begins = start if until is None else max(start, until)
-        if end > begins:
-            total, until = total + (end - begins), end
-    return total.total_seconds() / 60
+    ends = [datetime.fromisoformat(time).timestamp() for time in cost["time"].tolist()]
+    busy, until = 0.0, 0.0
+    for start, end in sorted((end - seconds, end) for end, seconds in zip(ends, cost["seconds"].tolist())):
+        busy += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return busy / 60

@@ -73,7 +73,7 @@ def trilemma(values: pd.DataFrame, seconds: pd.Series, names: Mapping[str, str] 
     None where fewer than two entries have both quality and coverage by the most common card. Cost is in seconds if they
     are known for every entry, otherwise in network evaluations, which are counted.
     """
-    all_entries, names = list(dict.fromkeys(values["entry"].tolist())), names or {}
+    all_entries, names = list[str](dict.fromkeys(values["entry"].tolist())), names or {}
     quality, coverage = (_measured(values, names) for names in (QUALITY, COVERAGE))
     entries = [entry for entry in all_entries if entry in quality.index and entry in coverage.index]
     if len(entries) < 2:
@@ -83,8 +83,9 @@ def trilemma(values: pd.DataFrame, seconds: pd.Series, names: Mapping[str, str] 
     exact = np.repeat(cost.loc[entries].to_numpy(float)[:, None], 3, axis=1)
     cost_axis = Axis(SECONDS if is_timed else CALLS, True, True, None, exact)
     axes = cost_axis, _axis(quality.loc[entries]), _axis(coverage.loc[entries])
-    left_out = [names.get(entry, entry) for entry in all_entries if entry not in entries]
-    return Trilemma(entries, [names.get(entry, entry) for entry in entries], axes, left_out)
+    shown = {entry: names.get(entry, entry) for entry in all_entries}
+    left_out = [name for entry, name in shown.items() if entry not in entries]
+    return Trilemma(entries, [shown[entry] for entry in entries], axes, left_out)
 
 
 def _measured(values: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -153,8 +154,8 @@ def _write_names(panel: figure, shown: Trilemma, source: ColumnDataSource, at: t
     is_right = place > (place.min() + place.max()) / 2
     is_above = np.argsort(np.lexsort((up.values[:, 0], place))) % 2 == 0
     source.add(np.where(is_right, "right", "left").tolist(), f"align{x}{y}")
-    source.add(np.where(is_right, -7, 7), f"dx{x}{y}")
-    source.add(np.where(is_above, -6, 12), f"dy{x}{y}")
+    source.add(np.where(is_right, -7, 7).tolist(), f"dx{x}{y}")
+    source.add(np.where(is_above, -6, 12).tolist(), f"dy{x}{y}")
     panel.text(
         *at, "name", source=source, text_color=GREY, text_font_size="11px", text_align=f"align{x}{y}",
         x_offset=f"dx{x}{y}", y_offset=f"dy{x}{y}",

@@ -88,7 +88,7 @@ def _write_names(figure: Figure, axes: Axes, of: Field) -> None:
     taken: list[Bbox] = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in points]
     frame = axes.bbox
     for method in of.methods:
-        at = [method.values[kind].value for kind in WORDS]
+        at = method.values["quality"].value, method.values["coverage"].value
         for place in PLACES:
             align = "left" if place[0] > 0 else "right" if place[0] < 0 else "center"
             name = axes.annotate(method.name, at, place, textcoords="offset points", fontsize=8.5, ha=align)

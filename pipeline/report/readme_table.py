@@ -1,6 +1,7 @@
 """The first screen of the project's README, written between two marks: verdicts, pictures, one table, what it cost."""
 
 from collections.abc import Iterable, Sequence
+from math import isnan, nan
 
 import pandas as pd
 
@@ -68,7 +69,9 @@ def _table(study: Study, of: Field, cost: pd.DataFrame) -> str:
 
 def _training(study: Study, method: Method, cost: pd.DataFrame) -> str:
     """Mean CPU seconds of one training seed, those of guides and their fakes included; empty if one is not known."""
-    seconds = cost.set_index(["stage", "name"])["cpu_seconds"]
+    seconds: dict[tuple[str, str], float] = dict(
+        zip(zip(cost["stage"], cost["name"]), cost["cpu_seconds"].astype(float))
+    )
     totals = []
     for one in method.arm.repetitions:
         run = study.guided[one.entry].run if one.entry in study.guided else one.entry
@@ -80,6 +83,6 @@ def _training(study: Study, method: Method, cost: pd.DataFrame) -> str:
                 stages += [("generate", name), ("discriminate", name)] + ([("classify", trunk)] if trunk else [])
             else:
                 stages.append(("classify", name))
-        totals.append(sum(seconds.get(stage, float("nan")) for stage in dict.fromkeys(stages)))
+        totals.append(sum(seconds.get(stage, nan) for stage in dict.fromkeys(stages)))
     mean = sum(totals) / len(totals)
-    return "" if mean != mean else f"{mean:.0f}"
+    return "" if isnan(mean) else f"{mean:.0f}"

@@ -28,7 +28,7 @@ def method(
 
 
 def compared(*methods: Method) -> Field:
-    real = {"quality": 0.1, "coverage": 0.95}
+    real: dict[str, float | None] = {"quality": 0.1, "coverage": 0.95}
     field = Field("digits", list(methods), {"quality": "fd", "coverage": "recall"}, CARDS, real)
     return field._replace(methods=field.ordered("quality"))
 
