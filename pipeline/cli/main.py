@@ -175,11 +175,18 @@ app.command()(measure)
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1", min=1, max=65535)] = 5000) -> None:
-    """Open the experiment tracker (MLflow) in this project."""
+def ui(
+    port: Annotated[int, typer.Option(help="on 127.0.0.1", min=1, max=65535)] = 5000,
+    opens: Annotated[bool, typer.Option("--open", help="show the table in a browser")] = False,
+) -> None:
+    """Start the experiment tracker (MLflow), and print the address of the table of results."""
+    from pipeline.report.results_view import save_views
     from pipeline.tracking.ui import serve_ui
 
-    serve_ui(Path.cwd(), port)
+    if not Path("params.yaml").is_file():
+        return serve_ui(Path.cwd(), port, opens=opens)
+    study = _study()
+    return serve_ui(study.root, port, save_views(study, port), opens)
 
 
 def _add_stage(verb: str) -> None:

@@ -1,6 +1,7 @@
 """What every stage of a study cost when it was last computed, from the ledger."""
 
 from collections.abc import Hashable, Mapping
+from datetime import datetime
 from math import exp, log, sqrt
 from typing import Any
 
@@ -93,9 +94,28 @@ def cost_page(cost: pd.DataFrame) -> str:
     ]
     table = markdown_table(SHOWN, [["" if cell in ("nan", None) else cell for cell in row] for row in rows])
     total = (
-        f"Together {cost['seconds'].sum():.0f} seconds; CPU seconds in Ray's processes are not known. Joules are those "
-        "of the machine's processors meanwhile, whatever else ran; empty where it does not tell."
+        f"{spent(cost)} Joules are those of the machine's processors meanwhile, whatever else ran; empty where it does not "
+        "tell."
     )
     about = "Every stage when it was last computed; of one that was killed and resumed, all attempts together."
     parts = ["# What it cost", about, table, total, speed_page(cost)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def spent(cost: pd.DataFrame) -> str:
+    """What all stages took together, in words."""
+    known = cost.dropna(subset=["seconds"])
+    cpu = f"{known['cpu_seconds'].sum():,.0f} CPU seconds"
+    without = known["cpu_seconds"].isna().tolist().count(True)
+    unknown = f" (without {without} on Ray, whose CPU time is not measured)" if without else ""
+    return f"{busy_minutes(known):.0f} minutes and {cpu}{unknown} for {len(known)} of {len(cost)} stages."
+
+
+def busy_minutes(cost: pd.DataFrame) -> float:
+    """Wall time in which at least one stage ran; cost: rows with `seconds` and `time`, when a stage ended."""
+    ends = [datetime.fromisoformat(time).timestamp() for time in cost["time"].tolist()]
+    busy, until = 0.0, 0.0
+    for start, end in sorted((end - seconds, end) for end, seconds in zip(ends, cost["seconds"].tolist())):
+        busy += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return busy / 60

@@ -1,4 +1,4 @@
-"""A dataset's part of the report: values, guided against unguided, the check of its metrics, images of every entry."""
+"""A dataset's parts of the report: the answer in words, values, the check of its metrics, images of every entry."""
 
 import json
 from collections.abc import Iterator
@@ -14,10 +14,14 @@ from pipeline.dag.graph import taught
 from pipeline.data.artifacts import MANIFEST, facts_of
 from pipeline.data.image_grid import grid, path_grid
 from pipeline.data.shards import read_pictures
+from pipeline.metrics.card import METRICS
+from pipeline.metrics.intervals import POWER
 from pipeline.metrics.mixture_metrics import raw
 from pipeline.metrics.sensitivity import SENSITIVITY_FILE
 from pipeline.report.figures import bars, log_ratio_curves, loss_curves, save, scatter
+from pipeline.report.pictures import samples_picture, trilemma_picture
 from pipeline.report.values_section import DatasetValues, comparison_table, features, read_values, value_table, warnings
+from pipeline.report.verdicts import Field, answer, statements
 from pipeline.sampling.recording import LOG_RATIO
 from pipeline.tables.markdown import markdown_table
 
@@ -25,10 +29,38 @@ GRID_IMAGES = 40
 SCATTER_POINTS = 4_000
 
 
-def dataset_sections(study: Study, values: DatasetValues, reports: Path, figures: Path) -> Iterator[str]:
-    """Markdown; figures: the folder that they are drawn into."""
+def answer_sections(study: Study, dataset: str, of: Field | None, figures: Path) -> Iterator[str]:
+    """Which method to take, the verdicts in words, and two pictures; figures: the folder that they are drawn into."""
+    yield f"## {dataset}: which method to take"
+    if of is None:
+        yield "Fewer than two methods have quality and coverage measured alike: nothing is compared."
+        return
+    yield "\n".join(f"- {line}" for line in answer(of))
+    kinds = [
+        f"{kind} is `{metric}` ({METRICS[metric].description}; {METRICS[metric].better} is better)"
+        for kind, metric in of.metrics.items()
+    ]
+    yield f"Here {', '.join(kinds)}, and speed is network calls per image."
+    if found := statements(of):
+        yield "### What is resolved, and what is not"
+        yield "\n".join(f"- {one.text}" for one in found)
+        yield (
+            "In brackets: 95 % intervals, seed by seed. A difference counts as resolved if it is beyond chance after a "
+            f"correction for all {len(found)} comparisons (Holm). The seeds needed are for a power of {POWER:.0%}."
+        )
+    for name, about, figure in (
+        ("trilemma", "quality and coverage of every method; dashed: real against real", trilemma_picture(of)),
+        ("together", "samples of every method, real images above", samples_picture(study, of)),
+    ):
+        if figure is not None:
+            save(figure, figures / f"{dataset}-{name}.png")
+            yield f"![{dataset}: {about}](figures/{dataset}-{name}.png)"
+
+
+def result_sections(values: DatasetValues, reports: Path, figures: Path) -> Iterator[str]:
+    """All measured values as tables and bars; figures: the folder that they are drawn into."""
     dataset = values.dataset
-    yield f"## {dataset}"
+    yield f"## {dataset}: values"
     yield features(values.rows)
     yield value_table(values)
     yield from warnings(values)
@@ -38,8 +70,12 @@ def dataset_sections(study: Study, values: DatasetValues, reports: Path, figures
     if len(comparisons):
         yield "### Guided against unguided, the same training and sampling seeds"
         yield comparison_table(comparisons)
-    yield "### Which faults and changes these metrics detect"
-    yield from _sensitivity(study, dataset)
+
+
+def method_sections(study: Study, values: DatasetValues, figures: Path) -> Iterator[str]:
+    """The check of the metrics; then samples, paths and curves of every entry."""
+    yield f"## {values.dataset}: which faults and changes its metrics detect"
+    yield from _sensitivity(study, values.dataset)
     counted = values.rows.loc[values.rows["metric"] == "nfe", ["entry", "value"]]
     for entry, nfe in counted.itertuples(index=False):
         yield f"### {entry}"

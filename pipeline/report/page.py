@@ -27,19 +27,33 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_page(
-    reports: Path, files: Sequence[str], trilemmas: Mapping[str, Trilemma], lineage: Mapping[str, Any], name: str
+    reports: Path,
+    answers: str,
+    parts: Mapping[str, Mapping[str, str]],
+    tables: Sequence[str],
+    trilemmas: Mapping[str, Trilemma],
+    lineage: Mapping[str, Any],
+    name: str,
 ) -> Path:
-    """files: Markdown and CSV below `reports`, in the page's order; trilemmas: by title; lineage: `page_lineage`."""
+    """answers: Markdown of the first screen; parts: Markdown by the file that it is in, by the title of a part.
+
+    tables: CSV files below `reports`; trilemmas: by title; lineage: `page_lineage`.
+    """
     panels = [list(plots(trilemma)) for trilemma in trilemmas.values()]
     script, boxes = components([panel for row in panels for panel in row]) if panels else ("", ())
     following = iter(boxes)
     template = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True).get_template("page.html")
     page = template.render(
         name=name,
-        texts={file: _html(reports, file) for file in files if file.endswith(".md")},
-        tables={file: _table(reports / file) for file in files if file.endswith(".csv")},
+        answers=_html(reports, "README.md", answers),
+        parts={
+            title: {file: _html(reports, file, text) for file, text in texts.items()}
+            for title, texts in parts.items()
+            if texts
+        },
+        tables={file: _table(reports / file) for file in tables},
         plots={
-            title: ([next(following) for _ in row], zip(shown.entries, shown.standings), shown)
+            title: ([next(following) for _ in row], zip(shown.entries, shown.names, shown.standings), shown)
             for (title, shown), row in zip(trilemmas.items(), panels)
         },
         looks=LOOKS,
@@ -51,10 +65,10 @@ def write_page(
     return reports / PAGE
 
 
-def _html(reports: Path, file: str) -> str:
-    """With its images embedded; its links lead to parts of the same page."""
+def _html(reports: Path, file: str, text: str) -> str:
+    """With its images embedded; its links lead to parts of the same page. file: that the text is in."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = parser.parse((reports / file).read_text())
+    tokens = parser.parse(text)
     folder = posixpath.dirname(file)
     for part in [child for token in tokens for child in token.children or []]:
         if part.type == "image":

@@ -1,6 +1,6 @@
 """The trilemma as an interactive plot: quality, coverage and cost of all entries, and which of them are dominated."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -37,6 +37,7 @@ class Axis(NamedTuple):
 
 class Trilemma(NamedTuple):
     entries: list[str]
+    names: list[str]  # to show
     axes: tuple[Axis, Axis, Axis]  # cost, quality, coverage
     left_out: list[str]  # entries measured in another way, or not at all
 
@@ -64,13 +65,15 @@ def standings(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[Stan
     return result
 
 
-def trilemma(values: pd.DataFrame, seconds: pd.Series) -> Trilemma | None:
+def trilemma(values: pd.DataFrame, seconds: pd.Series, names: Mapping[str, str] | None = None) -> Trilemma | None:
     """values: rows of one table with `entry` and `nfe`; seconds: per image, by entry, measured once.
+
+    names: to show, by entry, where they differ from it.
 
     None where fewer than two entries have both quality and coverage by the most common card. Cost is in seconds if they
     are known for every entry, otherwise in network evaluations, which are counted.
     """
-    all_entries = list(dict.fromkeys(values["entry"].tolist()))
+    all_entries, names = list[str](dict.fromkeys(values["entry"].tolist())), names or {}
     quality, coverage = (_measured(values, names) for names in (QUALITY, COVERAGE))
     entries = [entry for entry in all_entries if entry in quality.index and entry in coverage.index]
     if len(entries) < 2:
@@ -80,7 +83,9 @@ def trilemma(values: pd.DataFrame, seconds: pd.Series) -> Trilemma | None:
     exact = np.repeat(cost.loc[entries].to_numpy(float)[:, None], 3, axis=1)
     cost_axis = Axis(SECONDS if is_timed else CALLS, True, True, None, exact)
     axes = cost_axis, _axis(quality.loc[entries]), _axis(coverage.loc[entries])
-    return Trilemma(entries, axes, [entry for entry in all_entries if entry not in entries])
+    shown = {entry: names.get(entry, entry) for entry in all_entries}
+    left_out = [name for entry, name in shown.items() if entry not in entries]
+    return Trilemma(entries, [shown[entry] for entry in entries], axes, left_out)
 
 
 def _measured(values: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -109,8 +114,7 @@ def plots(shown: Trilemma) -> Iterator[figure]:
 
 
 def _columns(shown: Trilemma) -> dict[str, Any]:
-    columns: dict[str, Any] = {"entry": shown.entries, "standing": shown.standings}
-    columns["number"] = [str(number) for number, _ in enumerate(shown.entries, 1)]
+    columns: dict[str, Any] = {"entry": shown.entries, "name": shown.names, "standing": shown.standings}
     columns["colour"] = [LOOKS[standing][0] for standing in columns["standing"]]
     columns["shape"] = [LOOKS[standing][1] for standing in columns["standing"]]
     for number, axis in enumerate(shown.axes):
@@ -136,11 +140,26 @@ def _panel(shown: Trilemma, source: ColumnDataSource, x: int, y: int) -> figure:
     )  # fmt: skip
     at = f"value{x}", f"value{y}"
     points = panel.scatter(*at, source=source, marker="shape", size=9, color="colour", nonselection_alpha=0.35)
-    panel.text(*at, "number", source=source, text_color=GREY, text_font_size="11px", x_offset=6, y_offset=-3)
-    texts = [("", "@number @entry: @standing"), *((axis.title, f"@text{n}") for n, axis in enumerate(shown.axes))]
+    _write_names(panel, shown, source, at, x, y)
+    texts = [("", "@name: @standing"), *((axis.title, f"@text{n}") for n, axis in enumerate(shown.axes))]
     panel.add_tools(HoverTool(renderers=[points], tooltips=texts, visible=False))
     panel.add_tools(TapTool(renderers=[points], visible=False))
     return panel
+
+
+def _write_names(panel: figure, shown: Trilemma, source: ColumnDataSource, at: tuple[str, str], x: int, y: int) -> None:
+    """On the side of each point that has room; above and below in turn, so that fewer lie on each other."""
+    across, up = shown.axes[x], shown.axes[y]
+    place = np.log(across.values[:, 0]) if across.is_log else across.values[:, 0]
+    is_right = place > (place.min() + place.max()) / 2
+    is_above = np.argsort(np.lexsort((up.values[:, 0], place))) % 2 == 0
+    source.add(np.where(is_right, "right", "left").tolist(), f"align{x}{y}")
+    source.add(np.where(is_right, -7, 7).tolist(), f"dx{x}{y}")
+    source.add(np.where(is_above, -6, 12).tolist(), f"dy{x}{y}")
+    panel.text(
+        *at, "name", source=source, text_color=GREY, text_font_size="11px", text_align=f"align{x}{y}",
+        x_offset=f"dx{x}{y}", y_offset=f"dy{x}{y}",
+    )  # fmt: skip
 
 
 def _empty_panel(across: Axis, up: Axis) -> figure:
@@ -152,7 +171,7 @@ def _empty_panel(across: Axis, up: Axis) -> figure:
         background_fill_color=None, border_fill_color=None, outline_line_color=None,
     )  # fmt: skip
     panel.toolbar.logo = None
-    panel.x_range.range_padding = 0.15  # type: ignore[attr-defined]  # room for numbers
+    panel.x_range.range_padding = 0.15  # type: ignore[attr-defined]  # room for names
     for axis in panel.axis:
         axis.ticker.desired_num_ticks = 4  # type: ignore[union-attr]
         axis.formatter = CustomJSTickFormatter(code="return String(+tick.toPrecision(3))")

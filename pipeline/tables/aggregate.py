@@ -89,6 +89,20 @@ def repetitions(study: Study, name: str) -> list[str]:
     return [other for other in alike if other in by_seed.values()]
 
 
+def method_names(study: Study, entries: Iterable[str]) -> dict[str, str]:
+    """Names to show, by entry: the parts that the names of all its repetitions share, "edm-dg" of edm-1-dg, edm-2-dg.
+
+    Methods that would have the same name keep that of their first entry.
+    """
+    names: dict[str, str] = {}
+    methods = dict.fromkeys(tuple(repetitions(study, entry)) for entry in entries)
+    for alike in methods:
+        shared = [parts[0] for parts in zip(*(entry.split("-") for entry in alike)) if len({*parts}) == 1]
+        name = "-".join(shared)
+        names |= dict.fromkeys(alike, name if name and name not in names.values() else alike[0])
+    return names
+
+
 def gather(study: Study, entries: Iterable[str]) -> list[Arm]:
     """Arms of the named entries, which must be evaluated.
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from pipeline.data.csv_files import csv_text, read_rows
 from pipeline.errors import UserError
-from pipeline.metrics.intervals import ERROR, TRAINING_SEEDS_FOR_A_METHOD, compared, holm
+from pipeline.metrics.intervals import ALPHA, TRAINING_SEEDS_FOR_A_METHOD, compared, holm
 from pipeline.store.files import write_file
 from pipeline.tables.analogues import KEY, SAME, Counterpart, Tables, counterpart, covers, read_analogues
 from pipeline.tables.markdown import bounds, markdown_table
@@ -142,7 +142,7 @@ def _orders(claim: Claim, claims: Iterable[Claim]) -> Orders:
             test = compared(claim["sample"], other["sample"])
             agreements.append((printed[0] < printed[1]) == (test.difference < 0))
             p_values.append(test.p)
-    resolved = [agrees for agrees, p in zip(agreements, holm(p_values)) if p < ERROR]
+    resolved = [agrees for agrees, p in zip(agreements, holm(p_values)) if p < ALPHA]
     return Orders(sum(resolved), len(resolved), len(agreements))
 
 

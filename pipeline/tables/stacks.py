@@ -16,7 +16,7 @@ from pipeline.dag.lineage import provenance
 from pipeline.data.artifacts import read_artifact
 from pipeline.data.csv_files import csv_text
 from pipeline.metrics.card import METRICS_FILE
-from pipeline.metrics.intervals import ERROR, holm
+from pipeline.metrics.intervals import ALPHA, holm
 from pipeline.store.files import write_file
 from pipeline.tables.aggregate import Arm, Difference, differences, metric_columns, repetition
 from pipeline.tables.claims import ordering
@@ -94,7 +94,7 @@ def _orderings(members: list[Member], printed: Printed) -> Iterator[dict[str, An
     for metric in ORDERED_BY:
         of_metric = [(pair, by_metric[metric]) for pair, by_metric in pairs]
         for (pair, found), p in zip(of_metric, holm([found.p_value for _, found in of_metric])):
-            verdict = found.verdict if p < ERROR else "not resolvable"
+            verdict = found.verdict if p < ALPHA else "not resolvable"
             described = {"p_holm": p, "ordering": ordering(verdict, (pair["paper_a"], pair["paper_b"]))}
             measured = {"a_measured": found.value_a, "b_measured": found.value_b}
             yield pair | measured | found._asdict() | described

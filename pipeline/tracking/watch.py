@@ -78,7 +78,7 @@ class Watch:
     def results(self, values: Mapping[str, float]) -> None:
         if self.part:
             return
-        self.run.log({f"eval/{_label(name)}": value for name, value in values.items()}, 0)
+        self.run.log({f"eval/{result_label(name)}": value for name, value in values.items()}, 0)
 
     def note_cost(self, name: str, value: float) -> None:
         self.noted[name] = float(f"{value:.4g}")
@@ -98,6 +98,7 @@ class Watch:
             self.run.finish("FINISHED")
 
 
-def _label(name: str) -> str:
+def result_label(name: str) -> str:
+    """Of a metric and its features, in MLflow: such as "fd small-cnn"."""
     metric, _, of = name.partition(" ")
     return f"{metric} {NOT_IN_A_NAME.sub('_', of)}".rstrip()

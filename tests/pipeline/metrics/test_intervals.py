@@ -7,6 +7,8 @@ import pytest
 from scipy import stats
 
 from pipeline.metrics.intervals import (
+    ALPHA,
+    POWER,
     Measured,
     by_seed_text,
     by_seed_values,
@@ -15,6 +17,7 @@ from pipeline.metrics.intervals import (
     interval,
     paired,
     scope,
+    seeds_for,
     welch,
 )
 
@@ -132,3 +135,24 @@ def test_of_ten_comparisons_of_equals_one_in_twenty_families_raises_an_alarm() -
     families = rng.normal(size=(1000, 10, 2, 4))
     alarms = [min(holm([paired(a.tolist(), b.tolist(), None).p for a, b in family])) < 0.05 for family in families]
     assert np.mean(alarms) == pytest.approx(0.05, abs=0.02)
+
+
+@pytest.mark.parametrize(("difference", "spread", "alpha"), [(1.0, 1.0, 0.05), (0.5, 1.0, 0.05), (2.0, 1.0, 0.005)])
+def test_the_seeds_that_it_would_take_resolve_the_difference_with_the_promised_power(
+    difference: float, spread: float, alpha: float
+) -> None:
+    seeds = seeds_for(difference, spread, alpha=alpha)
+    assert seeds is not None
+    rng = np.random.default_rng(0)
+    power = [
+        np.mean(stats.ttest_1samp(rng.normal(difference, spread, size=(4000, n)), 0.0, axis=1).pvalue < alpha)
+        for n in (seeds, seeds - 1)
+    ]
+    assert power[0] > POWER - 0.02
+    assert power[1] < POWER + 0.02
+
+
+def test_no_number_of_seeds_resolves_what_is_equal() -> None:
+    assert seeds_for(0.0, 1.0) is None
+    assert seeds_for(1e-6, 1.0) is None
+    assert seeds_for(1.0, 0.0) == 2

@@ -1,4 +1,4 @@
-"""Seconds per image with intervals, and speed-ups that follow from them."""
+"""What a study took, in words; seconds per image with intervals, and speed-ups that follow from them."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline.metrics.intervals import interval
-from pipeline.report.costs import COLUMNS, _bounds, speed_page
+from pipeline.report.costs import COLUMNS, _bounds, busy_minutes, speed_page, spent
 from pipeline.sampling.fan_out import SampleCounts, SamplingTask, timing
 from pipeline.sampling.sampler import SamplerSpec
 from pipeline.store.store import State
@@ -45,3 +45,22 @@ def test_the_first_task_of_each_process_and_smaller_ones_are_not_timed(tmp_path:
     assert timing(tasks, costs, 0) == pytest.approx((8.533333 / 64, np.std([0.1, 0.2, 0.1], ddof=1), 3))
     assert timing(tasks, costs, 3).timings == 1
     assert timing(tasks[:1], costs[:1], 4) == (9.0 / 64, 0.0, 1)
+
+
+COST = pd.DataFrame(
+    [
+        ("prepare", 60.0, 50.0, "2026-01-01T10:01:00+00:00"),
+        ("pretrain", 120.0, 100.0, "2026-01-01T10:03:00+00:00"),
+        ("pretrain", 60.0, None, "2026-01-01T10:02:00+00:00"),  # beside the other one, on Ray
+        ("evaluate", 60.0, 40.0, "2026-01-02T10:00:00+00:00"),  # a day later
+        ("sample", None, None, None),
+    ],
+    columns=["stage", "seconds", "cpu_seconds", "time"],
+)
+
+
+def test_minutes_are_those_in_which_a_stage_ran() -> None:
+    assert busy_minutes(COST.dropna(subset=["seconds"])) == pytest.approx(4.0)
+    words = spent(COST)
+    assert words.startswith("4 minutes and 190 CPU seconds (without 1 on Ray")
+    assert words.endswith("for 4 of 5 stages.")

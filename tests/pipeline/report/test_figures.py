@@ -40,7 +40,7 @@ def test_on_a_full_disk_the_earlier_file_stays_and_no_half_of_a_new_one(name: st
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**10, hard))
     try:
         with pytest.raises(StoreError, match=rf"{name}: file too large .* make room"):
-            save(bars(comparison()), file) if name.endswith("png") else write_page(tmp_path, [], {}, {}, "toy")
+            save(bars(comparison()), file) if name.endswith("png") else write_page(tmp_path, "", {}, [], {}, {}, "toy")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.read_text() for path in tmp_path.iterdir()] == ["earlier"]

@@ -2,11 +2,9 @@
 
 import html
 import json
-import os
 import re
 import shutil
 import sqlite3
-import subprocess
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,13 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.report.report import write_report
+from tests.support.browser import PHONE, needs_browser, rendered
 from tests.support.toy_study import PARAMS, ToyStudy
 
-BROWSER = shutil.which("chromium")
 MOST_BYTES = 5_000_000
-PHONE = 390  # pixels
 PROBE = """<script>
 addEventListener("load", () => setTimeout(() => {
-  const table = document.querySelector('section[id="README.md"] table'), dialog = document.querySelector("dialog")
+  const table = document.querySelector('article[id="README.md"] table'), dialog = document.querySelector("dialog")
   const values = () => [...table.tBodies[0].rows].map(row => parseFloat(row.cells[3].textContent))
   const sort = () => table.tHead.rows[0].cells[3].querySelector("button").click()
   const found = {}
@@ -35,7 +32,14 @@ addEventListener("load", () => setTimeout(() => {
   dialog.close()
   Bokeh.documents[0].roots()[0].renderers.at(-1).data_source.selected.indices = [0]; found.point = dialog.textContent
   dialog.close()
+  const box = part => document.querySelector(part).getBoundingClientRect()
+  found.links = [...document.querySelectorAll("nav a")].map(link => link.textContent)
+  const links = [...document.querySelectorAll("main a, nav a")].map(link => decodeURI(link.getAttribute("href")))
+  found.targets = links.filter(link => !document.getElementById(link.slice(1)))
+  found.beside = box("nav").right <= box("main").left
   document.body.style.width = "PHONEpx"
+  document.body.style.display = "block"  // as on a narrow window
+  found.first = box("main li").top
   document.querySelectorAll("details").forEach(part => { part.open = true })
   const edge = document.body.getBoundingClientRect().right
   const scrolling = ".wide, .plots, dialog, p:has(> .figure)"
@@ -46,37 +50,30 @@ addEventListener("load", () => setTimeout(() => {
   found.asked = performance.getEntriesByType("resource").map(entry => entry.name)
   document.body.append(Object.assign(document.createElement("pre"), {id: "probe", textContent: JSON.stringify(found)}))
 }, 2000))
-</script>""".replace("PHONE", str(PHONE))
+</script>""".replace("PHONE", str(PHONE[0]))
 
 
-@pytest.mark.skipif(BROWSER is None and not os.environ.get("CI"), reason="no chromium: apt-get install chromium")
+@needs_browser
 def test_the_page_works_in_a_browser_and_asks_nothing_of_anybody(reproduced: ToyStudy, tmp_path: Path) -> None:
-    assert BROWSER is not None, "CI has no chromium"
     page = reproduced.folder / "reports/index.html"
     assert page.stat().st_size < MOST_BYTES
     (tmp_path / "probed.html").write_text(page.read_text() + PROBE)
-    shown = subprocess.run(
-        [
-            BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-            f"--user-data-dir={tmp_path}/browser", "--virtual-time-budget=30000", "--dump-dom",
-            f"file://{tmp_path}/probed.html",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )  # fmt: skip
-    messages = [line for line in shown.stderr.splitlines() if "CONSOLE" in line and "[bokeh" not in line]
+    shown, printed = rendered(f"file://{tmp_path}/probed.html", tmp_path, seconds=30)
+    messages = [line for line in printed.splitlines() if "CONSOLE" in line and "[bokeh" not in line]
     assert messages == []  # neither an error nor a request that the page's own policy refused
-    found = json.loads(html.unescape(re.findall(r'<pre id="probe">(.*?)</pre>', shown.stdout, re.DOTALL)[0]))
+    found = json.loads(html.unescape(re.findall(r'<pre id="probe">(.*?)</pre>', shown, re.DOTALL)[0]))
     assert [entry for entry in found["asked"] if not entry.startswith("data:")] == []
     assert found["rising"][1:] == sorted(found["rising"][1:])  # real data stay first
     assert found["falling"][1:] == found["rising"][:0:-1]
     assert found["falling"][0] == found["rising"][0]
     _shows_the_chain(found)
+    assert found["links"] == ["results", "methods", "papers", "cost", "tables"]  # a study without sweeps
+    assert found["targets"] == []
+    assert found["beside"], "the navigation is not beside the text"
+    assert found["first"] < PHONE[1] / 2, "the answer is not on the first screen of a phone"
     assert found["overflow"] == []
     assert len(found["plots"]) == 3
-    assert all(100 < width <= PHONE for width in found["plots"])
+    assert all(100 < width <= PHONE[0] for width in found["plots"])
     assert found["pictures"]
     assert all(found["pictures"]), "a picture is broken or has no text beside it"
 

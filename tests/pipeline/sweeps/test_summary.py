@@ -1,66 +1,25 @@
 """A sweep in MLflow's compare view, in a real browser."""
 
 import json
-import os
-import shutil
-import socket
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing
-from html.parser import HTMLParser
-from urllib.error import URLError
+from pathlib import Path
 from urllib.parse import quote
-from urllib.request import urlopen
 
 import pytest
 
-from tests.support.children import wait_for
-from tests.support.toy_study import BIN, ToyStudy
+from tests.support.browser import Page, needs_browser, rendered, tracker_of
+from tests.support.toy_study import ToyStudy
 
-BROWSER = shutil.which("chromium")
 MOST_PARAMETERS, MOST_METRICS = 12, 20
-
-
-class Words(HTMLParser):
-    """Text of a rendered page."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def handle_data(self, data: str) -> None:
-        if data.strip():
-            self.found.append(data.strip())
 
 
 @pytest.fixture
 def ui(swept: ToyStudy) -> Iterator[str]:
     """The address of a tracker that shows the sweep."""
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [BIN / "trilemma", "ui", "--port", str(port)],
-        cwd=swept.house,
-        env=swept.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    address = f"http://127.0.0.1:{port}"
-
-    def answers() -> bool:
-        try:
-            return urlopen(address, timeout=5).status == 200
-        except (URLError, TimeoutError):
-            return False
-
-    try:
-        assert wait_for(answers, 120)
+    with tracker_of(swept) as (address, _):
         yield address
-    finally:
-        server.terminate()
-        server.wait(30)
 
 
 def children(toy: ToyStudy) -> dict[str, str]:
@@ -85,23 +44,14 @@ def test_few_parameters_and_metrics_are_kept_of_a_trial_and_final_values_once(sw
             assert len(final) == len(set(final))
 
 
-@pytest.mark.skipif(BROWSER is None and not os.environ.get("CI"), reason="no chromium: apt-get install chromium")
-def test_the_compare_view_shows_every_trial_with_its_point_and_its_metrics(ui: str, swept: ToyStudy) -> None:
-    assert BROWSER is not None, "CI has no chromium"
+@needs_browser
+def test_the_compare_view_shows_every_trial_with_its_point_and_its_metrics(
+    ui: str, swept: ToyStudy, tmp_path: Path
+) -> None:
     trials = children(swept)
     runs, experiments = quote(json.dumps(list(trials.values()))), quote(json.dumps(["1"]))
-    page = subprocess.run(
-        [
-            BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=2400,1600",
-            "--virtual-time-budget=60000", "--dump-dom", f"{ui}/#/compare-runs?runs={runs}&experiments={experiments}",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    ).stdout  # fmt: skip
-    words = Words()
-    words.feed(page)
-    assert "Comparing 3 Runs from 1 Experiment" in words.found
+    html, _ = rendered(f"{ui}/#/compare-runs?runs={runs}&experiments={experiments}", tmp_path, (2400, 1600))
+    words = Page(html).words
+    assert "Comparing 3 Runs from 1 Experiment" in words
     for word in [*trials, "weight", "0", "1", "4", "eval/fd small-cnn", "eval/nfe"]:
-        assert word in words.found, word
+        assert word in words, word

@@ -119,7 +119,9 @@ def test_a_real_study_is_compared_with_a_link_to_its_runs(reproduced: ToyStudy) 
     assert all(row["scope"] == "for this checkpoint" for row in found["rows"] if row["run"] == "toy-dg")
     page, _, query = found["mlflow"].partition("?")
     assert page == "http://127.0.0.1:5000/#/compare-runs"
-    asked = {name: json.loads(values[0]) for name, values in parse_qs(query).items()}
+    given = parse_qs(query)
+    assert given.pop("workflowType") == ["machine_learning"]
+    asked = {name: json.loads(values[0]) for name, values in given.items()}
     with closing(sqlite3.connect(reproduced.house / "mlflow.db")) as database:
         kept = {
             run: (name, str(home))
