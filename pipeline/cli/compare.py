@@ -27,7 +27,9 @@ def compare(
     apart_from: Annotated[list[str] | None, typer.Option(metavar="FIELD", help="that may differ in the cards")] = None,
     group_by: Annotated[str | None, typer.Option(metavar="COLUMN", help="of a table: what is compared")] = None,
     over: Annotated[str | None, typer.Option(metavar="COLUMN", help="of a table: the seed")] = None,
-    metric: Annotated[list[str] | None, typer.Option(metavar="NAME:min", help="or NAME:max; also several times")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(metavar="NAME:min", help="or NAME:max; also several times")
+    ] = None,
     samples: Annotated[bool, typer.Option("--samples", help="the arguments are samples: PATH or NAME=PATH")] = False,
     real: Annotated[Path | None, typer.Option(help="real samples, or a reference .npz")] = None,
     extractor: ExtractorName = None,
@@ -56,7 +58,9 @@ def compare(
     elif is_table:
         _refuse({**of_samples, "--apart-from": apart_from}, "a table")
         if len(names) > 1 or group_by is None or over is None or not metric:
-            raise UserError(f"{' '.join(names)}: one table with --group-by COLUMN --over COLUMN --metric NAME:min was wanted")
+            raise UserError(
+                f"{' '.join(names)}: one table with --group-by COLUMN --over COLUMN --metric NAME:min was wanted"
+            )
         answer = _compare_table(names[0], group_by, over, metric, baseline, test, tag)
     else:
         _refuse({**of_table, **of_samples, **of_both}, "entries of params.yaml")

@@ -76,6 +76,8 @@ def bootstrap(a: np.ndarray, b: np.ndarray, is_paired: bool, alpha: float, compa
     if fewest < FEWEST_FOR_BOOTSTRAP:
         seeds = "shared seeds" if is_paired else "seeds in a group"
         raise UserError(f"bootstrap: {fewest} {seeds}, at least {FEWEST_FOR_BOOTSTRAP} were wanted: leave --test out")
+    if max(len(a), len(b)) > MOST_UNEQUAL * fewest:
+        raise UserError(f"bootstrap: {len(a)} and {len(b)} seeds are too unequal for it: leave --test out")
     plain = paired_t(a, b, alpha) if is_paired else welch(a, b, alpha)
     if np.isnan(plain.low):
         return plain

@@ -56,7 +56,9 @@ def read_groups(table: Table, group_by: str, over: str, metrics: Sequence[Metric
     """UserError for a missing column, a value that is missing or no number, a repeated seed, or too few of them."""
     twice = [name for name, count in Counter(metric.name for metric in metrics).items() if count > 1]
     if not metrics or twice:
-        raise UserError(f"--metric {' '.join(twice) or 'is missing'}: NAME:min or NAME:max of each metric was wanted, once")
+        raise UserError(
+            f"--metric {' '.join(twice) or 'is missing'}: NAME:min or NAME:max of each metric was wanted, once"
+        )
     if group_by == over:
         raise UserError(f"--group-by and --over are both {over}: a column of groups and one of seeds were wanted")
     groups, seeds = table.column(group_by), table.column(over)

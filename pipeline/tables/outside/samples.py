@@ -37,7 +37,7 @@ def compare_samples(
     if 1 in numbers and len(numbers) > 1:
         single = [name for name, files in paths.items() if len(files) == 1]
         raise UserError(f"one path in {named(single)}, several in others: pass one for each method, or several")
-    if test != "auto" and numbers == {1} or test == "paired":
+    if (test != "auto" and numbers == {1}) or test == "paired":
         raise UserError(f"--test {test}: needs seeds, which samples do not have: leave --test out")
     with TemporaryDirectory() as folder:
         kind = kind_of(real)
@@ -55,7 +55,9 @@ def compare_samples(
         name: {str(seed): tuple(one.values[m.name].value for m in chosen) for seed, one in enumerate(of_name)}
         for name, of_name in measured.items()
     }
-    return compare_groups("samples", Groups(tuple(chosen), values, tuple(notes)), first, "welch" if test == "auto" else test)
+    return compare_groups(
+        "samples", Groups(tuple(chosen), values, tuple(notes)), first, "welch" if test == "auto" else test
+    )
 
 
 def _paths(sources: Sequence[str]) -> dict[str, list[Path]]:

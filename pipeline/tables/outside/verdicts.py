@@ -1,4 +1,4 @@
-"""Groups against a baseline: differences, p-values corrected for their number, verdicts, and what more seeds would do."""
+"""Groups against a baseline: differences, corrected p-values, verdicts, and what more seeds would resolve."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite, isnan

@@ -14,7 +14,7 @@ from pipeline.tables.outside.groups import Groups, Metric
 from pipeline.tables.outside.verdicts import Test, compare_groups
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
-REPETITIONS = 1000
+REPETITIONS = 500
 LAWS: dict[str, Draw] = {
     "normal": lambda rng, n: rng.normal(4, 1, n),
     "log-normal": lambda rng, n: rng.lognormal(0, 1, n),
@@ -47,7 +47,7 @@ def test_equal_groups_are_told_apart_by_other_seeds_in_at_most_one_of_twenty(
 
 
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize(("numbers", "is_paired"), [((5, 5), True), ((8, 8), True), ((5, 5), False), ((5, 20), False)])
+@pytest.mark.parametrize(("numbers", "is_paired"), [((5, 5), True), ((8, 8), True), ((5, 5), False), ((6, 9), False)])
 def test_equal_groups_are_told_apart_by_the_bootstrap_in_at_most_one_of_twenty(
     law: str, numbers: tuple[int, int], is_paired: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +107,8 @@ def test_the_bootstrap_of_fewer_than_five_seeds_is_refused_and_else_close_to_stu
     a, b = rng.normal(0, 1, (2, 40))
     with pytest.raises(UserError, match="4 shared seeds, at least 5 were wanted"):
         bootstrap(a[:4], b[:4], True, ALPHA, 1)
+    with pytest.raises(UserError, match="40 and 10 seeds are too unequal"):
+        bootstrap(a, b[:10], False, ALPHA, 1)
     assert bootstrap(a, b, True, ALPHA, 1) == bootstrap(a, b, True, ALPHA, 1)
     for is_paired, plain in ((True, paired_t(a, b, ALPHA)), (False, welch(a, b, ALPHA))):
         found = bootstrap(a, b, is_paired, ALPHA, 1)
