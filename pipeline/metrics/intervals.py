@@ -61,7 +61,7 @@ def half_width(values: np.ndarray, probability: float) -> float:
     return t_quantile(len(values) - 1, probability) * float(values.std(ddof=1)) / sqrt(len(values))
 
 
-def t_quantile(freedom: int, probability: float = (1 + CONFIDENCE) / 2) -> float:
+def t_quantile(freedom: float, probability: float = (1 + CONFIDENCE) / 2) -> float:
     """Of Student's t; by default for a two-sided 95 % interval."""
     return float(stdtrit(freedom, probability))
 

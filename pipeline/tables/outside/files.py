@@ -63,7 +63,8 @@ def _read_text(file: Path) -> Table:
     for number, cells in rows:
         if len(cells) != len(header):
             raise UserError(f"{file}, line {number}: {len(cells)} cells under {len(header)} names: export it again")
-    columns: dict[str, Any] = dict(zip(header, zip(*(cells for _, cells in rows)))) if rows else dict.fromkeys(header, ())
+    cells_of = zip(*(cells for _, cells in rows)) if rows else ((),) * len(header)
+    columns: dict[str, Any] = dict(zip(header, cells_of))
     return Table(str(file), columns, [f"line {number}" for number, _ in rows])
 
 

@@ -1,17 +1,14 @@
 """Folders or files of generated samples against each other, all measured against the same real ones."""
 
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pipeline.errors import UserError
 from pipeline.metrics.card import METRICS
-from pipeline.metrics.features.weights import INCEPTION
-from pipeline.metrics.intervals import ALPHA, Interval, t_quantile
-from pipeline.metrics.standalone.inputs import extractor_of
-from pipeline.metrics.standalone.jackknife import GROUPS as JACKKNIFE_GROUPS
-from pipeline.metrics.standalone.jackknife import MIN_SAMPLES
-from pipeline.metrics.standalone.measure import Measurement, measure
+from pipeline.metrics.intervals import ALPHA, Interval
+from pipeline.metrics.standalone.measure import Measurement, distance_name, measure, standard_error
 from pipeline.metrics.standalone.reference_file import kind_of, write_reference
 from pipeline.tables.outside.difference import Difference, from_errors
 from pipeline.tables.outside.groups import Groups, Metric, named, parse_metric
@@ -29,7 +26,7 @@ def compare_samples(
     """sources: PATH or NAME=PATH; a name with several paths is one method, with the samples of one network in each.
 
     With one path each the error of a value is that of other samples from the same network, by the jackknife; with
-    several it is that over networks. metrics: names, or NAME:min; none: fid (fd without Inception's features) and recall.
+    several it is that over networks. metrics: names, or NAME:min; none: fid (fd in other features) and recall.
     """
     paths = _paths(sources)
     first = next(iter(paths)) if baseline is None else check_baseline(baseline, [*paths])
@@ -75,7 +72,7 @@ def _paths(sources: Sequence[str]) -> dict[str, list[Path]]:
 
 def _metrics(texts: Sequence[str], extractor: str | None) -> list[Metric]:
     if not texts:
-        texts = ["fid" if extractor_of(extractor).name == INCEPTION else "fd", "recall"]
+        texts = [distance_name(extractor), "recall"]
     chosen = []
     for text in texts:
         known = METRICS.get(text)
@@ -93,9 +90,6 @@ def _measured(
     every = {(name, file): measure(file, real, extractor, names) for name, files in paths.items() for file in files}
     counts = {place: next(iter(one.cards.values())).n_generated for place, one in every.items()}
     fewest = min(counts.values())
-    if fewest < MIN_SAMPLES:
-        place = min(counts, key=lambda one: counts[one])
-        raise UserError(f"{place[1]} holds {fewest} samples, at least {MIN_SAMPLES} were wanted")
     notes = []
     for (name, file), count in counts.items():
         if count > fewest:
@@ -109,14 +103,14 @@ def _by_samples(
     metrics: Sequence[Metric], first: str, measured: dict[str, Measurement], source: str, notes: Sequence[str]
 ) -> Answer:
     samples = next(iter(measured[first].cards.values())).n_generated
+    if any(isnan(value.low) for value in measured[first].values.values()):
+        raise UserError(f"{samples} samples of each are too few for an interval: pass more (trilemma measure)")
     comparisons = (len(measured) - 1) * len(metrics)
 
     def differ(at: int, name: str) -> Difference:
-        pair = [measured[side].values[metrics[at].name] for side in (name, first)]
-        halves = [max(one.value - one.low, one.high - one.value) for one in pair]  # shares are cut at 0 and 1
-        a, b = (half / t_quantile(JACKKNIFE_GROUPS - 1) for half in halves)
-        values = pair[0].value, pair[1].value
-        return from_errors(values, (a, b), JACKKNIFE_GROUPS - 1, samples, ALPHA / comparisons)
+        a, b = (measured[side].values[metrics[at].name] for side in (name, first))
+        (error_a, freedom), (error_b, _) = standard_error(a), standard_error(b)
+        return from_errors((a.value, b.value), (error_a, error_b), freedom, samples, ALPHA / comparisons)
 
     values = {(m.name, name): Interval(*one.values[m.name][:3], 1) for m in metrics for name, one in measured.items()}
     about = "errors are of other samples of the same networks: the verdicts are on these, not on the methods"

@@ -1,6 +1,7 @@
 """Tests of differences: false alarms of equal groups, by simulation, and agreement with scipy."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from scipy import stats
 from pipeline.errors import UserError
 from pipeline.metrics.intervals import ALPHA
 from pipeline.tables.outside import difference as module
-from pipeline.tables.outside.difference import bootstrap, from_errors, paired_t, welch
+from pipeline.tables.outside.difference import Difference, bootstrap, from_errors, paired_t, welch
 from pipeline.tables.outside.groups import Groups, Metric
 from pipeline.tables.outside.verdicts import Test, compare_groups
 
@@ -70,11 +71,12 @@ def test_of_five_equal_groups_in_two_metrics_any_is_better_in_at_most_one_of_twe
 def test_paired_and_welch_are_those_of_scipy() -> None:
     rng = np.random.default_rng(3)
     a, b = rng.normal(0, 1, 6), rng.normal(1, 2, 6)
-    for ours, theirs in (
+    cases: list[tuple[Difference, Any]] = [
         (paired_t(a, b, ALPHA), stats.ttest_rel(a, b)),
         (welch(a, b, ALPHA), stats.ttest_ind(a, b, equal_var=False)),
         (welch(a, b[:4], ALPHA), stats.ttest_ind(a, b[:4], equal_var=False)),
-    ):
+    ]
+    for ours, theirs in cases:
         bounds = theirs.confidence_interval(0.95)
         assert (ours.p, ours.low, ours.high) == pytest.approx((theirs.pvalue, bounds.low, bounds.high))
 
@@ -82,7 +84,8 @@ def test_paired_and_welch_are_those_of_scipy() -> None:
 def test_very_unequal_numbers_widen_the_interval() -> None:
     rng = np.random.default_rng(4)
     a, b = rng.normal(0, 1, 3), rng.normal(1, 1, 30)
-    found, plain = welch(a, b, ALPHA), stats.ttest_ind(a, b, equal_var=False)
+    found = welch(a, b, ALPHA)
+    plain: Any = stats.ttest_ind(a, b, equal_var=False)
     assert found.test == "Welch t, widened"
     assert found.p > plain.pvalue
     assert found.high - found.low > plain.confidence_interval().high - plain.confidence_interval().low

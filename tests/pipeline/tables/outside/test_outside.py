@@ -49,7 +49,8 @@ def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         monkeypatch.setattr("sys.argv", ["trilemma", "compare", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        return (int(ended.value.code or 0), *capsys.readouterr())
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
 
     return run
 
@@ -275,7 +276,7 @@ def test_samples_are_compared_at_one_number(compare: Compare, tmp_path: Path) ->
     words = ("--samples", "a.npz", "few.npz", "--real", "real.npz", "--extractor", "none", "--metric", "fd")
     assert "a.npz: 100 of 300 samples are used" in compare(*words)[2]
     np.savez(tmp_path / "few.npz", features=np.zeros((20, 4), np.float32))
-    assert "few.npz holds 20 samples, at least 30 were wanted" in compare(*words)[2]
+    assert "20 samples of each are too few for an interval" in compare(*words)[2]
 
 
 def test_a_metric_may_have_a_colon_in_its_name() -> None:
