@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.metrics.intervals import interval, paired, scope
+from pipeline.metrics.intervals import (
+    ALPHA,
+    POWER,
+    holm,
+    interval,
+    minimum_detectable,
+    paired,
+    scope,
+    seeds_for,
+    seeds_needed,
+    t_quantile,
+)
 
 
 def test_the_interval_is_students_t() -> None:
@@ -82,3 +93,41 @@ def test_the_scope_of_a_verdict_grows_with_training_seeds() -> None:
     assert scope(3) == "for the method, 3 training seeds"
     with pytest.raises(ValueError, match="at least one"):
         scope(0)
+
+
+def test_holm_multiplies_by_the_number_of_hypotheses_that_are_left_in_the_given_order() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([0.02]) == [0.02]
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 4, 30])
+def test_the_minimum_detectable_difference_is_found_four_times_in_five(freedom: int) -> None:
+    truth = stats.nct(freedom, minimum_detectable(1.0, freedom))
+    assert truth.sf(t_quantile(freedom)) == pytest.approx(POWER, abs=0.002)
+
+
+def test_far_quantiles_have_the_power_too() -> None:
+    alpha = 0.006  # on the other side of the bound at which the formula changes
+    ratio = minimum_detectable(1.0, 1, alpha) / minimum_detectable(1.0, 1, alpha * 1.1)
+    assert ratio == pytest.approx(t_quantile(1, 1 - alpha / 2) / t_quantile(1, 1 - alpha * 1.1 / 2), rel=1e-3)
+
+
+@pytest.mark.parametrize("effect", [0.3, 1.0, 3.0])
+def test_the_seeds_needed_are_the_fewest_with_the_power(effect: float) -> None:
+    n = seeds_for(effect, 1.0)
+    assert n is not None
+    for seeds, is_enough in ((n - 1, False), (n, True)):
+        power = stats.nct(seeds - 1, effect * math.sqrt(seeds)).sf(t_quantile(seeds - 1))
+        assert (power >= POWER - 1e-6) == is_enough
+    assert seeds_needed([effect - math.sqrt(0.5), effect + math.sqrt(0.5)]) == n
+    assert (seeds_for(effect, 1.0, alpha=ALPHA / 10) or 0) > n
+    assert (seeds_for(effect, 1.0, groups=2) or 0) <= n
+
+
+def test_no_number_of_seeds_resolves_no_difference_and_two_resolve_one_without_noise() -> None:
+    assert seeds_needed([1.0, -1.0]) is None
+    assert seeds_needed([0.0, 0.0]) is None
+    assert seeds_needed([2.0, 2.0]) == 2
+    assert seeds_for(1e-6, 1.0) is None

@@ -14,6 +14,7 @@ from pyarrow import parquet
 
 from pipeline.cli import main as cli
 from pipeline.tables.outside.groups import parse_metric
+from pipeline.tables.outside.samples import compare_samples
 from pipeline.tracking import backend
 
 Compare = Callable[..., tuple[int, str, str]]
@@ -277,6 +278,18 @@ def test_samples_are_compared_at_one_number(compare: Compare, tmp_path: Path) ->
     assert "a.npz: 100 of 300 samples are used" in compare(*words)[2]
     np.savez(tmp_path / "few.npz", features=np.zeros((20, 4), np.float32))
     assert "20 samples of each are too few for an interval" in compare(*words)[2]
+
+
+def test_samples_of_equal_networks_are_told_apart_in_at_most_one_of_twenty(tmp_path: Path) -> None:
+    rng, p = np.random.default_rng(1), []
+    np.savez(tmp_path / "real.npz", features=rng.normal(size=(120, 3)).astype(np.float32))
+    for _ in range(40):
+        for name in ("a", "b"):
+            features = rng.normal(0.5, 1, (60, 3)).astype(np.float32)
+            np.savez(tmp_path / f"{name}.npz", features=features)
+        files = [str(tmp_path / "a.npz"), str(tmp_path / "b.npz")]
+        p.append(compare_samples(files, tmp_path / "real.npz", ["fd"], "none").rows[1].p or 0.0)
+    assert np.mean(np.array(p) < 0.05) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 40)
 
 
 def test_a_metric_may_have_a_colon_in_its_name() -> None:
