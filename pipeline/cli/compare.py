@@ -1,19 +1,19 @@
 """`trilemma compare`: entries of a study, runs that were made elsewhere, or samples."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.standalone import ExtractorName, Json
 from pipeline.errors import UserError
+from pipeline.tables.outside.files import PARQUET, TEXT, read_file, read_wandb
+from pipeline.tables.outside.groups import Test, parse_metric, read_groups
 
 if TYPE_CHECKING:
     from pipeline.tables.outside.verdicts import Answer
 
 MLFLOW, WANDB = "mlflow:", "wandb:"
-TABLES = (".csv", ".tsv", ".txt", ".parquet")
-Test = Literal["auto", "paired", "welch", "bootstrap"]
 
 
 def compare(
@@ -47,7 +47,9 @@ def compare(
     of_table = {"--group-by": group_by, "--over": over, "--tag": tag}
     of_samples = {"--real": real, "--extractor": extractor}
     of_both = {"--metric": metric, "--baseline": baseline, "--markdown": markdown, "--test": test != "auto"}
-    is_table = bool(group_by or over) or any(n.startswith((MLFLOW, WANDB)) or Path(n).suffix in TABLES for n in names)
+    is_table = bool(group_by or over) or any(
+        n.startswith((MLFLOW, WANDB)) or Path(n).suffix in (*TEXT, PARQUET) for n in names
+    )
     if samples:
         _refuse({**of_table, "--apart-from": apart_from}, "--samples")
         if real is None:
@@ -85,8 +87,6 @@ def _refuse(options: dict[str, object], what: str) -> None:
 def _compare_table(
     source: str, group_by: str, over: str, metrics: list[str], baseline: str | None, test: Test, tag: bool
 ) -> "Answer":
-    from pipeline.tables.outside.files import read_file, read_wandb
-    from pipeline.tables.outside.groups import parse_metric, read_groups
     from pipeline.tables.outside.verdicts import compare_groups
 
     chosen = [parse_metric(text) for text in metrics]

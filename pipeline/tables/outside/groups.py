@@ -3,12 +3,13 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pipeline.config.build import nearest, shown
 from pipeline.errors import UserError
 from pipeline.metrics.card import METRICS, Direction
 
+Test = Literal["auto", "paired", "welch", "bootstrap"]  # auto: paired where seeds are shared, else welch
 FINITE = 1e300  # MLflow's databases keep infinity as the largest float
 NAMED = 3  # in a message
 

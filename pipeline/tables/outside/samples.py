@@ -11,8 +11,8 @@ from pipeline.metrics.intervals import ALPHA, Interval
 from pipeline.metrics.standalone.measure import Measurement, distance_name, measure, standard_error
 from pipeline.metrics.standalone.reference_file import kind_of, write_reference
 from pipeline.tables.outside.difference import Difference, from_errors
-from pipeline.tables.outside.groups import Groups, Metric, named, parse_metric
-from pipeline.tables.outside.verdicts import Answer, Test, answer, check_baseline, compare_groups
+from pipeline.tables.outside.groups import Groups, Metric, Test, named, parse_metric
+from pipeline.tables.outside.verdicts import Answer, answer, check_baseline, compare_groups
 
 
 def compare_samples(

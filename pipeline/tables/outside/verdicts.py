@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite, isnan
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,9 +12,8 @@ from pipeline.metrics.card import Direction
 from pipeline.metrics.intervals import ALPHA, Interval, Verdict, holm, interval
 from pipeline.tables.markdown import bounds, markdown_table
 from pipeline.tables.outside.difference import Difference, bootstrap, paired_t, welch
-from pipeline.tables.outside.groups import Groups, Metric, named
+from pipeline.tables.outside.groups import Groups, Metric, Test, named
 
-Test = Literal["auto", "paired", "welch", "bootstrap"]
 EXIT_CODES = {"better": 0, "not resolvable": 3, "worse": 4}
 CORRECTION = "Holm, over all groups and metrics"
 

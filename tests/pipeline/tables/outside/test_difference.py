@@ -11,8 +11,8 @@ from pipeline.errors import UserError
 from pipeline.metrics.intervals import ALPHA
 from pipeline.tables.outside import difference as module
 from pipeline.tables.outside.difference import Difference, bootstrap, from_errors, paired_t, welch
-from pipeline.tables.outside.groups import Groups, Metric
-from pipeline.tables.outside.verdicts import Test, compare_groups
+from pipeline.tables.outside.groups import Groups, Metric, Test
+from pipeline.tables.outside.verdicts import compare_groups
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 REPETITIONS = 500

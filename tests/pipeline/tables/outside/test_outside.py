@@ -252,7 +252,7 @@ def test_an_mlflow_experiment_is_compared_and_tagged_on_request(
 
 
 def samples(folder: Path, **shifts: float) -> None:
-    for seed, (name, shift) in enumerate(shifts.items()):
+    for seed, (name, shift) in enumerate(shifts.items(), start=10):
         rng = np.random.default_rng(seed)
         np.savez(folder / f"{name}.npz", features=(rng.normal(size=(300, 4)) + shift).astype(np.float32))
 
