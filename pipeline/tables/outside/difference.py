@@ -4,7 +4,7 @@ Measured on equal groups of normal, log-normal, heavy-tailed and coarse values b
 `tests/pipeline/tables/outside/test_difference.py`.
 """
 
-from math import ceil, comb, inf, nan, sqrt
+from math import ceil, comb, hypot, inf, nan, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -109,15 +109,16 @@ def _bootstrap_ratios(sides: list[np.ndarray], resamples: int, rng: np.random.Ge
 def from_errors(
     values: tuple[float, float], errors: tuple[float, float], freedom: int, samples: int, alpha: float
 ) -> Difference:
-    """Of two measured values; `freedom`: of each standard error. `needed`: samples, for errors fall with their root."""
-    mean, of_means = values[0] - values[1], np.square(errors)
-    counts = f"{samples} samples"
-    if not of_means.sum():
+    """Of two measured values; `freedom`: of each standard error, and kept, for their sum is only almost normal.
+
+    `needed`: samples, for errors fall with the root of their number.
+    """
+    mean, error, counts = values[0] - values[1], hypot(*errors), f"{samples} samples"
+    if error == 0:
         return _without_spread("jackknife", counts, mean, 1.0, None)
-    error, of_both = _satterthwaite(of_means, np.array([freedom, freedom]))
-    ratio = minimum_detectable(error, of_both, alpha) / abs(mean) if mean else inf
+    ratio = minimum_detectable(error, freedom, alpha) / abs(mean) if mean else inf
     needed = ceil(samples * ratio**2) if ratio < sqrt(MOST_SEEDS) else None
-    return _from_t("jackknife", counts, mean, error, of_both, alpha, needed)
+    return _from_t("jackknife", counts, mean, error, freedom, alpha, needed)
 
 
 def _from_t(
