@@ -297,7 +297,7 @@ def test_a_metric_may_have_a_colon_in_its_name() -> None:
 
 
 def test_a_table_is_compared_without_torch_mlflow_and_pandas(table: Path) -> None:
-    heavy = ("torch", "ray", "mlflow", "dvc", "pandas", "matplotlib", "sklearn", "pydantic", "scipy.stats")
+    heavy = ("torch", "ray", "mlflow", "dvc", "pandas", "matplotlib", "sklearn", "scipy.stats")
     script = (
         "import sys\nfrom pipeline.cli.main import main\n"
         f"sys.argv = {['trilemma', 'compare', str(table), *FID]!r}\n"
