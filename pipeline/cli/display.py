@@ -27,7 +27,7 @@ def print_runs(runs: Iterable[Mapping[str, Any]]) -> None:
         metrics = [_first_metric(run["metrics"], names) for names in (QUALITY, COVERAGE)]
         nfe = _first_metric(run["metrics"], ("nfe",)).removeprefix("nfe ")
         rows.append([run["run"], run["guidance"], run["method"], state, *metrics, nfe])
-    _print_table(rows)
+    print_table(rows)
 
 
 def _first_metric(metrics: Iterable[Mapping[str, Any]], names: Sequence[str]) -> str:
@@ -40,7 +40,7 @@ def print_plan(stages: Sequence[Mapping[str, Any]]) -> None:
     for stage in stages:
         numbers = ["" if stage[name] is None else f"{stage[name]:.0f}" for name in ("seconds", "memory_mib")]
         rows.append([stage["stage"], stage["name"], stage["state"], *numbers, stage["source"] or "unknown"])
-    _print_table(rows)
+    print_table(rows)
     missing = [stage["seconds"] for stage in stages if stage["state"] != "stored"]
     known = [seconds for seconds in missing if seconds is not None]
     total = f"{len(known)} of them take about {sum(known):.0f} s together"
@@ -54,7 +54,7 @@ def print_sweeps(sweeps: Iterable[Mapping[str, Any]]) -> None:
         state = "needs --of" if sweep["needs"] else "measured" if Path(sweep["table"]).is_file() else "not run"
         entries = sweep["needs"].partition(";")[0] or ", ".join(sweep["of"])
         rows.append([sweep["sweep"], " x ".join(sweep["axes"]), entries, f"{points} x {sweep['seeds']}", state])
-    _print_table(rows)
+    print_table(rows)
 
 
 def print_sweep_plan(plan: Mapping[str, Any]) -> None:
@@ -66,7 +66,7 @@ def print_sweep_plan(plan: Mapping[str, Any]) -> None:
         counts = {name: sum(stage["stage"] == name for stage in stages) for name in [s["stage"] for s in stages]}
         names = " ".join(name if count == 1 else f"{name} x{count}" for name, count in counts.items())
         rows.append([label, str(len(ids)), names or "nothing", _seconds(stages)])
-    _print_table(rows)
+    print_table(rows)
     stored = f"{len(plan['reused'])} stages are in the store, {len(plan['run'])} would run"
     print(f"{stored}; seconds on one CPU: {_seconds(plan['run'])}")
 
@@ -109,7 +109,7 @@ def print_comparison(compared: Compared, as_json: bool) -> None:
     for name in compared.counts[first]:
         rows.append([f"{name}, counted"])
         rows += [[f"  {run}", f"{counts[name]:.4g}", "", "", ""] for run, counts in compared.counts.items()]
-    _print_table(rows)
+    print_table(rows)
     print(f"±: 95 % intervals; verdicts: on each run against {first}; seeds: of training x of sampling")
     if compared.mlflow:
         print(f"MLflow (trilemma ui): {compared.mlflow}")
@@ -144,7 +144,7 @@ def _digests(digests: Mapping[str, str]) -> str:
     return "  ".join(f"{name} {digest[:12]}" for name, digest in digests.items())
 
 
-def _print_table(rows: Rows) -> None:
+def print_table(rows: Rows) -> None:
     """In columns; the widest are cut where a line would be too long. A row of one cell stands alone on its line."""
     rows = [list(map(escaped, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*(row for row in rows if len(row) > 1))]

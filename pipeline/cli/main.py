@@ -10,6 +10,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from pipeline.cli.compare import compare
 from pipeline.cli.standalone import Json, import_checkpoint, measure, reference, weights
 from pipeline.config.study import Study, load_study
 from pipeline.console import redacted, say
@@ -130,17 +131,7 @@ def sweep(
     print_json(done) if as_json else print_done(done)
 
 
-@app.command()
-def compare(
-    names: Annotated[list[str], typer.Argument(metavar="RUN RUN ...", help="evaluated runs or guided entries")],
-    apart_from: Annotated[list[str] | None, typer.Option(metavar="FIELD", help="that may differ in the cards")] = None,
-    as_json: Json = False,
-) -> None:
-    """Compare evaluated runs with the first one named, by shared seeds."""
-    from pipeline.cli.display import print_comparison
-    from pipeline.tables.compare import compare
-
-    print_comparison(compare(_study(), names, apart_from or ()), as_json)
+app.command()(compare)
 
 
 @app.command()

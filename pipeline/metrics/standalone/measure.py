@@ -14,8 +14,9 @@ from pipeline.errors import UserError
 from pipeline.metrics.card import COMPARE_SAMPLES, Card, card_of
 from pipeline.metrics.features.extractors import Extractor, Features, Pixels
 from pipeline.metrics.features.weights import INCEPTION
+from pipeline.metrics.intervals import t_quantile
 from pipeline.metrics.standalone.inputs import GivenFeatures, check_source, extractor_of, features_of
-from pipeline.metrics.standalone.jackknife import INTERVAL, MIN_SAMPLES, half_widths, rows
+from pipeline.metrics.standalone.jackknife import GROUPS, INTERVAL, MIN_SAMPLES, half_widths, rows
 from pipeline.metrics.standalone.reference_file import Kind, RealSide, kind_of, read_real
 from pipeline.metrics.standalone.table_files import splits_of
 from pipeline.metrics.suite import Real, compute
@@ -111,6 +112,16 @@ def measure(
     warnings += _about_sources(generated, real, extractor, network)
     changed = {"generated": dict(sorted(checked.intake.changed.items())), "real": dict(sorted(side.changed.items()))}
     return Measurement(values, cards, how, tuple(warnings), changed)
+
+
+def standard_error(value: Value) -> tuple[float, int]:
+    """Behind the value's interval, with its degrees of freedom. Shares are cut at 0 and 1, on one side as a rule."""
+    return max(value.value - value.low, value.high - value.value) / t_quantile(GROUPS - 1), GROUPS - 1
+
+
+def distance_name(extractor: str | None) -> str:
+    """Of the Frechet distance in the features of this extractor, as `measure` chooses it."""
+    return "fid" if extractor_of(extractor).name == INCEPTION else "fd"
 
 
 def numbers(text: str) -> tuple[int, ...]:

@@ -15,9 +15,12 @@ from pipeline.metrics.intervals import (
     compared,
     holm,
     interval,
+    minimum_detectable,
     paired,
     scope,
     seeds_for,
+    seeds_needed,
+    t_quantile,
     welch,
 )
 
@@ -137,22 +140,32 @@ def test_of_ten_comparisons_of_equals_one_in_twenty_families_raises_an_alarm() -
     assert np.mean(alarms) == pytest.approx(0.05, abs=0.02)
 
 
-@pytest.mark.parametrize(("difference", "spread", "alpha"), [(1.0, 1.0, 0.05), (0.5, 1.0, 0.05), (2.0, 1.0, 0.005)])
-def test_the_seeds_that_it_would_take_resolve_the_difference_with_the_promised_power(
-    difference: float, spread: float, alpha: float
-) -> None:
-    seeds = seeds_for(difference, spread, alpha=alpha)
-    assert seeds is not None
-    rng = np.random.default_rng(0)
-    power = [
-        np.mean(stats.ttest_1samp(rng.normal(difference, spread, size=(4000, n)), 0.0, axis=1).pvalue < alpha)
-        for n in (seeds, seeds - 1)
-    ]
-    assert power[0] > POWER - 0.02
-    assert power[1] < POWER + 0.02
+@pytest.mark.parametrize("freedom", [1, 2, 4, 30])
+def test_the_minimum_detectable_difference_is_found_four_times_in_five(freedom: int) -> None:
+    truth = stats.nct(freedom, minimum_detectable(1.0, freedom))
+    assert truth.sf(t_quantile(freedom)) == pytest.approx(POWER, abs=0.002)
 
 
-def test_no_number_of_seeds_resolves_what_is_equal() -> None:
-    assert seeds_for(0.0, 1.0) is None
+def test_far_quantiles_have_the_power_too() -> None:
+    alpha = 0.006  # on the other side of the bound at which the formula changes
+    ratio = minimum_detectable(1.0, 1, alpha) / minimum_detectable(1.0, 1, alpha * 1.1)
+    assert ratio == pytest.approx(t_quantile(1, 1 - alpha / 2) / t_quantile(1, 1 - alpha * 1.1 / 2), rel=1e-3)
+
+
+@pytest.mark.parametrize("effect", [0.3, 1.0, 3.0])
+def test_the_seeds_needed_are_the_fewest_with_the_power(effect: float) -> None:
+    n = seeds_for(effect, 1.0)
+    assert n is not None
+    for seeds, is_enough in ((n - 1, False), (n, True)):
+        power = stats.nct(seeds - 1, effect * math.sqrt(seeds)).sf(t_quantile(seeds - 1))
+        assert (power >= POWER - 1e-6) == is_enough
+    assert seeds_needed([effect - math.sqrt(0.5), effect + math.sqrt(0.5)]) == n
+    assert (seeds_for(effect, 1.0, alpha=ALPHA / 10) or 0) > n
+    assert (seeds_for(effect, 1.0, groups=2) or 0) <= n
+
+
+def test_no_number_of_seeds_resolves_no_difference_and_two_resolve_one_without_noise() -> None:
+    assert seeds_needed([1.0, -1.0]) is None
+    assert seeds_needed([0.0, 0.0]) is None
+    assert seeds_needed([2.0, 2.0]) == 2
     assert seeds_for(1e-6, 1.0) is None
-    assert seeds_for(1.0, 0.0) == 2
