@@ -94,8 +94,8 @@ def cost_page(cost: pd.DataFrame) -> str:
     ]
     table = markdown_table(SHOWN, [["" if cell in ("nan", None) else cell for cell in row] for row in rows])
     total = (
-        f"{spent(cost)} Joules are those of the machine's processors meanwhile, whatever else ran; empty where it does not "
-        "tell."
+        f"{spent(cost)} Joules are those of the machine's processors meanwhile, whatever else ran; empty where it does "
+        "not tell."
     )
     about = "Every stage when it was last computed; of one that was killed and resumed, all attempts together."
     parts = ["# What it cost", about, table, total, speed_page(cost)]
