@@ -117,8 +117,13 @@ def find_sweep(
 
 def _usual_metric(study: Study, of: str) -> str:
     source = study.datasets[study.measured_as(trained_entry(study, of).dataset)].source
-    has_known_distribution = hasattr(import_module(f"pipeline.data.datasets.{source}").Source, "facts")
-    return "mode_kl" if has_known_distribution else "fd"
+    return "mode_kl" if _has_known_distribution(source) else "fd"
+
+
+@cache
+def _has_known_distribution(source: str) -> bool:
+    kind = import_module(f"pipeline.data.datasets.{source}").Source
+    return hasattr(kind, "facts") and "law" in kind().facts
 
 
 def is_stacked(study: Study, of: str) -> bool:

@@ -17,8 +17,9 @@ from pipeline.dag.run import run_stage
 from tests.support.toy_study import PARAMS as TOY
 
 ROOT = Path(__file__).parents[3]
+STUDY = ROOT / "studies" / "digits"  # has entries of nearly every kind
 CHECKED = re.compile(r"out/check/(.*)\.json")  # a block, written by the stage `check`
-PARAMS: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())
+PARAMS: dict[str, Any] = YAML(typ="safe", pure=True).load((STUDY / "params.yaml").read_text())
 BLOCKS = [
     (kind, name, block)
     for kind in ("datasets", "runs", "classifiers", "guides", "guided", "translations")
@@ -42,11 +43,11 @@ def watched() -> dict[str, list[str]]:
     """Stage -> parameters that DVC watches for it."""
     with Repo(str(ROOT)) as repo:
         return {
-            re.sub("-(derived|guided|autoguided)@", "@", stage.addressing): [
+            re.sub("-(derived|guided|autoguided)@", "@", stage.name): [
                 *(name for dep in stage.deps if isinstance(dep, ParamsDependency) for name in dep.params),
                 *(block[1].replace("/", ".") for dep in stage.deps if (block := CHECKED.fullmatch(dep.def_path))),
             ]
-            for stage in repo.stage.collect()
+            for stage in repo.stage.collect(str(STUDY / "dvc.yaml"))
         }
 
 
@@ -104,7 +105,7 @@ def test_fakes_and_evaluated_pictures_never_share_a_seed() -> None:
     from pipeline.stages.generate import FIRST_SEED
     from pipeline.stages.sample import SEEDS_BETWEEN_SETS
 
-    for dataset in load_study(ROOT / "params.yaml").datasets.values():
+    for dataset in load_study(STUDY / "params.yaml").datasets.values():
         assert dataset.evaluate.images <= SEEDS_BETWEEN_SETS
         assert dataset.evaluate.sample_seeds * SEEDS_BETWEEN_SETS < FIRST_SEED
 

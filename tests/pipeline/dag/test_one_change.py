@@ -10,7 +10,7 @@ from tests.support.toy_study import PARAMS, ROOT, ToyStudy
 
 
 def test_a_runs_setting_changes_the_keys_of_its_own_chain_alone() -> None:
-    study = load_study(ROOT / "params.yaml")
+    study = load_study(ROOT / "studies" / "digits" / "params.yaml")
     calls = [(stage, name) for stage, names in entries(study).items() for name in names]
 
     def identity() -> dict[tuple[str, str], str]:

@@ -85,7 +85,7 @@ def test_every_network_of_every_study_is_counted_or_known_to_be_unpublished() ->
     names = {f"{folder}/{name}" for folder in SHAPES for name in described(study_of(folder))}
     assert names == {*RELEASED, *PRINTED, *UNPUBLISHED}
     folders = {path.parent.name for path in (ROOT / "studies").glob("*/params.yaml")}
-    assert folders == {*SHAPES, "mog25", "cifar10-small"}
+    assert folders == {*SHAPES, "mog25", "cifar10-small", "digits", "glyphs"}
 
 
 @pytest.mark.parametrize("entry", RELEASED)

@@ -179,7 +179,7 @@ def test_shipped_sweeps_are_complete(name: str) -> None:
 
 
 def test_every_arm_of_the_ablation_changes_the_network_of_the_study_s_own_adm() -> None:
-    found = load_study(ROOT / "params.yaml")
+    found = load_study(ROOT / "studies" / "digits" / "params.yaml")
     arms = trials_of(found, find_sweep(found, "architecture", "adm-digits", None, 1), "sweeps.architecture")
     blocks = {trial.point.values["arm"]: configs(trial)["pretrain"] for trial in arms}
     methods = {label: build_method(block["method"], block["model"]) for label, block in blocks.items()}

@@ -44,11 +44,11 @@ def test_a_result_whose_random_numbers_are_no_longer_drawn_is_not_replayed_and_t
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     study = load_study(ROOT / "params.yaml")
-    first = Manifest("pretrain", "edm-digits", {}, {}, {"steps": 1}, {}, {})  # of a version that noted no scheme
-    link = Link(STAGES["pretrain"].call(study, "edm-digits"), first, None, PRESENT, None, {})
+    first = Manifest("pretrain", "edm-0", {}, {}, {"steps": 1}, {}, {})  # of a version that noted no scheme
+    link = Link(STAGES["pretrain"].call(study, "edm-0"), first, None, PRESENT, None, {})
     monkeypatch.setattr("pipeline.tables.replay._links", lambda results: [link])
-    with pytest.raises(UserError, match=r"pretrain edm-digits cannot be replayed: .* git checkout [0-9a-f]{12}$"):
-        replay(study, ["digits:edm-digits/fd"], sample=0, seed=0)
+    with pytest.raises(UserError, match=r"pretrain edm-0 cannot be replayed: .* git checkout [0-9a-f]{12}$"):
+        replay(study, ["glyphs:edm-0/fd"], sample=0, seed=0)
 
 
 def test_replay_without_a_cell_raises_an_error(reproduced: ToyStudy) -> None:
