@@ -114,7 +114,9 @@ def test_every_shipped_params_file_fits_the_schema_and_names_it(file: Path) -> N
 )
 def test_the_schema_refuses_misspelt_keys_and_wrong_types(place: str, value: object) -> None:
     digits, mixtures = (_read(ROOT / "studies" / name / "params.yaml") for name in ("digits", "mog25"))
-    params: Any = {"launch": {}} | digits | {part: digits.get(part, {}) | mixtures[part] for part in ("datasets", "stacks")}
+    params: Any = (
+        {"launch": {}} | digits | {part: digits.get(part, {}) | mixtures[part] for part in ("datasets", "stacks")}
+    )
     block = params
     *way, last = place.split(".")
     for part in way:

@@ -1,5 +1,7 @@
 """The diffusion transformer: sizes of the paper, zero at initialisation, guidance of some channels, wrong settings."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -11,7 +13,7 @@ from methods.iddpm import IDDPM
 from methods.nets.dit import DiT
 
 LATENTS = DataSpec((4, 8, 8), 3, 1.0)
-SMALL = {"net": "dit", "width": 16, "depth": 1, "heads": 2, "label_dropout": 0.1, "conditional": True}
+SMALL: dict[str, Any] = {"net": "dit", "width": 16, "depth": 1, "heads": 2, "label_dropout": 0.1, "conditional": True}
 
 
 @pytest.mark.parametrize(
@@ -37,10 +39,11 @@ def test_guidance_of_three_channels_leaves_the_fourth(method: EDM | IDDPM) -> No
     nets = method.build(LATENTS)
     for value in nets["denoiser"].parameters():
         torch.nn.init.normal_(value, std=0.2)
-    one_step = {"steps": 1} if isinstance(method, EDM) else {"spacing": "1", "eta": 0.0, "clip": False}
+    one_step: Any = {"steps": 1} if isinstance(method, EDM) else {"spacing": "1", "eta": 0.0, "clip": False}
 
     def sampled(**guidance: float) -> torch.Tensor:
-        return method.sample(nets, method.Sampling(**one_step, **guidance), torch.arange(3), SeededRng(range(3)))
+        options: Any = method.Sampling(**one_step, **guidance)
+        return method.sample(nets, options, torch.arange(3), SeededRng(range(3)))
 
     plain, some, every = sampled(), sampled(cfg_weight=2.0, cfg_channels=3), sampled(cfg_weight=2.0)
     assert_close(some[:, :3], every[:, :3])
@@ -58,7 +61,7 @@ def test_guidance_of_three_channels_leaves_the_fourth(method: EDM | IDDPM) -> No
         ({"width": 18, "heads": 2}, r"width: 18 came, a multiple of 4"),
     ],
 )
-def test_wrong_sizes_are_named(model: dict[str, int], message: str) -> None:
+def test_wrong_sizes_are_named(model: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         IDDPM(**SMALL | model).build(LATENTS)
     with pytest.raises(ValueError, match="is for square images"):

@@ -1,5 +1,7 @@
 """Captions: the encoder's invariants, both ways into networks, hidden captions, and learning from them."""
 
+from typing import Any, cast
+
 import pytest
 import torch
 from torch import Tensor
@@ -50,8 +52,8 @@ def test_captions_of_another_form_are_named() -> None:
         encoder()(torch.arange(3), 3)
 
 
-UNET = {"width": 32, "depth": 1, "channel_mult": (1, 1), "attention": (4,), "heads": 2, "dropout": 0.0}
-DIT = {"width": 16, "depth": 1, "heads": 2}
+UNET: dict[str, Any] = {"width": 32, "depth": 1, "channel_mult": (1, 1), "attention": (4,), "heads": 2, "dropout": 0.0}
+DIT: dict[str, Any] = {"width": 16, "depth": 1, "heads": 2}
 MODELS: dict[str, EDM | IDDPM] = {
     "unet": IDDPM(text=True, steps=50, label_dropout=0.1, **UNET),
     "dit": IDDPM(net="dit", text=True, steps=50, label_dropout=0.1, **DIT),
@@ -88,9 +90,9 @@ def test_captions_are_encoded_once_for_all_steps_of_a_sampler(name: str) -> None
     net = randomised(method)
     text = net.get_submodule("body.text")
     text.register_forward_hook(lambda _net, inputs, _output: calls.append(inputs[0]))
-    few = {"steps": 3} if isinstance(method, EDM) else {"spacing": "3"}
+    few: Any = {"steps": 3} if isinstance(method, EDM) else {"spacing": "3"}
     plain, guided = (
-        method.sample({"denoiser": net}, method.Sampling(**few, cfg_weight=w), TOKENS, SeededRng(range(3)))
+        method.sample({"denoiser": net}, cast(Any, method.Sampling(**few, cfg_weight=w)), TOKENS, SeededRng(range(3)))
         for w in (0.0, 2.0)
     )
     assert sum(isinstance(call, Tensor) for call in calls) == 2  # once for each of the two samplings

@@ -57,7 +57,8 @@ class UNetModel(nn.Module):
         y: [B] int; with text tokens [B, L] or encoded captions, None for empty ones.
         """
         caption = None if self.text is None else self.text(y, len(x))
-        emb = embed(self.time_embed, self.label_emb, timesteps, y if caption is None else None)
+        label = y if isinstance(y, Tensor) and caption is None else None
+        emb = embed(self.time_embed, self.label_emb, timesteps, label)
         skips = descend(self.input_blocks, x, emb, caption)
         middle = self.middle_block(skips[-1], emb, caption)
         return self.out(ascend(self.output_blocks, middle, skips, emb, caption))

@@ -38,7 +38,9 @@ ENTRIES = ("ema", "netG_dict", "state_dict", "model_state_dict", "model_ema", "e
 WRAPPED = re.compile(r"^(?:module\.)+|(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.(?:module\.)*")
 PREFIX, OFFICIAL_PREFIX = "body.", {"edm": "model."}  # of parameter names
 CLASSES = f"{PREFIX}label_emb.weight"
-HARMLESS = [argparse.Namespace]  # plain values by name; DiT's training keeps its arguments beside the networks
+HARMLESS: list[Any] = [
+    argparse.Namespace
+]  # plain values by name; DiT's training keeps its arguments beside the networks
 DIT_HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # by width: S, B, L, XL
 NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # in older files of "kl"
 OLD_ATTENTION = re.compile(rf"(?<=\.)({'|'.join(NEW_ATTENTION)})(?=\.(?:weight|bias)$)")

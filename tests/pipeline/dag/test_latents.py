@@ -280,7 +280,7 @@ def test_older_files_name_attention_otherwise(tmp_path: Path) -> None:
     assert older.keys() != official.keys()
     save_file(older, tmp_path / "older.safetensors")
     read = read_checkpoint(tmp_path / "older.safetensors", "kl")
-    for name, value in fit(read, "kl", nets, "older")["autoencoder"].items():
+    for name, value in fit(read, "kl", nets, None, "older")["autoencoder"].items():
         assert torch.equal(value, official[name].float())
 
 

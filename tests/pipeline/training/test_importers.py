@@ -195,7 +195,8 @@ def test_a_dit_is_imported_and_described_from_its_tensors_alone(
     method = build_method(entry["method"], entry["model"])
     loaded = fit(read_checkpoint(file, "dit"), "dit", method.build(LATENTS), None, "file")["denoiser"]
     assert all(torch.equal(loaded[name], value) for name, value in nets["denoiser"].state_dict().items())
-    deeper = IDDPM(**DIT | {"depth": 2}).build(LATENTS)
+    longer: dict[str, Any] = DIT | {"depth": 2}
+    deeper = IDDPM(**longer).build(LATENTS)
     with pytest.raises(TrilemmaError, match=r"file has no body\.blocks\.1\..*does the entry's model fit the file"):
         fit(read_checkpoint(file, "dit"), "dit", deeper, None, "file")
     with pytest.raises(
@@ -205,7 +206,8 @@ def test_a_dit_is_imported_and_described_from_its_tensors_alone(
 
 
 def test_what_no_tensor_of_a_dit_shows_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    nets = IDDPM(**DIT | {"width": 48, "heads": 3, "variance": "large", "conditional": False, "label_dropout": 0.0})
+    changes: dict[str, Any] = {"width": 48, "heads": 3, "variance": "large", "conditional": False, "label_dropout": 0.0}
+    nets = IDDPM(**(DIT | changes))
     net = nets.build(LATENTS)["denoiser"].get_submodule("body")
     torch.save(net.state_dict(), tmp_path / "small.pt")
     print_entry(tmp_path, tmp_path / "small.pt", "dit", None)
