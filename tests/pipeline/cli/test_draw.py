@@ -22,7 +22,8 @@ from tests.support.stages import RecordingWatch, run_stage_alone
 from tests.support.toy_study import ROOT
 
 DIT = "net: dit, width: 16, depth: 1, heads: 2, patch: 4, label_dropout: 0.1"
-TRAIN = "train: {steps: 4, batch: 16}"
+DIT += ", lr: 0.02, lr_rampup_images: 0, ema_halflife_images: 16"  # so that conditions matter after a few steps
+TRAIN = "train: {steps: 12, batch: 16}"
 STUDY = f"""\
 root: {ROOT}
 datasets:
