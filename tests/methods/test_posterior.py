@@ -65,8 +65,9 @@ def test_an_impossible_spacing_is_refused_by_name(spacing: str) -> None:
 
 def test_the_chain_of_latent_diffusion_has_its_noise_levels() -> None:
     kept = torch.tensor([10, 50, 100, 150, 200, 300, 500, 1000])
-    wanted = torch.tensor([0.991, 0.953, 0.896, 0.829, 0.755, 0.592, 0.278, 0.0047], dtype=torch.float64)
-    assert_close(chain_of("latent", 1000).alpha_bar[kept - 1], wanted, atol=5e-4, rtol=0)
+    cut = [0.991, 0.953, 0.896, 0.829, 0.755, 0.592, 0.278, 0.0047]  # not all rounded
+    wanted = torch.tensor(cut, dtype=torch.float64)
+    assert_close(chain_of("latent", 1000).alpha_bar[kept - 1], wanted, atol=1e-3, rtol=0)
 
 
 def test_r1_of_a_quadratic_is_known_and_can_be_differentiated() -> None:
