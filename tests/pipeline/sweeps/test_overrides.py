@@ -89,11 +89,11 @@ def test_trainings_that_are_equal_at_all_points_get_no_training_seeds(tmp_path: 
 def test_a_verdict_over_one_score_network_is_on_that_network_however_often_its_guide_was_trained(
     tmp_path: Path,
 ) -> None:
-    sweep = find_sweep(study(tmp_path), "dg-epochs", "toy-dg", "100,200", 3)
-    found = trials(tmp_path, "dg-epochs", "toy-dg", "100,200", seeds=3)
+    sweep = find_sweep(study(tmp_path), "dg-epochs", "toy-dg", "100,250", 3)
+    found = trials(tmp_path, "dg-epochs", "toy-dg", "100,250", seeds=3)
 
     def content(trial: Trial) -> dict[str, Any]:
-        value = float(trial.point.values["guide_steps"] == 200) + trial.seed / 100
+        value = float(trial.point.values["guide_steps"] == 250) + trial.seed / 100
         row = {"metric": "fd", "values": [value], "real_vs_real": 0.1, "card": {"id": "x", "text": "x"}}
         return {"sets": ["a"], "counts": {"nfe": 4}, "metrics": [row]}
 
