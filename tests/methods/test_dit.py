@@ -41,7 +41,7 @@ def test_guidance_of_three_channels_leaves_the_fourth(method: EDM | IDDPM) -> No
         torch.nn.init.normal_(value, std=0.2)
     one_step: Any = {"steps": 1} if isinstance(method, EDM) else {"spacing": "1", "eta": 0.0, "clip": False}
 
-    def sampled(**guidance: float) -> torch.Tensor:
+    def sampled(**guidance: Any) -> torch.Tensor:
         options: Any = method.Sampling(**one_step, **guidance)
         return method.sample(nets, options, torch.arange(3), SeededRng(range(3)))
 

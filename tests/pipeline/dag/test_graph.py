@@ -43,7 +43,7 @@ def watched() -> dict[str, list[str]]:
     """Stage -> parameters that DVC watches for it."""
     with Repo(str(ROOT)) as repo:
         return {
-            re.sub("-(derived|guided|autoguided)@", "@", stage.name): [
+            re.sub("-(derived|guided|autoguided)@", "@", stage.addressing.rpartition(":")[2]): [
                 *(name for dep in stage.deps if isinstance(dep, ParamsDependency) for name in dep.params),
                 *(block[1].replace("/", ".") for dep in stage.deps if (block := CHECKED.fullmatch(dep.def_path))),
             ]
