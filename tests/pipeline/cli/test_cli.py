@@ -225,7 +225,7 @@ def test_help_lists_first_what_a_newcomer_needs_and_is_quick() -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         costs.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     commands = re.findall(r"^[│|] ([a-z][\w-]*)", text, re.MULTILINE)
-    assert commands[:8] == ["repro", "report", "runs", "sweep", "compare", "why", "measure", "ui"]
-    assert commands[8 : 9 + len(STAGES)] == ["check", *STAGES]
+    assert commands[:9] == ["repro", "report", "runs", "sweep", "compare", "why", "draw", "measure", "ui"]
+    assert commands[9 : 10 + len(STAGES)] == ["check", *STAGES]
     assert {"values", "table", "stack-table", "plan", "sweeps", "replay", "submit", "import", "weights"} < set(commands)
     assert min(costs) < 0.5

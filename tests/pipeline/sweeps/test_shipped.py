@@ -12,7 +12,7 @@ datasets:
   digits: {source: digits, options: {}, features: {epochs: 1}, fakes: 64, evaluate: {images: 64, sample_seeds: 1}}
   mog25: {source: mog25, options: {per_mode: 40, held_out: 300}, features: {}, evaluate: {images: 200, sample_seeds: 1}}
 runs:
-  edm: {dataset: digits, method: edm.EDM, model: {net: mlp, width: 8}, train: {steps: 5, batch: 16}, sample: {steps: 2}}
+  edm: {dataset: digits, method: edm.EDM, model: {net: mlp, width: 8}, train: {steps: 5, batch: 16}, sample: {steps: 3}}
   siddm: {dataset: digits, method: siddm.SIDDM, model: {net: mlp, width: 8}, train: {steps: 4, batch: 16}, sample: {}}
   tdpm:
     dataset: digits
