@@ -23,7 +23,7 @@ runs:
   adm:
     dataset: digits
     method: iddpm.IDDPM
-    model: {width: 16, channel_mult: [1, 2], depth: 1}
+    model: {width: 32, channel_mult: [1, 2], depth: 1}
     train: {steps: 2, batch: 16}
     sample: {spacing: "2"}
 classifiers:
