@@ -102,12 +102,17 @@ def welch(a: Measured, b: Measured, better: Direction | None) -> Comparison:
     """a against b from their intervals alone, as independent means of unequal variance (Welch 1947)."""
     if min(a.n, b.n) < 2:
         return Comparison(a.mean - b.mean, nan, nan, "not resolvable", 1, nan)
-    parts = [((one.high - one.low) / 2 / t_quantile(one.n - 1)) ** 2 for one in (a, b)]
-    error, mean = sqrt(sum(parts)), a.mean - b.mean
-    freedom = error**4 / sum(part**2 / (one.n - 1) for part, one in zip(parts, (a, b))) if error else min(a.n, b.n) - 1
+    parts = np.array([((one.high - one.low) / 2 / t_quantile(one.n - 1)) ** 2 for one in (a, b)])
+    mean, (error, freedom) = a.mean - b.mean, satterthwaite(parts, np.array([a.n - 1, b.n - 1]))
     half = t_quantile(freedom) * error
     difference = Interval(mean, mean - half, mean + half, min(a.n, b.n))
     return Comparison(*difference[:3], _verdict(difference, better), difference.n, _p_value(mean, error, freedom))
+
+
+def satterthwaite(of_means: np.ndarray, freedom: np.ndarray) -> tuple[float, float]:
+    """Standard error of a difference from the variances of two means, and its degrees of freedom."""
+    total = float(of_means.sum())
+    return sqrt(total), float(total**2 / (of_means**2 / freedom).sum()) if total else float(freedom.min())
 
 
 def compared(a: Measured, b: Measured, better: Direction | None = None) -> Comparison:

@@ -10,20 +10,12 @@ from itertools import groupby, pairwise
 from math import isnan, nan, sqrt
 from typing import NamedTuple
 
-from scipy.special import stdtr
-
 from pipeline.config.study import Study
 from pipeline.dag.graph import STAGES
 from pipeline.data.artifacts import MANIFEST
 from pipeline.errors import UserError
 from pipeline.metrics.card import METRICS
-from pipeline.metrics.intervals import (
-    ALPHA,
-    TRAINING_SEEDS_FOR_A_METHOD,
-    holm,
-    seeds_for,
-    t_quantile,
-)
+from pipeline.metrics.intervals import ALPHA, TRAINING_SEEDS_FOR_A_METHOD, holm, seeds_for, t_quantile
 from pipeline.tables.aggregate import Arm, Difference, Summary, differences, entries_on, gather, method_names, summarise
 from pipeline.tables.listing import COVERAGE, QUALITY
 
@@ -75,9 +67,9 @@ class Statement(NamedTuple):
     better: Method
     worse: Method
     difference: Difference
-    p: float  # of no difference, corrected for the family
+    p: float  # of no difference, corrected for the family; NaN for one pair of values
     family: int  # comparisons in it
-    seeds: int | None  # that it would take; None: not known, or more than anybody trains
+    seeds: int | None  # that it would take; None: not known, or more than a million
 
     @property
     def is_resolved(self) -> bool:
@@ -190,7 +182,7 @@ def _compared(of: Field, kind: str, pairs: Iterable[tuple[Method, Method]]) -> l
 
 def _corrected(family: Sequence[Statement]) -> list[Statement]:
     corrected = []
-    for one, p in zip(family, holm([_p_value(one.difference) for one in family])):
+    for one, p in zip(family, holm([one.difference.p_value for one in family])):
         found, seeds = one.difference, None
         if found.train_seeds > 1 and not isnan(found.ci_low):
             spread = _error(found) * sqrt(found.train_seeds)
@@ -198,16 +190,6 @@ def _corrected(family: Sequence[Statement]) -> list[Statement]:
             seeds = None if needed is None else max(needed, found.train_seeds + 1)
         corrected.append(one._replace(p=p, family=len(family), seeds=seeds))
     return corrected
-
-
-def _p_value(found: Difference) -> float:
-    """Of no difference, two-sided, by Student's t; 1 where one pair of values shows no spread."""
-    if isnan(found.ci_low):
-        return 1.0
-    error = _error(found)
-    return (
-        float(found.difference == 0) if error == 0 else 2 * float(stdtr(_n(found) - 1, -abs(found.difference) / error))
-    )
 
 
 def _error(found: Difference) -> float:

@@ -1,7 +1,7 @@
 """Addresses of MLflow's pages, and the saved view of an experiment: its evaluations as one sorted table.
 
 MLflow 3.17 opens every experiment as one of generative AI unless the address names the other mode. A view is a tag of
-the experiment, as MLflow's own "Share" button writes it: whoever can read the experiment can open it.
+the experiment, as MLflow's own "Share" button writes it: every reader of the experiment can open it.
 """
 
 import json

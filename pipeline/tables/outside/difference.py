@@ -11,7 +11,15 @@ import numpy as np
 from scipy.special import stdtr
 
 from pipeline.errors import UserError
-from pipeline.metrics.intervals import ALPHA, MOST_SEEDS, POWER, minimum_detectable, seeds_for, t_quantile
+from pipeline.metrics.intervals import (
+    ALPHA,
+    MOST_SEEDS,
+    POWER,
+    minimum_detectable,
+    satterthwaite,
+    seeds_for,
+    t_quantile,
+)
 
 MOST_UNEQUAL = 1.5  # ratio of numbers of seeds up to which Welch's degrees of freedom are few enough
 FEWEST_FOR_BOOTSTRAP = 5  # seeds; with fewer, resamples without spread are so many that it resolves nothing
@@ -55,16 +63,11 @@ def welch(a: np.ndarray, b: np.ndarray, alpha: float) -> Difference:
     needed, counts = seeds_for(mean, both, 2, alpha), f"{n} and {m}"
     if both == 0:
         return _without_spread("Welch t", counts, mean, 2 / comb(n + m, n), needed)  # one of all divisions, by chance
-    error, freedom = _satterthwaite(np.square(spreads) / [n, m], np.array([n - 1, m - 1]))
+    error, freedom = satterthwaite(np.square(spreads) / [n, m], np.array([n - 1, m - 1]))
     if max(n, m) > MOST_UNEQUAL * min(n, m):
         pooled = sqrt(((n - 1) * spreads[0] ** 2 + (m - 1) * spreads[1] ** 2) / (n + m - 2) * (1 / n + 1 / m))
         return _from_t("Welch t, widened", counts, mean, max(error, pooled), min(n, m) - 1, alpha, needed)
     return _from_t("Welch t", counts, mean, error, freedom, alpha, needed)
-
-
-def _satterthwaite(of_means: np.ndarray, freedom: np.ndarray) -> tuple[float, float]:
-    """Standard error of a difference from the variances of two means, and its degrees of freedom."""
-    return sqrt(of_means.sum()), float(of_means.sum() ** 2 / (of_means**2 / freedom).sum())
 
 
 def bootstrap(a: np.ndarray, b: np.ndarray, is_paired: bool, alpha: float, comparisons: int) -> Difference:

@@ -219,7 +219,7 @@ def test_another_encoder_than_the_runs_is_refused(study: Study, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("was", "becomes", "told"),
+    ("was", "becomes", "message"),
     [
         ("datasets:\n", "datasets:\n  odd: {source: latents, of: small}\n", "datasets.odd: latents belong under `lat"),
         ("of: small}", "of: smal}", "latents.small-latents: no autoencoder named 'smal' in params.yaml (did you mean"),
@@ -236,10 +236,10 @@ def test_another_encoder_than_the_runs_is_refused(study: Study, tmp_path: Path) 
         ),
     ],
 )
-def test_a_wrong_entry_is_named_in_one_line(tmp_path: Path, was: str, becomes: str, told: str) -> None:
+def test_a_wrong_entry_is_named_in_one_line(tmp_path: Path, was: str, becomes: str, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         study_of(tmp_path, PARAMS.replace(was, becomes, 1))
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
