@@ -31,7 +31,7 @@ CALL, U_NET_CALL = 0.05e-3, 0.5e-3  # of one image in a network call of a sample
 FIRST_NOTE, LONGEST_PAUSE = 60.0, 600.0  # seconds until the time left is printed, and between two such lines
 
 
-class Foreseen(NamedTuple):
+class PredictedCosts(NamedTuple):
     """By command, as of DVC's stages, without quotes."""
 
     costs: dict[str, Cost]
@@ -63,7 +63,9 @@ class Estimates:
         return self.recorded.get((stage, name), Cost(SECONDS.get(stage, OTHER), 0))
 
 
-def foresee(params: Path, commands: Iterable[str], parts_of: Callable[[Study, str], list[Part]] | None) -> Foreseen:
+def predict(
+    params: Path, commands: Iterable[str], parts_of: Callable[[Study, str], list[Part]] | None
+) -> PredictedCosts:
     """For a process that has torch, which methods and sweeps import. parts_of: of a sweep, by its name; None: none."""
     study, parts = load_study(params), dict[str, list[Part]]()
     estimates = Estimates(study)
@@ -72,7 +74,7 @@ def foresee(params: Path, commands: Iterable[str], parts_of: Callable[[Study, st
         if parts_of and (program, verb) == ("trilemma", SWEEP):
             with suppress(TrilemmaError):  # the sweep itself will raise it
                 parts[command] = parts_of(study, sweep)
-    return Foreseen({command: estimates.of_command(command) for command in commands}, parts)
+    return PredictedCosts({command: estimates.of_command(command) for command in commands}, parts)
 
 
 def by_rule(call: Call) -> float:
@@ -98,22 +100,22 @@ class TimeLeft:
     def __init__(self) -> None:
         self.began = time.monotonic()
         self.next = self.began + FIRST_NOTE
-        self.foreseen, self.taken = 0.0, 0.0  # seconds of what has ended
+        self.predicted, self.taken = 0.0, 0.0  # seconds of what has ended
 
-    def note(self, foreseen: float, taken: float) -> None:
-        self.foreseen, self.taken = self.foreseen + foreseen, self.taken + taken
+    def note(self, predicted: float, taken: float) -> None:
+        self.predicted, self.taken = self.predicted + predicted, self.taken + taken
 
     def seconds_to_next(self) -> float:
         return max(0.0, self.next - time.monotonic())
 
     def due(self, left: Iterable[tuple[float, float]], longest: float, jobs: int) -> float | None:
-        """None while it is not due. left: seconds foreseen, and run so far; longest: seconds foreseen of one chain."""
+        """None while it is not due. left: seconds predicted, and run so far; longest: those predicted of one chain."""
         now = time.monotonic()
         if now < self.next:
             return None
         self.next = now + min(now - self.began, LONGEST_PAUSE)
-        pace = self.taken / self.foreseen if self.foreseen else 1.0
-        work = sum(max(0.0, foreseen * pace - run) for foreseen, run in left)
+        pace = self.taken / self.predicted if self.predicted else 1.0
+        work = sum(max(0.0, predicted * pace - run) for predicted, run in left)
         return max(work / jobs, longest * pace)
 
 

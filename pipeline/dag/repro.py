@@ -25,7 +25,7 @@ from networkx import DiGraph
 from pipeline.config.study import Study, load_study
 from pipeline.console import say
 from pipeline.dag.child import FORKS, LIBRARIES, Child
-from pipeline.dag.estimates import SWEEP, Foreseen, TimeLeft, foresee, time_text
+from pipeline.dag.estimates import SWEEP, PredictedCosts, TimeLeft, predict, time_text
 from pipeline.dag.graph import STAGES
 from pipeline.dag.resolve import Cost, Part
 from pipeline.errors import TrilemmaError, UserError
@@ -64,15 +64,15 @@ def reproduce(
             if not targets:
                 plan = [stage for stage in plan if is_read(_command(stage), study)]
 
-            def foreseen(commands: Mapping[str, str]) -> Foreseen:
+            def predicted(commands: Mapping[str, str]) -> PredictedCosts:
                 verbs = {verb for command in commands.values() for verb in command.split()[1:2]}
-                asked = (study.file, list(commands.values()), parts_of if has_parts else None)
+                arguments = (study.file, list(commands.values()), parts_of if has_parts else None)
                 if verbs.isdisjoint([*STAGES, SWEEP]):
-                    return foresee(*asked)
+                    return predict(*arguments)
                 with ProcessPoolExecutor(1, FORKS) as process:
-                    return process.submit(foresee, *asked).result()
+                    return process.submit(predict, *arguments).result()
 
-            scheduler = Scheduler(repo, graph, plan, foreseen, environment, jobs)
+            scheduler = Scheduler(repo, graph, plan, predicted, environment, jobs)
             try:
                 scheduler.run()
             finally:
@@ -91,12 +91,12 @@ class Scheduler:
         repo: Repo,
         graph: DiGraph,
         plan: list[Stage],
-        foreseen: Callable[[Mapping[str, str]], Foreseen],
+        predicted: Callable[[Mapping[str, str]], PredictedCosts],
         environment: Mapping[str, str],
         jobs: int,
     ) -> None:
-        """foreseen: costs and parts, by the commands of stages; called once, if there is anything to run."""
-        self.repo, self.foreseen, self.environment, self.jobs = repo, foreseen, environment, jobs
+        """predicted: costs and parts, by the commands of stages; called once, if there is anything to run."""
+        self.repo, self.predicted, self.environment, self.jobs = repo, predicted, environment, jobs
         self.began, self.room_mib = time.monotonic(), psutil.virtual_memory().available // MIB
         self.gpus = len(list(Path("/dev").glob("nvidia[0-9]*"))) if "CUDA_VISIBLE_DEVICES" not in os.environ else 0
         self.stages: dict[str, Stage] = {str(stage.addressing): stage for stage in plan}  # after their inputs
@@ -119,7 +119,7 @@ class Scheduler:
             try:
                 self._find_ready()
                 if self.ready:
-                    self._foresee()
+                    self._predict()
                     self._find_ready()
                 self._start(readers)
                 while self.running:
@@ -132,11 +132,11 @@ class Scheduler:
                 with self.repo.lock:
                     self.lock_file.write()
 
-    def _foresee(self) -> None:
+    def _predict(self) -> None:
         """Costs of all that is left, and the parts of sweeps among it."""
         left = [*self.ready, *self.waiting]
         commands = {name: _command(self.stages[name]) for name in left}
-        costs, parts = self.foreseen(commands)
+        costs, parts = self.predicted(commands)
         self.costs = {name: costs[command] for name, command in commands.items()}
         maker = {Path(out.fs_path): name for name in left for out in self.stages[name].outs}
         for command, own in parts.items():

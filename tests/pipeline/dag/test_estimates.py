@@ -53,11 +53,11 @@ def test_the_time_left_is_due_after_a_minute_and_follows_the_pace(monkeypatch: p
     now = [0.0]
     monkeypatch.setattr("pipeline.dag.estimates.time.monotonic", lambda: now[0])
     left = TimeLeft()
-    left.note(foreseen=10.0, taken=20.0)
+    left.note(predicted=10.0, taken=20.0)
     now[0] = 59.0
     assert left.due([(30.0, 0.0)], 30.0, 2) is None
     now[0] = 60.0
-    assert left.due([(30.0, 10.0), (50.0, 0.0)], 20.0, 2) == 75.0  # twice as slow as foreseen, two at a time
+    assert left.due([(30.0, 10.0), (50.0, 0.0)], 20.0, 2) == 75.0  # twice as slow as predicted, two at a time
     assert left.due([], 0.0, 2) is None
     now[0] = 120.0
     assert left.due([(10.0, 0.0)], 40.0, 2) == 80.0  # a chain is no shorter for two
